@@ -1,0 +1,24 @@
+"""Wanda: weights by magnitude times the norm of their input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from neuroal.pruners.base import ScorePruner, measured
+from neuroal.statistics import InputStatistics, Need
+
+
+@dataclass(frozen=True)
+class Wanda(ScorePruner):
+    """Score of weight (r, c): |W_rc|·a_c, with a_c = sqrt(mean over windows of Σ_tokens x_c²).
+
+    Source: Sun et al., 2024 (arXiv 2306.11695), section 3.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.NORM})
+
+    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+        return weight.float().abs() * measured(statistics).norm

@@ -1,0 +1,112 @@
+"""What the pruners need to know about the inputs of a linear, gathered in float32."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Need(enum.Enum):
+    """A statistic that a method may declare; nothing that no method declared is computed."""
+
+    NORM = "norm"
+    SUM = "sum"
+    VARIANCE = "variance"
+    GRAM = "gram"
+
+
+@dataclass(frozen=True, eq=False)
+class InputStatistics:
+    """Statistics of the input x of one linear over calibration windows; all float32.
+
+    Attributes:
+        square_sums: Σ_tokens x_j² of each window: (windows, cols).
+        sums: Σ_tokens x_j of each window: (windows, cols), or None.
+        variances: biased variance of x_j over the tokens of each window: (windows, cols), or None.
+        gram: Σ over all tokens of x xᵀ: (cols, cols), or None.
+    """
+
+    square_sums: Tensor
+    sums: Tensor | None = None
+    variances: Tensor | None = None
+    gram: Tensor | None = None
+
+    @property
+    def windows(self) -> int:
+        return self.square_sums.shape[0]
+
+    @property
+    def norm(self) -> Tensor:
+        """a_j = sqrt(mean over windows of Σ_tokens x_j²), shape (cols,)."""
+        return self.square_sums.mean(0).sqrt()
+
+    @property
+    def harmonic_norm(self) -> Tensor:
+        """As `norm`, with weight 1/k for window k = 1, 2, …: the reference's SparseGPT search."""
+        weights = 1.0 / torch.arange(1, self.windows + 1, device=self.square_sums.device)
+        return (weights[:, None] * self.square_sums).mean(0).sqrt()
+
+
+class StatisticsCollector:
+    """Accumulates `InputStatistics` of several linears over batches of windows.
+
+    Linears that are handed the very same tensor (q, k and v; gate and up) share its statistics.
+    """
+
+    def __init__(self, needs: frozenset[Need]) -> None:
+        self._needs = needs
+        self._batch = 0
+        self._leader: dict[str, str] = {}
+        self._last: tuple[Tensor, str] | None = None
+        self._totals: dict[str, InputStatistics] = {}
+        self.seen_in_batch = 0
+
+    def start_batch(self, windows: int) -> None:
+        """Announce the next `windows` windows."""
+        self._batch = windows
+        self._last = None
+        self.seen_in_batch = 0
+
+    def see(self, key: str, x: Tensor) -> None:
+        """Take the input `x` of linear `key`: (windows, seqlen, cols), or its first two merged."""
+        self.seen_in_batch += 1
+        if self._last is not None and self._last[0] is x:
+            self._leader[key] = self._last[1]
+            return
+        self._last = (x, key)
+        self._leader[key] = key
+        part = self._measure(x.reshape(self._batch, -1, x.shape[-1]))
+        self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
+
+    def _measure(self, x: Tensor) -> InputStatistics:
+        if self._needs & {Need.SUM, Need.VARIANCE, Need.GRAM}:
+            x = x.float()
+        flat = x.flatten(0, 1)
+        return InputStatistics(
+            square_sums=torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).square(),
+            sums=x.sum(1) if Need.SUM in self._needs else None,
+            variances=x.var(1, correction=0) if Need.VARIANCE in self._needs else None,
+            gram=flat.T @ flat if Need.GRAM in self._needs else None,
+        )
+
+    def finish(self) -> dict[str, InputStatistics]:
+        """Statistics over all batches, by key."""
+        return {key: self._totals[leader] for key, leader in self._leader.items()}
+
+
+def _join(first: InputStatistics, second: InputStatistics) -> InputStatistics:
+    def cat(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
+    gram = None
+    if first.gram is not None and second.gram is not None:
+        gram = first.gram + second.gram
+    return InputStatistics(
+        square_sums=torch.cat([first.square_sums, second.square_sums]),
+        sums=cat(first.sums, second.sums),
+        variances=cat(first.variances, second.variances),
+        gram=gram,
+    )
