@@ -163,16 +163,18 @@ def _matches(index: int, name: str, patterns: Sequence[str]) -> bool:
 def _find_linears(
     index: int, block: nn.Module, include: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[PrunableLinear]:
+    others: dict[str, str] = {}
     for name, module in block.named_modules():
         if (include and not _matches(index, name, include)) or _matches(index, name, exclude):
             continue
         if isinstance(module, nn.Linear):
             yield PrunableLinear(index, name, module)
-            continue
-        for parameter, weight in module.named_parameters(recurse=False):
-            if weight.dim() >= 2 and not isinstance(module, nn.Embedding):
-                raise UserError(
-                    f"model: '{index}.{name}.{parameter}' is a weight of shape "
-                    f"{tuple(weight.shape)} in a {type(module).__name__}; only nn.Linear can be "
-                    f"pruned (leave it dense with model.exclude=['{name}'])"
-                )
+        elif not isinstance(module, nn.Embedding):
+            for parameter, weight in module.named_parameters(recurse=False):
+                if weight.dim() >= 2:
+                    others[name] = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
+    if others:
+        raise UserError(
+            f"model: weights that are no nn.Linear cannot be pruned: {', '.join(others.values())}; "
+            f"leave them dense with model.exclude=[{','.join(others)}]"
+        )
