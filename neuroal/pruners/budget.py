@@ -111,14 +111,14 @@ def exact_counts(
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
     highest = max(0.99, sparsity)
     values, weights = _grouped(ratios, shapes)
-    low, high = -1.0, 1.0
+    low, high = -float(values.max()), highest - float(values.min())
     for _ in range(BISECTION_STEPS):
         shift = (low + high) / 2
         if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
             low = shift
         else:
             high = shift
-    shift = (low + high) / 2
+    shift = high  # the least that reaches the total, so ratios that already do stay as they are
     per_row = [
         (torch.as_tensor(ratios[key], dtype=torch.float64) + shift).clamp(0, highest).expand(rows)
         * cols

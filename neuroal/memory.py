@@ -1,0 +1,34 @@
+"""How many windows fit into memory at once."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from neuroal.models.adapter import DecoderModel
+
+SHARE = 0.25
+"""Share of the free memory that the activations of one batch may take."""
+TENSORS_ALIVE = 8
+"""Activations of the widest linear alive at once in a block, float32 copies included."""
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free) + int(reusable)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def batch_by_memory(subject: DecoderModel, windows: int, seqlen: int) -> int:
+    """Windows that one forward pass through a block may take: at least 1, at most `windows`."""
+    widest = max(max(linear.rows, linear.cols) for linear in subject)
+    heads = getattr(subject.model.config.get_text_config(), "num_attention_heads", 1)
+    numbers = TENSORS_ALIVE * seqlen * widest + (
+        # Without a fused kernel the attention scores are materialised.
+        heads * seqlen * seqlen if subject.device.type == "cpu" else 0
+    )
+    return int(max(1, min(windows, SHARE * free_memory(subject.device) // (4 * numbers))))

@@ -1,0 +1,102 @@
+"""The two stages that change a model: allocate and prune. What the command line and Python share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from neuroal.memory import batch_by_memory
+from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import Rules, allot
+from neuroal.pruning import Pruned, check_finite, prune_model
+from neuroal.topups.base import Allocation, AllocationContext, TopUp
+from neuroal.tracking import Progress
+
+
+@dataclass
+class StageCosts:
+    """Seconds and peak device memory (bytes) of each stage of a run."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside; a GPU is waited for."""
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.perf_counter()
+        yield
+        if cuda:
+            torch.cuda.synchronize(self.device)
+            self.peak_bytes[name] = torch.cuda.max_memory_allocated(self.device)
+        self.seconds[name] = time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How to prune: the methods and the budget.
+
+    Attributes:
+        pruner: orders the weights of a linear.
+        topup: makes the plan.
+        sparsity: share of zeros over all prunable weights, in (0, 1).
+        rules: exact or reference.
+        batch: windows in one forward pass; None: by memory.
+    """
+
+    pruner: Pruner
+    topup: TopUp
+    sparsity: float
+    rules: Rules = Rules.EXACT
+    batch: int | None = None
+
+    def check(self) -> None:
+        """Raise `UserError` for what cannot be combined."""
+        self.topup.check(self.pruner, self.sparsity, self.rules)
+
+
+def allocate_and_prune(
+    subject: DecoderModel,
+    recipe: Recipe,
+    search_tokens: Tensor,
+    pruning_tokens: Tensor,
+    costs: StageCosts,
+    progress: Progress,
+) -> tuple[Allocation, Pruned]:
+    """Make the plan and prune `subject` in place.
+
+    Args:
+        subject: the dense model.
+        recipe: how.
+        search_tokens: windows for the top-up's search: (windows, seqlen).
+        pruning_tokens: windows for the pruner's statistics: (windows, seqlen).
+        costs: takes the seconds of the stages ``allocate`` and ``prune``.
+        progress: told of every step.
+    """
+    check_finite(subject)
+    with costs.stage("allocate"):
+        context = AllocationContext(
+            subject=subject,
+            pruner=recipe.pruner,
+            sparsity=recipe.sparsity,
+            rules=recipe.rules,
+            tokens=search_tokens,
+            batch=recipe.batch or batch_by_memory(subject, *search_tokens.shape),
+            progress=progress,
+        )
+        allocation = recipe.topup.allocate(context)
+        allotments = allot(allocation.plan, subject, recipe.rules)
+    with costs.stage("prune"):
+        batch = recipe.batch or batch_by_memory(subject, *pruning_tokens.shape)
+        pruned = prune_model(subject, recipe.pruner, allotments, pruning_tokens, batch, progress)
+    return allocation, pruned

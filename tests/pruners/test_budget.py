@@ -1,0 +1,92 @@
+"""Budgets: `exact` hits the total to the entry, `reference` rounds as the authors do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroal.errors import UserError
+from neuroal.plan import Ratio, SparsityPlan
+from neuroal.pruners.budget import Rules, allot, exact_counts, total_zeros
+from tests.tiny import tiny_llama
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[dict[str, Ratio], dict[str, tuple[int, int]], float]:
+    ratios: dict[str, Ratio] = {}
+    shapes: dict[str, tuple[int, int]] = {}
+    share = st.floats(-0.3, 1.3)
+    for index in range(draw(st.integers(1, 4))):
+        rows, cols = draw(st.integers(1, 9)), draw(st.integers(1, 33))
+        shapes[str(index)] = (rows, cols)
+        if draw(st.booleans()):
+            values = draw(st.lists(share, min_size=rows, max_size=rows))
+            ratios[str(index)] = torch.tensor(values, dtype=torch.float64)
+        else:
+            ratios[str(index)] = draw(share)
+    return ratios, shapes, draw(st.floats(0.01, 0.99))
+
+
+@given(plans())
+def test_exact_budget_is_hit_to_the_entry(
+    case: tuple[dict[str, Ratio], dict[str, tuple[int, int]], float],
+) -> None:
+    ratios, shapes, sparsity = case
+    counts = exact_counts(ratios, shapes, sparsity)
+    numel = sum(rows * cols for rows, cols in shapes.values())
+    assert sum(int(c.sum()) for c in counts.values()) == total_zeros(sparsity, numel)
+    for key, (rows, cols) in shapes.items():
+        assert counts[key].shape == (rows,)
+        assert bool(((counts[key] >= 0) & (counts[key] <= cols)).all())
+
+
+@given(plans())
+def test_exact_counts_are_within_one_of_the_shifted_ratios(
+    case: tuple[dict[str, Ratio], dict[str, tuple[int, int]], float],
+) -> None:
+    ratios, shapes, sparsity = case
+    counts = exact_counts(ratios, shapes, sparsity)
+    # A denser nominal row never gets more than one zero more than a sparser one of equal length.
+    for key, (_, cols) in shapes.items():
+        ratio = torch.as_tensor(ratios[key], dtype=torch.float64).expand(len(counts[key]))
+        order = ratio.argsort()
+        assert int(counts[key][order].cummax(0).values.sub(counts[key][order]).max()) <= 1, cols
+
+
+def test_uniform_ratios_stay_where_they_are() -> None:
+    counts = exact_counts({"a": 0.7, "b": 0.7}, {"a": (10, 10), "b": (3, 20)}, 0.7)
+    assert counts["a"].tolist() == [7] * 10
+    assert counts["b"].tolist() == [14] * 3
+
+
+def test_zeros_over_narrow_rows_are_carried_from_row_to_row() -> None:
+    counts = exact_counts({"a": 0.7}, {"a": (4, 3)}, 0.7)
+    assert counts["a"].tolist() == [2, 2, 2, 2]
+    assert exact_counts({"a": 0.5}, {"a": (4, 3)}, 0.5)["a"].tolist() == [2, 1, 2, 1]
+
+
+def test_reference_rounds_sparsity_down_by_row_and_density_down_by_neuron() -> None:
+    subject = tiny_llama()
+    key = next(iter(subject)).key
+    for ratio, zeros in ((0.7, math.floor(0.7 * 32)), (torch.tensor([0.7] * 32), 32 - 9)):
+        ratios: dict[str, Ratio] = {linear.key: 0.7 for linear in subject}
+        ratios[key] = ratio
+        counts = allot(SparsityPlan(ratios, 0.7), subject, Rules.REFERENCE)[key].counts
+        assert counts.tolist() == [zeros] * 32
+
+
+def test_a_plan_must_fit_the_model() -> None:
+    subject = tiny_llama()
+    ratios: dict[str, Ratio] = {linear.key: 0.5 for linear in subject}
+    with pytest.raises(UserError, match=r"'9\.x', not in the model"):
+        allot(SparsityPlan({**ratios, "9.x": 0.5}, 0.5), subject, Rules.EXACT)
+    with pytest.raises(UserError, match=r"lacks '0\.mlp\.down_proj'"):
+        missing = {k: r for k, r in ratios.items() if k != "0.mlp.down_proj"}
+        allot(SparsityPlan(missing, 0.5), subject, Rules.EXACT)
+    with pytest.raises(UserError, match="3 row ratios for 32 rows"):
+        wrong = {**ratios, "0.self_attn.q_proj": torch.full((3,), 0.5)}
+        allot(SparsityPlan(wrong, 0.5), subject, Rules.EXACT)
