@@ -36,7 +36,7 @@ class SparsityPlan:
 
     def means(self) -> dict[str, float]:
         """Mean nominal sparsity of each linear."""
-        return {key: float(torch.as_tensor(r).mean()) for key, r in self.ratios.items()}
+        return {key: float(torch.as_tensor(r, dtype=torch.float64).mean()) for key, r in self.ratios.items()}
 
     def to_dict(self) -> dict[str, Any]:
         ratios = {k: r.tolist() if isinstance(r, Tensor) else r for k, r in self.ratios.items()}

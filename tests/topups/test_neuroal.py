@@ -1,0 +1,140 @@
+"""NeuroAL's schedules and search behave as the paper describes, also beyond the golden cases."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroal.errors import UserError
+from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import Rules
+from neuroal.pruners.magnitude import Magnitude
+from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.pruners.wanda import Wanda
+from neuroal.topups.base import AllocationContext
+from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
+from neuroal.topups.uniform import uniform_plan
+from neuroal.tracking import QuietProgress
+from tests.tiny import random_tokens, tiny_llama
+
+
+def context(subject: DecoderModel, pruner: Pruner | None = None, **changes: Any) -> AllocationContext:
+    settings: dict[str, Any] = {
+        "subject": subject,
+        "pruner": pruner or Wanda(),
+        "sparsity": 0.6,
+        "rules": Rules.EXACT,
+        "tokens": random_tokens(4, 24),
+        "batch": 4,
+        "progress": QuietProgress(),
+    }
+    return AllocationContext(**{**settings, **changes})
+
+
+@given(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0, 0.25))
+def test_blocks_grow_sparser_linearly_about_the_target(blocks: int, s: float, spread: float) -> None:
+    ratios = block_ratios(blocks, s, spread, Rules.EXACT)
+    assert math.isclose(sum(ratios) / blocks, s, abs_tol=1e-12)
+    assert math.isclose(ratios[-1] - ratios[0], 2 * spread, abs_tol=1e-12)
+    assert ratios == sorted(ratios)
+
+
+def test_reference_moves_extreme_blocks_to_a_hundredth() -> None:
+    ratios = block_ratios(5, 0.85, 0.2, Rules.REFERENCE)
+    assert ratios[-1] == 0.99
+    assert block_ratios(5, 0.1, 0.2, Rules.REFERENCE)[0] == 0.01
+
+
+def test_rows_with_larger_differences_stay_denser() -> None:
+    subject = tiny_llama()
+    differences = {lin.key: torch.linspace(0, 1, lin.cols) for lin in subject}
+    plan = row_plan(subject, uniform_plan(subject, 0.6), differences, 0.1, Rules.EXACT)
+    q = plan.ratios["0.self_attn.q_proj"]
+    assert isinstance(q, torch.Tensor)
+    torch.testing.assert_close(q, torch.linspace(0.7, 0.5, 32, dtype=torch.float64))
+    for fixed in ("0.mlp.down_proj", "3.self_attn.q_proj", "3.mlp.up_proj"):
+        assert torch.equal(
+            torch.as_tensor(plan.ratios[fixed]).unique(), torch.tensor([0.6], dtype=torch.float64)
+        )
+
+
+def test_grouped_query_attention_keeps_its_ratio() -> None:
+    subject = tiny_llama(num_key_value_heads=2)
+    sources = {lin.name: subject.row_source(lin) for lin in subject.linears[0]}
+    assert sources["self_attn.q_proj"] is sources["self_attn.v_proj"] is None
+    assert sources["self_attn.o_proj"] == "mlp.gate_proj"
+
+
+def test_rows_need_a_pruned_linear_before_their_consumer() -> None:
+    dense = tiny_llama().model
+    subject = DecoderModel(dense, exclude=["self_attn.*"])
+    assert subject.row_source(subject.linears[0][0]) == "mlp.down_proj"
+    only_o = DecoderModel(dense, include=["self_attn.o_proj", "mlp.down_proj"])
+    assert all(only_o.row_source(linear) is None for linear in only_o)
+
+
+def test_the_model_is_left_dense_and_the_search_repeats_itself() -> None:
+    subject = tiny_llama()
+    before = {key: value.clone() for key, value in subject.model.state_dict().items()}
+    first = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(context(subject))
+    again = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(context(subject))
+    assert first.report == again.report
+    assert first.report["criterion_block"][0] > 0
+    for key, value in subject.model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_the_best_candidate_wins() -> None:
+    report = NeuroAL(step="block").allocate(context(tiny_llama())).report
+    criteria = report["criterion_block"]
+    assert len(criteria) == 14
+    best = min(range(14), key=criteria.__getitem__)
+    assert report["lambda_block"] == report["candidates_block"][best]
+
+
+def test_the_last_candidate_is_left_out_from_eighty_percent() -> None:
+    report = NeuroAL(step="block").allocate(context(tiny_llama(), sparsity=0.8)).report
+    assert report["candidates_block"][-1] == 0.2
+
+
+def test_a_layer_that_loses_everything_keeps_the_criterion_finite() -> None:
+    subject = tiny_llama()
+    report = NeuroAL(block_candidates=[0.5], row_candidates=[0.0]).allocate(
+        context(subject, Magnitude(), sparsity=0.9)
+    ).report
+    assert math.isfinite(report["criterion_block"][0])
+    assert math.isfinite(report["criterion_row"][0])
+
+
+def test_sparsegpt_gets_the_block_step_alone() -> None:
+    plan = NeuroAL(block_candidates=[0.1]).allocate(context(tiny_llama(), SparseGPT())).plan
+    assert not plan.per_row()
+    with pytest.raises(UserError, match=r"topup\.step=row"):
+        NeuroAL(step="row").check(SparseGPT(), 0.7, Rules.EXACT)
+
+
+def test_a_family_without_consumers_says_what_to_declare() -> None:
+    subject = tiny_llama()
+    subject.model_type = "unknown"
+    assert NeuroAL(step="block", block_candidates=[0.1]).allocate(context(subject)).plan
+    with pytest.raises(UserError, match="register_family"):
+        NeuroAL(step="row").allocate(context(subject))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"step": "blocks"}, "must be one of"),
+        ({"block_candidates": []}, "at least one"),
+        ({"row_candidates": [0.1, 1.5]}, "1.5 is out of range"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        NeuroAL(**settings)
