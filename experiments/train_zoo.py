@@ -68,7 +68,6 @@ class Trainer:
 
     def train(self) -> None:
         """Step until the schedule ends, evaluating and saving on the way."""
-        steps = self.options["steps"]
         window: list[Tensor] = []
         while self.progress() < 1:
             window.append(self._step())
@@ -81,7 +80,7 @@ class Trainer:
                 self._save()
             if self.step == self.args.stop_after:
                 self._save()
-                raise SystemExit(f"{self.name}: stopped after step {self.step} of {steps}")
+                raise SystemExit(f"{self.name}: stopped after step {self.step}")
 
     def finish(self) -> dict[str, Any]:
         """Write the model folder and return its figures."""
@@ -114,8 +113,8 @@ class Trainer:
 
     def progress(self) -> float:
         """Share of the schedule that is over, by steps or by time, whichever is further."""
-        by_time = self.elapsed() / self.args.max_seconds if self.args.max_seconds else 0.0
-        return max(self.step / self.options["steps"], by_time)
+        limit = self.args.max_seconds if self.step else None  # a late start still takes a step
+        return max(self.step / self.options["steps"], self.elapsed() / limit if limit else 0.0)
 
     def rate(self) -> float:
         """Learning rate: linear warm-up, then a cosine over the schedule."""
@@ -133,11 +132,11 @@ class Trainer:
                 raise
             print(f"{self.name}: compilation failed, going on without it: {error}", flush=True)
             self.forward = self.model
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss = self._backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options["clip"])
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return loss.detach()
 
     def _backward(self) -> Tensor:
@@ -190,8 +189,7 @@ class Trainer:
             "log": self.log,
             "best": self.best,
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
+        torch.save(state, part := self.checkpoint.with_suffix(".part"))
         os.replace(part, self.checkpoint)
 
     def _load(self) -> None:
@@ -202,14 +200,12 @@ class Trainer:
         self.log, self.best = state["log"], state["best"]
 
 
-def parallel(args: argparse.Namespace, argv: list[str]) -> None:
-    """One process a model on the same card: models this small leave it idle most of the time."""
+def parallel(args: argparse.Namespace, argv: list[str]) -> list[str]:
+    """One process a model on the same card, which one alone leaves idle; returns who failed."""
     own = [word for word in argv if word != "--parallel"] + ["--started", str(time.time())]
     command = [sys.executable, __file__, *own, "--models"]
     children = [subprocess.Popen([*command, name]) for name in args.models]
-    failed = [name for name, c in zip(args.models, children, strict=True) if c.wait() != 0]
-    if failed:
-        raise SystemExit(f"training failed: {', '.join(failed)}")
+    return [name for name, c in zip(args.models, children, strict=True) if c.wait() != 0]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -235,15 +231,19 @@ def main(argv: list[str]) -> None:
     if not (args.cache / "facts.json").exists():
         args.cache.mkdir(parents=True, exist_ok=True)
         zoo_data.prepare(args.corpus, args.cache, config["vocab"], config["context"])
-    if args.parallel and len(args.models) > 1:
-        parallel(args, argv)
+    failed: list[str] = []
+    if args.parallel and args.started is None:
+        failed = parallel(args, argv)
     else:
         for name in args.models:
             trainer = Trainer(name, config, args)
             trainer.train()
             print(json.dumps(trainer.finish()), flush=True)
-    cards = sorted(args.out.glob("*/training.json"))
-    write_json(args.out / "zoo.json", {c.parent.name: json.loads(c.read_text()) for c in cards})
+    if args.started is None:  # not one of several processes, which would race for the file
+        cards = sorted(args.out.glob("*/training.json"))
+        write_json(args.out / "zoo.json", {c.parent.name: json.loads(c.read_text()) for c in cards})
+    if failed:
+        raise SystemExit(f"training failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
