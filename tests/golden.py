@@ -25,6 +25,7 @@ from neuroal.pruners.wanda import Wanda
 from neuroal.pruning import prune_model
 from neuroal.topups.base import AllocationContext, TopUp
 from neuroal.topups.neuroal import NeuroAL, block_plan, row_plan
+from neuroal.topups.owl import OWL
 from neuroal.topups.uniform import Uniform, uniform_plan
 from neuroal.tracking import QuietProgress
 
@@ -68,6 +69,7 @@ class Case:
         makers = {
             "uniform": lambda: Uniform(),
             "neuroal": lambda: NeuroAL(step=expected["step"]),
+            "owl": lambda: OWL(),
         }
         maker = makers.get(expected["topup"])
         return maker() if maker else None
@@ -86,8 +88,8 @@ class Case:
             pruner=PRUNERS[self.expected["pruner"]],
             sparsity=self.expected["sparsity"],
             rules=Rules.REFERENCE,
-            tokens=self.windows()[SEARCH],
-            batch=8,
+            tokens=self.windows()[PRUNING if self.expected["topup"] == "owl" else SEARCH],
+            batch=16,
             progress=QuietProgress(),
         )
 
@@ -122,9 +124,7 @@ def run(case: Case) -> Outcome:
     allocation = topup.allocate(context)
     plan = plan_of_case(case, context, dict(allocation.report)) or allocation.plan
     allotments = allot(plan, subject, Rules.REFERENCE)
-    pruned = prune_model(
-        subject, context.pruner, allotments, windows[PRUNING], 16, QuietProgress()
-    )
+    pruned = prune_model(subject, context.pruner, allotments, windows[PRUNING], 16, QuietProgress())
     ppl = perplexity(subject.model, windows[EVALUATION], batch=32).value
     return Outcome(dict(allocation.report), plan, dict(pruned.masks), ppl_dense, ppl)
 
@@ -139,4 +139,4 @@ def plan_of_case(
     return block_plan(context, wanted)
 
 
-__all__ = ["Case", "Outcome", "discover", "run", "row_plan", "uniform_plan"]
+__all__ = ["Case", "Outcome", "discover", "row_plan", "run", "uniform_plan"]

@@ -18,6 +18,7 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules, allot
 from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
+from neuroal.topups.schedule import block_sparsities, plan_of_blocks, spread_densities
 from neuroal.topups.uniform import uniform_plan
 
 STEPS = ("block", "row", "both")
@@ -151,24 +152,18 @@ class _Search:
 def block_plan(context: AllocationContext, spread: float) -> SparsityPlan:
     """Block sparsity that grows linearly with depth, by ±`spread` about s."""
     ratios = block_ratios(len(context.subject), context.sparsity, spread, context.rules)
-    return SparsityPlan({lin.key: ratios[lin.block] for lin in context.subject}, context.sparsity)
+    return plan_of_blocks(context.subject, dict(enumerate(ratios)), context.sparsity)
 
 
 def block_ratios(blocks: int, sparsity: float, spread: float, rules: Rules) -> list[float]:
     """Sparsity of each block for candidate λ = `spread`.
 
     Ranks 1 … B are scaled to [0, 2λ], centred and shifted to mean 1 − s; sorted downwards they
-    are the densities, so early blocks are denser. The order of operations is the reference's,
-    whose extreme values (≤ 0, ≥ 1) become 0.01 and 0.99; ``exact`` leaves them to the budget.
+    are the densities, so early blocks are denser.
     """
     ranks = np.arange(1, blocks + 1, dtype=np.float64)
-    span = max(ranks.max() - ranks.min(), 1.0)
-    scaled = (ranks - ranks.min()) / span * spread * 2
-    densities = np.sort(scaled - scaled.mean() + (1 - sparsity))[::-1]
-    ratios = 1 - densities
-    if rules is Rules.REFERENCE:
-        ratios = np.where(ratios <= 0, 0.01, np.where(ratios >= 1, 0.99, ratios))
-    return [float(ratio) for ratio in ratios]
+    densities = np.sort(spread_densities(ranks, sparsity, spread))[::-1]
+    return block_sparsities(densities, rules)
 
 
 def row_plan(
@@ -204,4 +199,3 @@ def _row_ratios(ratios: Tensor, delta: Tensor | None, spread: float, rules: Rule
     scaled = (delta - delta.min()) / (delta.max() - delta.min()) * spread * 2
     sparsity = 1 - (scaled - scaled.mean() + (1 - ratios))
     return sparsity.clamp(0.01, 0.99) if rules is Rules.REFERENCE else sparsity
-
