@@ -100,7 +100,8 @@ class BlockRunner:
             output = block(hidden, *call.args, **call.kwargs)
         else:
             output = block(*call.args, **{keyword: hidden}, **call.kwargs)
-        return output[0] if self._returns_tuple[index] else output
+        result: Tensor = output[0] if self._returns_tuple[index] else output
+        return result
 
     @torch.no_grad()
     def run(self, index: int, hidden: Sequence[Tensor]) -> list[Tensor]:

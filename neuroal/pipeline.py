@@ -1,4 +1,4 @@
-"""The two stages that change a model: allocate and prune. What the command line and Python share."""
+"""The two stages that change a model, allocate and prune: shared by command line and Python."""
 
 from __future__ import annotations
 

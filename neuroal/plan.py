@@ -36,7 +36,10 @@ class SparsityPlan:
 
     def means(self) -> dict[str, float]:
         """Mean nominal sparsity of each linear."""
-        return {key: float(torch.as_tensor(r, dtype=torch.float64).mean()) for key, r in self.ratios.items()}
+        return {
+            key: float(torch.as_tensor(r, dtype=torch.float64).mean())
+            for key, r in self.ratios.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         ratios = {k: r.tolist() if isinstance(r, Tensor) else r for k, r in self.ratios.items()}
@@ -56,7 +59,9 @@ class SparsityPlan:
             }
             plan = cls(ratios, float(data["sparsity"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"plan: not a saved plan ({error!r}); expected sparsity and ratios") from error
+            raise UserError(
+                f"plan: not a saved plan ({error!r}); expected sparsity and ratios"
+            ) from error
         for key, ratio in ratios.items():
             values = torch.as_tensor(ratio)
             if not bool(((values >= 0) & (values <= 1)).all()):
@@ -69,6 +74,8 @@ class SparsityPlan:
         try:
             return cls.from_dict(json.loads(Path(path).read_text()))
         except FileNotFoundError:
-            raise UserError(f"topup.path={path}: no such file; save one with save.plan=FILE") from None
+            raise UserError(
+                f"topup.path={path}: no such file; save one with save.plan=FILE"
+            ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"topup.path={path}: cannot be read as JSON ({error})") from error

@@ -40,12 +40,22 @@ NEOX_LINEARS = [
 ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "llama": ({}, LLAMA_LINEARS),
     "mistral": ({**GROUPED, "sliding_window": 8}, LLAMA_LINEARS),
-    "phi": ({}, [*(f"self_attn.{n}" for n in ("q_proj", "k_proj", "v_proj", "dense")),
-                 "mlp.fc1", "mlp.fc2"]),
-    "opt": ({"ffn_dim": 48, "word_embed_proj_dim": 32},
-            [*(f"self_attn.{n}_proj" for n in ("k", "v", "q", "out")), "fc1", "fc2"]),
-    "qwen2": ({**GROUPED, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
-              LLAMA_LINEARS),
+    "phi": (
+        {},
+        [
+            *(f"self_attn.{n}" for n in ("q_proj", "k_proj", "v_proj", "dense")),
+            "mlp.fc1",
+            "mlp.fc2",
+        ],
+    ),
+    "opt": (
+        {"ffn_dim": 48, "word_embed_proj_dim": 32},
+        [*(f"self_attn.{n}_proj" for n in ("k", "v", "q", "out")), "fc1", "fc2"],
+    ),
+    "qwen2": (
+        {**GROUPED, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+        LLAMA_LINEARS,
+    ),
     "qwen3": (HEADS, LLAMA_LINEARS),
     "gemma": (HEADS, LLAMA_LINEARS),
     "gemma2": ({**HEADS, "sliding_window": 8}, LLAMA_LINEARS),
@@ -54,19 +64,35 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "gpt_neox": ({}, NEOX_LINEARS),
     "olmo": ({}, LLAMA_LINEARS),
     "olmo2": ({}, LLAMA_LINEARS),
-    "phi3": (GROUPED, ["self_attn.o_proj", "self_attn.qkv_proj",
-                       "mlp.gate_up_proj", "mlp.down_proj"]),
+    "phi3": (
+        GROUPED,
+        ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"],
+    ),
     "cohere": (GROUPED, LLAMA_LINEARS),
     "granite": (GROUPED, LLAMA_LINEARS),
     "smollm3": (GROUPED, LLAMA_LINEARS),
-    "starcoder2": (GROUPED, [*(f"self_attn.{n}_proj" for n in ("q", "k", "v", "o")),
-                             "mlp.c_fc", "mlp.c_proj"]),
-    "falcon": ({"num_kv_heads": 4, "ffn_hidden_size": 48},
-               ["self_attention.query_key_value", "self_attention.dense",
-                "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"]),
-    "bloom": ({"n_layer": 4, "n_head": 4},
-              ["self_attention.query_key_value", "self_attention.dense",
-               "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"]),
+    "starcoder2": (
+        GROUPED,
+        [*(f"self_attn.{n}_proj" for n in ("q", "k", "v", "o")), "mlp.c_fc", "mlp.c_proj"],
+    ),
+    "falcon": (
+        {"num_kv_heads": 4, "ffn_hidden_size": 48},
+        [
+            "self_attention.query_key_value",
+            "self_attention.dense",
+            "mlp.dense_h_to_4h",
+            "mlp.dense_4h_to_h",
+        ],
+    ),
+    "bloom": (
+        {"n_layer": 4, "n_head": 4},
+        [
+            "self_attention.query_key_value",
+            "self_attention.dense",
+            "mlp.dense_h_to_4h",
+            "mlp.dense_4h_to_h",
+        ],
+    ),
 }
 
 

@@ -11,12 +11,19 @@ import math
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from neuroal.pruners.masks import digest, unpack
 from tests.golden import Case, Outcome, discover, run
 
-CASES = discover()
-pytestmark = pytest.mark.parametrize("case", CASES, ids=[f"{c.folder.name}:{c.name}" for c in CASES])
+
+def _parameter(case: Case) -> ParameterSet:
+    name = f"{case.folder.name}:{case.name}"
+    # One worker runs a case once and all its tests look at that outcome.
+    return pytest.param(case, id=name, marks=pytest.mark.xdist_group(f"{case.folder}:{case.name}"))
+
+
+pytestmark = pytest.mark.parametrize("case", [_parameter(case) for case in discover()])
 
 
 @functools.lru_cache(maxsize=2)
@@ -34,7 +41,7 @@ def test_lambdas_and_criteria(case: Case) -> None:
     outcome, expected = outcome_of(case), case.expected
     for step in ("block", "row"):
         criteria = expected.get(f"criterion_{step}")
-        if criteria is None:
+        if not criteria:
             assert f"criterion_{step}" not in outcome.report
             continue
         assert outcome.report[f"criterion_{step}"] == pytest.approx(

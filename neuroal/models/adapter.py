@@ -94,7 +94,8 @@ class DecoderModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go in: the device of the embeddings."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def row_source(self, linear: PrunableLinear) -> str | None:
         """Name of the linear of the same block at whose input the rows of `linear` are scored.
@@ -113,7 +114,9 @@ class DecoderModel:
             return None
         if not family.producers(consumer) & block.keys():
             return None
-        feeders = [other for other in block.values() if family.consumers.get(other.name) == consumer]
+        feeders = [
+            other for other in block.values() if family.consumers.get(other.name) == consumer
+        ]
         sizes_match = all(other.rows == block[consumer].cols for other in feeders)
         return consumer if sizes_match else None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.pruners.base import Pruner, PrunedWeight, measured
+from neuroal.pruners.base import PrunedWeight, Pruner, measured
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.pruners.masks import lowest_overall, lowest_per_row
 from neuroal.statistics import InputStatistics, Need
@@ -74,7 +74,7 @@ class SparseGPT(Pruner):
         try:
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
             return torch.linalg.cholesky(inverse, upper=True), dead
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise UserError(
                 f"pruner.damping={self.damping}: the Hessian is not positive definite; "
                 "raise it, or calibration.windows"
@@ -104,9 +104,7 @@ class SparseGPT(Pruner):
         weight[:, end:] -= errors @ factor[begin:end, end:]
 
 
-def _block_mask(
-    saliency: Tensor, allotment: Allotment, begin: int, end: int, cols: int
-) -> Tensor:
+def _block_mask(saliency: Tensor, allotment: Allotment, begin: int, end: int, cols: int) -> Tensor:
     """Which entries of the columns [begin, end) go; the budget is spread over the columns."""
     if allotment.rules is Rules.REFERENCE:
         if isinstance(allotment.ratio, Tensor):

@@ -16,8 +16,9 @@ def scores_and_counts(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     rows, cols = draw(st.integers(1, 6)), draw(st.integers(1, 17))
     # Few distinct values, infinities and zeros among them, so that ties are common.
     values = st.sampled_from([0.0, 1e-30, 0.5, 1.0, 2.0, float("inf")])
-    scores = draw(st.lists(st.lists(values, min_size=cols, max_size=cols), min_size=rows,
-                           max_size=rows))
+    scores = draw(
+        st.lists(st.lists(values, min_size=cols, max_size=cols), min_size=rows, max_size=rows)
+    )
     counts = draw(st.lists(st.integers(0, cols), min_size=rows, max_size=rows))
     return torch.tensor(scores), torch.tensor(counts)
 

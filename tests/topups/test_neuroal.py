@@ -24,7 +24,9 @@ from neuroal.tracking import QuietProgress
 from tests.tiny import random_tokens, tiny_llama
 
 
-def context(subject: DecoderModel, pruner: Pruner | None = None, **changes: Any) -> AllocationContext:
+def context(
+    subject: DecoderModel, pruner: Pruner | None = None, **changes: Any
+) -> AllocationContext:
     settings: dict[str, Any] = {
         "subject": subject,
         "pruner": pruner or Wanda(),
@@ -38,7 +40,9 @@ def context(subject: DecoderModel, pruner: Pruner | None = None, **changes: Any)
 
 
 @given(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0, 0.25))
-def test_blocks_grow_sparser_linearly_about_the_target(blocks: int, s: float, spread: float) -> None:
+def test_blocks_grow_sparser_linearly_about_the_target(
+    blocks: int, s: float, spread: float
+) -> None:
     ratios = block_ratios(blocks, s, spread, Rules.EXACT)
     assert math.isclose(sum(ratios) / blocks, s, abs_tol=1e-12)
     assert math.isclose(ratios[-1] - ratios[0], 2 * spread, abs_tol=1e-12)
@@ -82,8 +86,12 @@ def test_rows_need_a_pruned_linear_before_their_consumer() -> None:
 def test_the_model_is_left_dense_and_the_search_repeats_itself() -> None:
     subject = tiny_llama()
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
-    first = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(context(subject))
-    again = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(context(subject))
+    first = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(
+        context(subject)
+    )
+    again = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(
+        context(subject)
+    )
     assert first.report == again.report
     assert first.report["criterion_block"][0] > 0
     for key, value in subject.model.state_dict().items():
@@ -105,9 +113,11 @@ def test_the_last_candidate_is_left_out_from_eighty_percent() -> None:
 
 def test_a_layer_that_loses_everything_keeps_the_criterion_finite() -> None:
     subject = tiny_llama()
-    report = NeuroAL(block_candidates=[0.5], row_candidates=[0.0]).allocate(
-        context(subject, Magnitude(), sparsity=0.9)
-    ).report
+    report = (
+        NeuroAL(block_candidates=[0.5], row_candidates=[0.0])
+        .allocate(context(subject, Magnitude(), sparsity=0.9))
+        .report
+    )
     assert math.isfinite(report["criterion_block"][0])
     assert math.isfinite(report["criterion_row"][0])
 
