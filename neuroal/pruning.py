@@ -13,6 +13,7 @@ from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import PrunedWeight, Pruner
 from neuroal.pruners.budget import Allotment
+from neuroal.refine.base import Refine
 from neuroal.statistics import InputStatistics
 from neuroal.tracking import Progress
 
@@ -41,6 +42,7 @@ def prune_model(
     tokens: Tensor,
     batch: int,
     progress: Progress,
+    refine: Refine | None = None,
 ) -> Pruned:
     """Prune `subject` in place.
 
@@ -55,23 +57,30 @@ def prune_model(
         tokens: pruning windows (windows, seqlen); unused if the pruner needs no statistics.
         batch: windows in one forward pass.
         progress: told of every block.
+        refine: changes the masks that the pruner starts with; kept weights stay as they are.
 
     Raises:
         UserError: a weight is NaN or infinite (names the linear).
     """
     check_finite(subject)
-    runner = BlockRunner.capture(subject, tokens, batch) if pruner.needs else None
+    needs = pruner.needs | (refine.needs if refine else frozenset())
+    runner = BlockRunner.capture(subject, tokens, batch) if needs else None
     hidden = runner.embedded if runner else []
     masks: dict[str, Tensor] = {}
     with progress.stage("prune", len(subject), "block") as step:
         for index, linears in enumerate(subject.linears):
             statistics: Mapping[str, InputStatistics] = {}
             if runner:
-                _, statistics = runner.measure(index, hidden, pruner.needs, outputs=False)
+                _, statistics = runner.measure(index, hidden, needs, outputs=False)
             for linear in linears:
-                pruned = pruner.prune(
-                    linear.module.weight.data, statistics.get(linear.key), allotments[linear.key]
-                )
+                weight, found = linear.module.weight.data, statistics.get(linear.key)
+                if refine is None:
+                    pruned = pruner.prune(weight, found, allotments[linear.key])
+                else:
+                    mask = pruner.initial_mask(weight, found, allotments[linear.key])
+                    if found is not None and refine.applies_to(subject, linear):
+                        mask = refine.refine(weight, mask, found, allotments[linear.key].rules)
+                    pruned = PrunedWeight(weight.masked_fill(mask, 0), mask)
                 _apply(linear, pruned)
                 masks[linear.key] = pruned.mask.cpu()
             if runner and index < len(subject) - 1:

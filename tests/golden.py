@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.pruning import prune_model
+from neuroal.refine.base import Refine
+from neuroal.refine.dsnot import DSnoT
 from neuroal.topups.base import AllocationContext, TopUp
 from neuroal.topups.neuroal import NeuroAL, block_plan, row_plan
 from neuroal.topups.owl import OWL
@@ -63,16 +66,20 @@ class Case:
         path = self.folder / "cases" / f"{self.name}.npz"
         return dict(np.load(path)) if path.exists() else None
 
-    def topup(self) -> TopUp | None:
-        """Our top-up for the case; None where it is not built yet."""
-        expected = self.expected
-        makers = {
-            "uniform": lambda: Uniform(),
-            "neuroal": lambda: NeuroAL(step=expected["step"]),
-            "owl": lambda: OWL(),
+    def topup(self) -> TopUp:
+        """Our top-up for the case."""
+        makers: dict[str, Callable[[], TopUp]] = {
+            "uniform": Uniform,
+            "neuroal": lambda: NeuroAL(step=self.expected["step"]),
+            "owl": OWL,
+            "dsnot": Uniform,
         }
-        maker = makers.get(expected["topup"])
-        return maker() if maker else None
+        return makers[self.expected["topup"]]()
+
+    def refine(self) -> Refine | None:
+        """DSnoT with the case's number of swaps, where the case has it."""
+        cycles = self.expected.get("max_cycle_time")
+        return None if cycles is None else DSnoT(max_cycle_time=cycles)
 
     def load(self) -> DecoderModel:
         path = self.folder / "models" / self.expected["family"]
@@ -118,13 +125,13 @@ def run(case: Case) -> Outcome:
     """Run `case` with ``rules=reference``."""
     subject = case.load()
     windows, context = case.windows(), case.context(subject)
-    topup = case.topup()
-    assert topup is not None
     ppl_dense = perplexity(subject.model, windows[EVALUATION], batch=32).value
-    allocation = topup.allocate(context)
+    allocation = case.topup().allocate(context)
     plan = plan_of_case(case, context, dict(allocation.report)) or allocation.plan
     allotments = allot(plan, subject, Rules.REFERENCE)
-    pruned = prune_model(subject, context.pruner, allotments, windows[PRUNING], 16, QuietProgress())
+    pruned = prune_model(
+        subject, context.pruner, allotments, windows[PRUNING], 16, QuietProgress(), case.refine()
+    )
     ppl = perplexity(subject.model, windows[EVALUATION], batch=32).value
     return Outcome(dict(allocation.report), plan, dict(pruned.masks), ppl_dense, ppl)
 

@@ -120,6 +120,11 @@ class DecoderModel:
         sizes_match = all(other.rows == block[consumer].cols for other in feeders)
         return consumer if sizes_match else None
 
+    def refines(self, linear: PrunableLinear) -> bool:
+        """Whether a refinement changes `linear`; all of them where no family says otherwise."""
+        family = FAMILIES.get(self.model_type)
+        return family is None or family.refined is None or linear.name in family.refined
+
     @property
     def family(self) -> Family:
         """Description of the data flow inside a block.

@@ -22,10 +22,12 @@ class Family:
             output, or ``NEXT_BLOCK`` where that is in the next block.
         block_inputs: the linears that read the block's own (normalised) input. No linear of the
             block precedes them, so pruning the block cannot change what they read.
+        refined: the linears whose masks DSnoT changes in its authors' code; None: all.
     """
 
     consumers: Mapping[str, str]
     block_inputs: frozenset[str]
+    refined: frozenset[str] | None = None
 
     def producers(self, name: str) -> set[str]:
         """All linears of the block from which data flows into linear `name`."""
@@ -47,6 +49,7 @@ GATED = Family(
         "mlp.down_proj": NEXT_BLOCK,
     },
     block_inputs=frozenset(_ATTENTION),
+    refined=frozenset({*_ATTENTION, "self_attn.o_proj"}),
 )
 
 # Attention and MLP read the same normalised input: `fc1` sees no pruned linear of its block.
@@ -58,6 +61,7 @@ PHI = Family(
         "mlp.fc2": NEXT_BLOCK,
     },
     block_inputs=frozenset({*_ATTENTION, "mlp.fc1"}),
+    refined=frozenset({*_ATTENTION, "self_attn.dense"}),
 )
 
 OPT = Family(
@@ -68,6 +72,7 @@ OPT = Family(
         "fc2": NEXT_BLOCK,
     },
     block_inputs=frozenset(_ATTENTION),
+    refined=frozenset({*_ATTENTION, "self_attn.out_proj"}),
 )
 
 # `config.model_type` → family. Add an entry to give another architecture the row step.

@@ -41,6 +41,12 @@ class Pruner(ABC):
     ) -> PrunedWeight:
         """Prune `weight` (rows, cols) by `allotment`; `weight` itself is left as it is."""
 
+    def initial_mask(
+        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+    ) -> Tensor:
+        """The mask that a refinement starts from, on unchanged weights."""
+        return self.prune(weight, statistics, allotment).mask
+
     def input_norm(self, statistics: InputStatistics, *, reference: bool) -> Tensor:
         """The activation norm (cols,) that the alignment criterion compares."""
         return statistics.norm

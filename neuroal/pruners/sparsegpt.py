@@ -58,6 +58,14 @@ class SparseGPT(Pruner):
             self._prune_columns(updated, mask, factor, allotment, begin, end)
         return PrunedWeight(updated.to(weight.dtype), mask)
 
+    def initial_mask(
+        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+    ) -> Tensor:
+        """The lowest w²/d² of every row; dead inputs first."""
+        factor, dead = self.inverse_factor(measured(statistics))
+        saliency = weight.float().masked_fill(dead, 0).square() / factor.diagonal().square()
+        return lowest_per_row(saliency, allotment.counts, ties_to_higher=allotment.ties_to_higher)
+
     def inverse_factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
         """Upper Cholesky factor of the damped H⁻¹ (cols, cols), and which inputs are dead (cols,).
 
