@@ -1,0 +1,101 @@
+"""Python calls on a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from neuroal.config import named_method
+from neuroal.errors import UserError
+from neuroal.models.adapter import DecoderModel
+from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
+from neuroal.plan import SparsityPlan
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import Rules
+from neuroal.topups.base import TopUp
+from neuroal.tracking import Progress, QuietProgress
+
+
+@dataclass(frozen=True, eq=False)
+class PruningResult:
+    """What `prune` did.
+
+    Attributes:
+        plan: the ratios.
+        report: how the top-up came to them (λ's, every candidate's criterion).
+        masks: of each linear, by key: (rows, cols) bool, True = pruned.
+        sparsity: share of zeros over all prunable weights.
+        seconds: of the stages ``allocate`` and ``prune``.
+    """
+
+    plan: SparsityPlan
+    report: Mapping[str, Any]
+    masks: Mapping[str, Tensor]
+    sparsity: float
+    seconds: Mapping[str, float]
+
+
+def prune(
+    model: PreTrainedModel,
+    tokens: Tensor | Sequence[Sequence[int]],
+    *,
+    pruner: str | Pruner = "wanda",
+    topup: str | TopUp = "neuroal",
+    sparsity: float = 0.7,
+    rules: str = "exact",
+    search_windows: int = 8,
+    batch: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> PruningResult:
+    """Prune `model` in place.
+
+    Args:
+        model: a decoder-only model.
+        tokens: calibration windows, all of one length: (windows, seqlen) token ids, or a data set
+            of such rows.
+        pruner: name of an option of the group ``pruner``, or an object.
+        topup: likewise.
+        sparsity: share of zeros over all prunable weights, in (0, 1).
+        rules: ``exact`` or ``reference``.
+        search_windows: how many of the windows, from the first, the top-up searches with.
+        batch: windows in one forward pass; None: by memory.
+        include: patterns of linears to prune; empty: all.
+        exclude: patterns of linears that stay dense.
+        progress: told of every step; None: nobody is.
+
+    Raises:
+        UserError: a value that cannot be used.
+    """
+    if not 0 < sparsity < 1:
+        raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
+    windows = torch.as_tensor(tokens)
+    if windows.dim() != 2 or windows.is_floating_point() or windows.shape[0] < 1:
+        raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
+    recipe = Recipe(
+        pruner=named_method("pruner", pruner) if isinstance(pruner, str) else pruner,
+        topup=named_method("topup", topup) if isinstance(topup, str) else topup,
+        sparsity=sparsity,
+        rules=Rules(rules),
+        batch=batch,
+    )
+    recipe.check()
+    subject = DecoderModel(model, include, exclude)
+    costs = StageCosts(subject.device)
+    training = model.training
+    model.eval()
+    try:
+        allocation, pruned = allocate_and_prune(
+            subject, recipe, windows[:search_windows], windows, costs, progress or QuietProgress()
+        )
+    finally:
+        model.train(training)
+    return PruningResult(
+        allocation.plan, allocation.report, pruned.masks, pruned.sparsity, costs.seconds
+    )

@@ -1,0 +1,58 @@
+"""The record of a run: what was asked for, what came of it, and what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuroal.errors import UserError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything about one run; JSON types only.
+
+    Attributes:
+        identity: digest of what decides the result (see `identity`).
+        config: the composed configuration.
+        environment: package versions, commit, device, Python.
+        data: source and fingerprint of every set of windows.
+        costs: seconds and peak device memory of each stage.
+        plan: ratios, and the top-up's report (λ's, every candidate's criterion).
+        sparsity: achieved: overall and for each linear.
+        masks: SHA-256 of each packed mask.
+        metrics: task → ``dense`` and ``pruned`` → figures.
+        version: of this schema.
+    """
+
+    identity: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    data: Mapping[str, Any]
+    costs: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    sparsity: Mapping[str, Any]
+    masks: Mapping[str, str]
+    metrics: Mapping[str, Any]
+    version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """Read `to_dict`'s form.
+
+        Raises:
+            UserError: another schema version, or a field is missing or unknown.
+        """
+        if data.get("version") != SCHEMA_VERSION:
+            raise UserError(f"record: schema {data.get('version')}, this is {SCHEMA_VERSION}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if wrong := names ^ data.keys():
+            raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
+        return cls(**data)

@@ -1,0 +1,76 @@
+"""Write and read records: whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from neuroal.errors import UserError
+from neuroal.pruners.masks import pack
+from neuroal.records.schema import Record
+
+
+def prepare_out(folder: str | Path) -> Path:
+    """Make the folder for records, and make sure that it can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"out={folder}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write `data` to `path` atomically: readers see the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(data, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def save_record(record: Record, folder: Path) -> Path:
+    """Write ``FOLDER/IDENTITY.json``; returns its path."""
+    path = folder / f"{record.identity}.json"
+    write_json(path, record.to_dict())
+    return path
+
+
+def load_record(path: str | Path) -> Record:
+    """Read one record.
+
+    Raises:
+        UserError: not a record.
+    """
+    try:
+        return Record.from_dict(json.loads(Path(path).read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"record {path}: cannot be read ({error})") from error
+
+
+def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
+    """Write packed masks as an npz, atomically."""
+    part = path.with_name(f".{path.name}")
+    with part.open("wb") as file:
+        arrays: dict[str, Any] = {key: pack(mask) for key, mask in masks.items()}
+        np.savez(file, **arrays)
+    os.replace(part, path)
