@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.config import conf_dir, explain, register, resolve
+from neuroal.config import RunConfig, conf_dir, explain, register, resolve
 from neuroal.errors import UserError, nearest
 
 USAGE = """\
@@ -138,16 +138,25 @@ def check(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> None:
     for choice in _choices(parsed):
         _check_names(choice, config_dirs)
         texts = [_text(override) for override in choice]
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            try:
-                composed = compose("config", [*texts, *search])
-            except HydraException as error:
-                raise UserError(_gist(error)) from error
-            except OmegaConfBaseException as error:
-                raise UserError(explain(error)) from error
-        resolve(composed)
+        resolve(_compose([*texts, *search]))
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """The configuration that ``neuroal OVERRIDES`` runs, for scripts."""
+    register()
+    check(overrides)
+    return resolve(_compose(overrides))
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("config", list(overrides))
+    except HydraException as error:
+        raise UserError(_gist(error)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
 
 
 def _choices(parsed: Sequence[Override]) -> Iterator[list[Override]]:
@@ -204,8 +213,6 @@ def _gist(error: BaseException) -> str:
 
 def known_keys() -> list[str]:
     """Dotted names of the keys outside method groups."""
-    from neuroal.config import RunConfig
-
     flat: list[str] = []
 
     def walk(prefix: str, node: DictConfig) -> None:

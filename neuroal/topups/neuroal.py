@@ -18,7 +18,7 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules, allot
 from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.schedule import block_sparsities, plan_of_blocks, spread_densities
+from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
 from neuroal.topups.uniform import uniform_plan
 
 STEPS = ("block", "row", "both")
@@ -163,7 +163,7 @@ def block_ratios(blocks: int, sparsity: float, spread: float, rules: Rules) -> l
     """
     ranks = np.arange(1, blocks + 1, dtype=np.float64)
     densities = np.sort(spread_densities(ranks, sparsity, spread))[::-1]
-    return block_sparsities(densities, rules)
+    return clip_blocks(1 - densities, rules)
 
 
 def row_plan(

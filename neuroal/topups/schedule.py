@@ -27,13 +27,12 @@ def spread_densities(
     return densities
 
 
-def block_sparsities(densities: NDArray[np.float64], rules: Rules) -> list[float]:
-    """Sparsity 1 − d of each block.
+def clip_blocks(ratios: NDArray[np.float64], rules: Rules) -> list[float]:
+    """Sparsity of each block, within bounds.
 
     The reference moves the extreme values (≤ 0, ≥ 1) to 0.01 and 0.99, and leaves those between;
     ``exact`` leaves all of them to the budget.
     """
-    ratios = 1 - densities
     if rules is Rules.REFERENCE:
         ratios = np.where(ratios <= 0, 0.01, np.where(ratios >= 1, 0.99, ratios))
     return [float(ratio) for ratio in ratios]
@@ -53,7 +52,7 @@ def plan_of_importances(
     spread: float,
     rules: Rules,
 ) -> SparsityPlan:
-    """Blocks of greater importance are kept denser: `spread_densities`, then `block_sparsities`."""
+    """Blocks of greater importance are kept denser: `spread_densities`, then `clip_blocks`."""
     densities = spread_densities(list(importances.values()), sparsity, spread)
-    ratios = dict(zip(importances, block_sparsities(densities, rules), strict=True))
+    ratios = dict(zip(importances, clip_blocks(1 - densities, rules), strict=True))
     return plan_of_blocks(subject, ratios, sparsity)
