@@ -8,6 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import Rules
+from neuroal.pruners.wanda import Wanda
+from neuroal.topups.base import AllocationContext
+from neuroal.tracking import QuietProgress
 
 
 def tiny_llama(**changes: Any) -> DecoderModel:
@@ -28,3 +33,19 @@ def random_tokens(windows: int, seqlen: int, vocabulary: int = 64, seed: int = 0
     """Token ids (windows, seqlen)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, vocabulary, (windows, seqlen), generator=generator)
+
+
+def allocation_context(
+    subject: DecoderModel, pruner: Pruner | None = None, **changes: Any
+) -> AllocationContext:
+    """What a top-up is given: Wanda at 60 % with exact rules, four random windows."""
+    settings: dict[str, Any] = {
+        "subject": subject,
+        "pruner": pruner or Wanda(),
+        "sparsity": 0.6,
+        "rules": Rules.EXACT,
+        "tokens": random_tokens(4, 24),
+        "batch": 4,
+        "progress": QuietProgress(),
+    }
+    return AllocationContext(**{**settings, **changes})

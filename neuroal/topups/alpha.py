@@ -89,8 +89,8 @@ def hill_exponent(eigenvalues: NDArray[np.float64]) -> float:
     """Exponent α of the power law p(x) ∝ x^−α that fits the tail of `eigenvalues` best.
 
     For a threshold x_min = λ_i the n = N − i values from it on give Hill's estimate
-    α = 1 + n / Σ_{j ≥ i} ln(λ_j / λ_i). Of the thresholds between log10(0.95·peak) and 1.5·peak
-    (sic, in the authors' code), where peak is the lower edge of the fullest of 100 bins of log10 λ, the
+    α = 1 + n / Σ_{j ≥ i} ln(λ_j / λ_i). Of the thresholds from log10(0.95·peak) (the authors' own
+    lower end) to 1.5·peak, where peak is the lower edge of the fullest of 100 bins of log10 λ, the
     one wins whose fitted distribution is nearest to the empirical one (Kolmogorov-Smirnov).
 
     Args:
@@ -106,7 +106,8 @@ def hill_exponent(eigenvalues: NDArray[np.float64]) -> float:
     candidates = np.flatnonzero(inside & fits)
     if not len(candidates):
         candidates = np.flatnonzero(fits)
-    best = min(candidates, key=lambda start: _distance(logs[start:], spread[start]))
+    distances = [_distance(logs[start:], float(spread[start])) for start in candidates]
+    best = candidates[int(np.argmin(distances))]
     return float(1 + (len(logs) - best) / spread[best])
 
 

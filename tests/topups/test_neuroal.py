@@ -12,31 +12,13 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
-from neuroal.pruners.wanda import Wanda
-from neuroal.topups.base import AllocationContext
 from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
 from neuroal.topups.uniform import uniform_plan
-from neuroal.tracking import QuietProgress
-from tests.tiny import random_tokens, tiny_llama
-
-
-def context(
-    subject: DecoderModel, pruner: Pruner | None = None, **changes: Any
-) -> AllocationContext:
-    settings: dict[str, Any] = {
-        "subject": subject,
-        "pruner": pruner or Wanda(),
-        "sparsity": 0.6,
-        "rules": Rules.EXACT,
-        "tokens": random_tokens(4, 24),
-        "batch": 4,
-        "progress": QuietProgress(),
-    }
-    return AllocationContext(**{**settings, **changes})
+from tests.tiny import allocation_context as context
+from tests.tiny import tiny_llama
 
 
 @given(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0, 0.25))

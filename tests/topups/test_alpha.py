@@ -1,0 +1,94 @@
+"""AlphaPruning's fit finds known exponents; its ratios follow them within the budget."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroal.errors import UserError
+from neuroal.pruners.budget import Rules
+from neuroal.topups.alpha import AlphaPruning, block_ratios, exponent_of, hill_exponent
+from tests.tiny import allocation_context, tiny_llama
+
+
+def slow_exponent(values: list[float]) -> float:
+    """The same fit written from its definition, one number at a time."""
+    logs = [math.log10(value) for value in values]
+    low, width = min(logs), (max(logs) - min(logs)) / 100
+    counts = [0] * 100
+    for value in logs:
+        counts[min(int((value - low) / width), 99)] += 1
+    peak = 10 ** (low + counts.index(max(counts)) * width)
+    best_distance, best_alpha = math.inf, 0.0
+    for start in range(len(values) - 1):
+        x_min = values[start]
+        if x_min < math.log10(0.95 * peak) or x_min > 1.5 * peak:
+            continue
+        tail = values[start:]
+        alpha = 1 + len(tail) / sum(math.log(value / x_min) for value in tail)
+        distance = max(
+            abs(1 - (value / x_min) ** (1 - alpha) - rank / len(tail))
+            for rank, value in enumerate(tail)
+        )
+        if distance < best_distance:
+            best_distance, best_alpha = distance, alpha
+    return best_alpha
+
+
+@given(st.integers(0, 200), st.sampled_from(["pareto", "lognormal", "wishart"]))
+def test_equals_a_fit_written_from_the_definition(seed: int, kind: str) -> None:
+    generator = np.random.default_rng(seed)
+    values = {
+        "pareto": lambda: 0.3 * (1 + generator.pareto(1.7, 60)),
+        "lognormal": lambda: generator.lognormal(-1, 1.2, 60),
+        "wishart": lambda: np.linalg.svd(generator.normal(size=(40, 90)), compute_uv=False) ** 2,
+    }[kind]()
+    spectrum = np.sort(values)
+    assert hill_exponent(spectrum) == pytest.approx(slow_exponent(spectrum.tolist()), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1.8, 2.5, 4.0])
+def test_finds_the_exponent_of_a_power_law(alpha: float) -> None:
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    spectrum = np.sort((1 - quantiles) ** (-1 / (alpha - 1)))
+    assert hill_exponent(spectrum) == pytest.approx(alpha, rel=0.02)
+
+
+def test_reads_the_squared_singular_values_of_the_weight() -> None:
+    linear = tiny_llama().linears[0][-1]
+    singular = torch.linalg.svdvals(linear.module.weight.detach()).double().numpy()
+    expected = slow_exponent(np.sort(singular**2).tolist())
+    assert exponent_of(linear) == pytest.approx(expected, rel=1e-4)
+
+
+def test_lighter_tails_are_pruned_more_and_the_mean_is_kept() -> None:
+    subject = tiny_llama()
+    ratios = block_ratios(subject, {0: 2.0, 1: 5.0, 2: 3.0, 3: 4.0}, 0.6, 0.3)
+    assert ratios[0] < ratios[2] < ratios[3] < ratios[1]
+    assert sum(ratios.values()) / 4 == pytest.approx(0.6)
+    assert ratios[1] / ratios[0] == pytest.approx(1.3 / 0.7)
+    assert block_ratios(subject, {0: 2.0, 1: 2.0}, 0.6, 0.3) == {0: 0.6, 1: 0.6}
+
+
+def test_extreme_ratios_stay_in_range_under_the_reference_rules() -> None:
+    context = allocation_context(tiny_llama(), sparsity=0.9, rules=Rules.REFERENCE)
+    ratios = AlphaPruning(epsilon=0.9).allocate(context).plan.ratios.values()
+    assert all(0 < float(ratio) <= 0.99 for ratio in ratios)
+
+
+def test_a_weight_without_a_spectrum_is_named() -> None:
+    subject = tiny_llama()
+    linear = subject.linears[1][0]
+    linear.module.weight.data.zero_()
+    with pytest.raises(UserError, match=r"1\.self_attn\.q_proj"):
+        AlphaPruning().allocate(allocation_context(subject))
+
+
+def test_bad_settings_are_named() -> None:
+    with pytest.raises(UserError, match=r"topup\.epsilon=1\.0"):
+        AlphaPruning(epsilon=1.0)
