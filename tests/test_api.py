@@ -1,0 +1,96 @@
+"""`neuroal.prune` on a model in memory: exact budgets, nothing else touched, the same every time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import neuroal
+from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.budget import total_zeros
+from neuroal.topups.neuroal import NeuroAL
+from tests.tiny import random_tokens, tiny_llama
+
+TOKENS = random_tokens(6, 24)
+
+
+@pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt"])
+@pytest.mark.parametrize("topup", ["uniform", "neuroal", "owl"])
+def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> None:
+    subject, dense = tiny_llama(), tiny_llama().model.state_dict()
+    result = neuroal.prune(subject.model, TOKENS, pruner=pruner, topup=topup, sparsity=0.63)
+    zeros = sum(int(mask.sum()) for mask in result.masks.values())
+    assert zeros == total_zeros(0.63, subject.numel)
+    assert result.sparsity == zeros / subject.numel
+    weights = {f"model.layers.{lin.block}.{lin.name}.weight": lin.key for lin in subject}
+    for name, value in subject.model.state_dict().items():
+        if name not in weights:
+            assert torch.equal(value, dense[name]), name
+            continue
+        mask = result.masks[weights[name]]
+        assert not value[mask].any()
+        assert torch.isfinite(value).all()
+        if pruner != "sparsegpt":
+            assert torch.equal(value[~mask], dense[name][~mask])
+
+
+def test_a_second_run_gives_the_same_plan_and_masks() -> None:
+    results = [neuroal.prune(tiny_llama().model, TOKENS) for _ in range(2)]
+    assert results[0].report == results[1].report
+    for key, mask in results[0].masks.items():
+        assert torch.equal(mask, results[1].masks[key])
+
+
+def test_the_batch_size_does_not_change_the_masks() -> None:
+    results = [neuroal.prune(tiny_llama().model, TOKENS, batch=batch) for batch in (1, 4, 6)]
+    for other in results[1:]:
+        same = [
+            float((mask == other.masks[k]).double().mean()) for k, mask in results[0].masks.items()
+        ]
+        assert min(same) > 0.999
+
+
+def test_methods_can_be_objects_and_linears_left_out() -> None:
+    model = tiny_llama().model
+    topup = NeuroAL(step="block", block_candidates=[0.1])
+    result = neuroal.prune(model, TOKENS, topup=topup, sparsity=0.5, exclude=["*.down_proj"])
+    assert result.report["lambda_block"] == 0.1
+    assert not any("down_proj" in key for key in result.masks)
+    assert bool(model.model.layers[0].mlp.down_proj.weight.all())
+
+
+def test_a_plan_that_was_saved_prunes_the_same_again(tmp_path: object) -> None:
+    import json
+    from pathlib import Path
+
+    from neuroal.topups.fixed import FixedPlan
+
+    first = neuroal.prune(tiny_llama().model, TOKENS, sparsity=0.6)
+    path = Path(str(tmp_path)) / "plan.json"
+    path.write_text(json.dumps(first.plan.to_dict()))
+    again = neuroal.prune(tiny_llama().model, TOKENS, topup=FixedPlan(str(path)), sparsity=0.6)
+    for key, mask in first.masks.items():
+        assert torch.equal(mask, again.masks[key])
+    with pytest.raises(neuroal.UserError, match=r"made for 0\.6"):
+        neuroal.prune(tiny_llama().model, TOKENS, topup=FixedPlan(str(path)), sparsity=0.7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_name_the_linear(value: float) -> None:
+    subject = tiny_llama()
+    next(iter(subject)).module.weight.data[0, 0] = value
+    with pytest.raises(neuroal.UserError, match=r"0\.self_attn\.q_proj"):
+        neuroal.prune(subject.model, TOKENS)
+
+
+def test_bad_values_are_named() -> None:
+    model = tiny_llama().model
+    with pytest.raises(neuroal.UserError, match="sparsity=1"):
+        neuroal.prune(model, TOKENS, sparsity=1)
+    with pytest.raises(neuroal.UserError, match="did you mean 'wanda'"):
+        neuroal.prune(model, TOKENS, pruner="wonda")
+    with pytest.raises(neuroal.UserError, match="token ids"):
+        neuroal.prune(model, torch.rand(3, 4))
+    with pytest.raises(neuroal.UserError, match="leave no linear"):
+        neuroal.prune(model, TOKENS, exclude=["*"])
+    assert DecoderModel(model).numel > 0
