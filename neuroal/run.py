@@ -45,7 +45,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Pa
         loaded = load_model(config.model, device)
         subject = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
-        pruning, search = _calibrate(config, loaded)
+        pruning, search = calibration_for(config, loaded)
         tasks = _task_windows(config, loaded)
     with costs.stage("evaluate dense"):
         dense = _evaluate(loaded, tasks, config.task, progress, "evaluate dense")
@@ -78,12 +78,14 @@ def make_recipe(config: RunConfig) -> Recipe:
         sparsity=config.sparsity.ratio,
         rules=Rules(config.rules),
         batch=config.batch,
+        refine=build("refine", config.refine),
+        group=config.sparsity.of,
     )
     recipe.check()
     return recipe
 
 
-def _calibrate(config: RunConfig, loaded: LoadedModel) -> tuple[Windows, Windows]:
+def calibration_for(config: RunConfig, loaded: LoadedModel) -> tuple[Windows, Windows]:
     """Windows for pruning and, drawn anew with the same seed, for the search."""
     calibration = config.calibration
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")

@@ -82,11 +82,10 @@ class StatisticsCollector:
         self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
 
     def _measure(self, x: Tensor) -> InputStatistics:
-        if self._needs & {Need.SUM, Need.VARIANCE, Need.GRAM}:
-            x = x.float()
+        x = x.float()
         flat = x.flatten(0, 1)
         return InputStatistics(
-            square_sums=torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).square(),
+            square_sums=x.square().sum(1),
             sums=x.sum(1) if Need.SUM in self._needs else None,
             variances=x.var(1, correction=0) if Need.VARIANCE in self._needs else None,
             gram=flat.T @ flat if Need.GRAM in self._needs else None,

@@ -1,4 +1,4 @@
-"""`neuroal.prune` on a model in memory: exact budgets, nothing else touched, the same every time."""
+"""`neuroal.prune` on a model in memory: exact budgets, nothing else touched, repeatable."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,27 +77,42 @@ def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
     if gguf:
         options["gguf_file"] = gguf
     dtype: Any = DTYPES.get(config.dtype, "auto" if device.type == "cuda" else torch.float32)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        described = AutoConfig.from_pretrained(folder, **options)
-        if described.is_encoder_decoder or _is_encoder(described):
-            raise UserError(
-                f"model.path={folder}: {described.model_type} is not a decoder-only model"
-            )
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        with _quiet():
+            described = AutoConfig.from_pretrained(folder, **options)
+            if described.is_encoder_decoder or _is_encoder(described):
+                raise UserError(
+                    f"model.path={folder}: {described.model_type} is not a decoder-only model"
+                )
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise UserError(f"model.path={folder}: cannot be loaded ({reason})") from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
+        raise UserError(f"model.path={folder}: cannot be loaded ({_first_line(error)})") from error
     model = model.eval().requires_grad_(False).to(device)
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise UserError(f"model: '{name}' has NaN or infinite entries")
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.path={folder}: no tokenizer ({_first_line(error)})") from error
     return LoadedModel(model, tokenizer, config.name or config.path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of `transformers`; the stages of a run have their own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _is_encoder(config: Any) -> bool:
@@ -112,7 +128,7 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
     if config.source == "zoo":
         folder = ZOO / config.path
         if not folder.is_dir():
-            known = sorted(p.name for p in ZOO.iterdir() if p.is_dir())
+            known = sorted(path.name for path in ZOO.glob("*/"))
             raise UserError(
                 f"model.path={config.path}: not in the zoo{nearest(config.path, known)}"
             )

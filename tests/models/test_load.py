@@ -1,0 +1,66 @@
+"""Models that cannot be pruned are refused in one line; saved ones come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, T5Config
+
+from neuroal.config import ModelConfig
+from neuroal.errors import UserError
+from neuroal.models.load import load_model, resolve_device
+from tests.tiny import tiny_llama
+
+CPU = torch.device("cpu")
+
+
+def refuse(path: Path | str, message: str, source: str = "hf") -> None:
+    with pytest.raises(UserError, match=message):
+        load_model(ModelConfig(source=source, path=str(path)), CPU)
+
+
+def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
+    refuse(tmp_path / "nowhere", "no such folder")
+    refuse(tmp_path, r"no config\.json")
+    tiny_llama().model.config.save_pretrained(tmp_path)
+    refuse(tmp_path, "no weights")
+    refuse(tmp_path / "x.gguf", "no such GGUF", source="gguf")
+    refuse("lama", "did you mean 'llama'", source="zoo")
+    refuse("no_such_wheel", "missing", source="package")
+
+
+def test_encoders_are_refused(tmp_path: Path) -> None:
+    config = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=32,
+    )
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    refuse(tmp_path / "bert", "bert is not a decoder-only model")
+    T5Config().save_pretrained(tmp_path / "t5")
+    (tmp_path / "t5" / "model.safetensors").write_bytes(b"")
+    refuse(tmp_path / "t5", "t5 is not a decoder-only model")
+
+
+def test_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refuse("nobody/nothing", "hf download nobody/nothing")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    model = tiny_llama().model
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    refuse(tmp_path, "layers.1.mlp.up_proj")
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == CPU
+    with pytest.raises(UserError, match="device=gpu"):
+        resolve_device("gpu")
+    with pytest.raises(UserError, match="device=cuda:99"):
+        resolve_device("cuda:99")

@@ -1,0 +1,61 @@
+"""Records are whole or not there, and say what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuroal.cli import composed
+from neuroal.errors import UserError
+from neuroal.records.identity import identity
+from neuroal.records.schema import Record
+from neuroal.records.store import load_record, prepare_out, save_masks, save_record, write_json
+
+
+def record() -> Record:
+    return Record("abc", {}, {}, {}, {}, {}, {"overall": 0.5}, {}, {"lm": {"value": 1.5}})
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    assert load_record(save_record(record(), tmp_path)) == record()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 99}', '{"version": 1}'])
+def test_what_is_no_record_is_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="record"):
+        load_record(path)
+
+
+def test_an_out_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="out="):
+        prepare_out(tmp_path / "file" / "runs")
+
+
+def test_masks_are_kept_packed(tmp_path: Path) -> None:
+    save_masks({"0.q": torch.ones(8, 16, dtype=torch.bool)}, tmp_path / "m.npz")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+def test_identity_is_what_decides_the_result() -> None:
+    config = composed(["seed=1"])
+    same = dataclasses.replace(config, out="elsewhere", device="cuda", batch=3)
+    other = dataclasses.replace(config, seed=2)
+    assert identity(config, {"a": "1"}) == identity(same, {"a": "1"})
+    assert identity(config, {"a": "1"}) != identity(other, {"a": "1"})
+    assert identity(config, {"a": "1"}) != identity(config, {"a": "2"})
