@@ -41,9 +41,15 @@ class ModelConfig:
 
 @dataclass
 class SparsityConfig:
-    """Share of the prunable weights that go."""
+    """Share of the prunable weights that go.
+
+    With `keep` and `of`, `keep` of every `of` columns stay and `ratio` follows from them; with `of`
+    alone each block keeps a number of its own, so that the total is as near to `ratio` as can be.
+    """
 
     ratio: float = MISSING
+    keep: int | None = None
+    of: int | None = None
 
 
 @dataclass
@@ -139,6 +145,7 @@ def resolve(composed: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, RunConfig)
+    _check_pattern(config.sparsity)
     _check(config)
     return config
 
@@ -186,6 +193,20 @@ def _check(config: RunConfig) -> None:
     path = config.calibration.path
     if path is not None and not Path(path).is_file():
         raise UserError(f"calibration.path={path}: no such file")
+
+
+def _check_pattern(sparsity: SparsityConfig) -> None:
+    """Check an N:M pattern and let `ratio` say what it comes to."""
+    keep, of = sparsity.keep, sparsity.of
+    if of is not None and of < 2:
+        raise UserError(f"sparsity.of={of}: a pattern has groups of at least 2 columns")
+    if keep is None:
+        return
+    if of is None:
+        raise UserError(f"sparsity.keep={keep}: of how many columns? set sparsity.of=M as well")
+    if not 0 < keep < of:
+        raise UserError(f"sparsity.keep={keep}: must be above 0 and below sparsity.of={of}")
+    sparsity.ratio = 1 - keep / of
 
 
 def build(key: str, node: Any) -> Any:

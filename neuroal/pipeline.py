@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from neuroal.errors import UserError
 from neuroal.memory import batch_by_memory
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, allot
+from neuroal.pruners.budget import Rules
 from neuroal.pruning import Pruned, check_finite, prune_model
+from neuroal.refine.base import Refine
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.tracking import Progress
 
@@ -52,6 +54,8 @@ class Recipe:
         sparsity: share of zeros over all prunable weights, in (0, 1).
         rules: exact or reference.
         batch: windows in one forward pass; None: by memory.
+        refine: changes the masks at equal counts, if anything does.
+        group: M of an N:M pattern, whose N each block gets by its ratio; None: no pattern.
     """
 
     pruner: Pruner
@@ -59,10 +63,20 @@ class Recipe:
     sparsity: float
     rules: Rules = Rules.EXACT
     batch: int | None = None
+    refine: Refine | None = None
+    group: int | None = None
 
     def check(self) -> None:
         """Raise `UserError` for what cannot be combined."""
-        self.topup.check(self.pruner, self.sparsity, self.rules)
+        self.topup.check(self.pruner, self.sparsity, self.rules, self.group)
+        if self.refine is not None:
+            if self.group is not None and not self.refine.patterns:
+                name = type(self.refine).__name__.lower()
+                raise UserError(
+                    f"refine={name}: swaps weights across the groups of an N:M pattern "
+                    f"(sparsity.of={self.group}); use refine=none"
+                )
+            self.refine.check(self.pruner, self.sparsity, self.rules)
 
 
 def allocate_and_prune(
@@ -93,10 +107,13 @@ def allocate_and_prune(
             tokens=search_tokens,
             batch=recipe.batch or batch_by_memory(subject, *search_tokens.shape),
             progress=progress,
+            group=recipe.group,
         )
         allocation = recipe.topup.allocate(context)
-        allotments = allot(allocation.plan, subject, recipe.rules)
+        allotments = context.allot(allocation.plan)
     with costs.stage("prune"):
         batch = recipe.batch or batch_by_memory(subject, *pruning_tokens.shape)
-        pruned = prune_model(subject, recipe.pruner, allotments, pruning_tokens, batch, progress)
+        pruned = prune_model(
+            subject, recipe.pruner, allotments, pruning_tokens, batch, progress, recipe.refine
+        )
     return allocation, pruned

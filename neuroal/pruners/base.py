@@ -62,9 +62,15 @@ class ScorePruner(Pruner):
     def prune(
         self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
     ) -> PrunedWeight:
-        scores = self.scores(weight, statistics)
-        mask = lowest_per_row(scores, allotment.counts, ties_to_higher=allotment.ties_to_higher)
+        mask = lowest(self.scores(weight, statistics), allotment)
         return PrunedWeight(weight.masked_fill(mask, 0), mask)
+
+
+def lowest(scores: Tensor, allotment: Allotment) -> Tensor:
+    """Mask of the lowest scores of every row, or of every group of an N:M pattern."""
+    if allotment.pattern is not None:
+        return allotment.pattern.lowest(scores)
+    return lowest_per_row(scores, allotment.counts, ties_to_higher=allotment.ties_to_higher)
 
 
 def measured(statistics: InputStatistics | None) -> InputStatistics:

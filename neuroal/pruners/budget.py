@@ -20,6 +20,7 @@ from torch import Tensor
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import Ratio, SparsityPlan
+from neuroal.pruners.patterns import Pattern, nearest_patterns
 
 BISECTION_STEPS = 100
 
@@ -39,11 +40,13 @@ class Allotment:
         counts: zeros of each row: (rows,) int64.
         ratio: the plan's nominal ratio.
         rules: whose rules the pruner must follow.
+        pattern: how many of every few consecutive columns stay; None: any columns may go.
     """
 
     counts: Tensor
     ratio: Ratio
     rules: Rules
+    pattern: Pattern | None = None
 
     @property
     def ties_to_higher(self) -> bool:
@@ -56,15 +59,21 @@ def total_zeros(sparsity: float, numel: int) -> int:
     return int(sparsity * numel + 0.5)
 
 
-def allot(plan: SparsityPlan, subject: DecoderModel, rules: Rules) -> dict[str, Allotment]:
+def allot(
+    plan: SparsityPlan, subject: DecoderModel, rules: Rules, group: int | None = None
+) -> dict[str, Allotment]:
     """Numbers of zeros for every row of every prunable linear of `subject`.
+
+    With a `group` of M columns every block gets a pattern N:M of its own (`nearest_patterns`).
 
     Raises:
         UserError: the plan does not cover just the linears of the model, or a ratio per row does
-            not have the linear's number of rows.
+            not have the linear's number of rows, or is asked to be a pattern.
     """
     shapes = {linear.key: (linear.rows, linear.cols) for linear in subject}
     check_coverage(plan, shapes)
+    if group is not None:
+        return _pattern_allotments(plan, subject, rules, group)
     if rules is Rules.REFERENCE:
         counts = {key: _reference_counts(plan.ratios[key], *shapes[key]) for key in shapes}
     else:
@@ -91,6 +100,33 @@ def _reference_counts(ratio: Ratio, rows: int, cols: int) -> Tensor:
     return torch.full((rows,), int(ratio * cols))
 
 
+def _pattern_allotments(
+    plan: SparsityPlan, subject: DecoderModel, rules: Rules, group: int
+) -> dict[str, Allotment]:
+    if plan.per_row():
+        raise UserError(
+            f"sparsity.of={group}: a pattern has one N a block, but the plan has ratios per row; "
+            "use topup.step=block, or a plan without rows"
+        )
+    shapes = {linear.key: (linear.rows, linear.cols) for linear in subject}
+    shift, highest = _shift(plan.ratios, shapes, plan.sparsity)
+    densities = {
+        key: 1 - min(max(float(ratio) + shift, 0.0), highest) for key, ratio in plan.ratios.items()
+    }
+    blocks = {linear.key: linear.block for linear in subject}
+    kept = subject.numel - total_zeros(plan.sparsity, subject.numel)
+    patterns = nearest_patterns(densities, shapes, blocks, group, kept)
+    return {
+        key: Allotment(
+            torch.full((rows,), cols - patterns[key].kept(cols)),
+            plan.ratios[key],
+            rules,
+            patterns[key],
+        )
+        for key, (rows, cols) in shapes.items()
+    }
+
+
 def exact_counts(
     ratios: Mapping[str, Ratio], shapes: Mapping[str, tuple[int, int]], sparsity: float
 ) -> dict[str, Tensor]:
@@ -108,17 +144,8 @@ def exact_counts(
     Returns:
         int64 counts (rows,) of each linear.
     """
+    shift, highest = _shift(ratios, shapes, sparsity)
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
-    highest = max(0.99, sparsity)
-    values, weights = _grouped(ratios, shapes)
-    low, high = -float(values.max()), highest - float(values.min())
-    for _ in range(BISECTION_STEPS):
-        shift = (low + high) / 2
-        if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
-            low = shift
-        else:
-            high = shift
-    shift = high  # the least that reaches the total, so ratios that already do stay as they are
     per_row = [
         (torch.as_tensor(ratios[key], dtype=torch.float64) + shift).clamp(0, highest).expand(rows)
         * cols
@@ -129,6 +156,24 @@ def exact_counts(
     rounded = (running + 0.5).floor().long()
     counts = rounded.diff(prepend=rounded.new_zeros(1))
     return dict(zip(shapes, counts.split([rows for rows, _ in shapes.values()]), strict=True))
+
+
+def _shift(
+    ratios: Mapping[str, Ratio], shapes: Mapping[str, tuple[int, int]], sparsity: float
+) -> tuple[float, float]:
+    """The c of `exact_counts`, and the highest ratio it may lead to."""
+    total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
+    highest = max(0.99, sparsity)
+    values, weights = _grouped(ratios, shapes)
+    low, high = -float(values.max()), highest - float(values.min())
+    for _ in range(BISECTION_STEPS):
+        shift = (low + high) / 2
+        if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
+            low = shift
+        else:
+            high = shift
+    # The least shift that reaches the total, so ratios that already do stay as they are.
+    return high, highest
 
 
 def _grouped(

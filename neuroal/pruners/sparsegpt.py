@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.pruners.base import PrunedWeight, Pruner, measured
+from neuroal.pruners.base import PrunedWeight, Pruner, lowest, measured
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.pruners.masks import lowest_overall, lowest_per_row
+from neuroal.pruners.patterns import Pattern
 from neuroal.statistics import InputStatistics, Need
 
 
@@ -20,8 +21,9 @@ class SparseGPT(Pruner):
     """Optimal-brain-surgeon pruning with H = (2/N)·Σ x xᵀ over N windows.
 
     In each block of `block_size` columns the weights with the lowest w²/d² go (d: diagonal of the
-    upper Cholesky factor of H⁻¹); the error is fed forward into the columns that follow. Inputs
-    that are always zero get diagonal 1 and their weights 0.
+    upper Cholesky factor of H⁻¹); the error is fed forward into the columns that follow. Under an
+    N:M pattern each group is chosen when its turn comes. Inputs that are always zero get diagonal
+    1 and their weights 0.
 
     Args:
         block_size: columns masked at once.
@@ -52,9 +54,9 @@ class SparseGPT(Pruner):
         updated = weight.float().clone()
         updated[:, dead] = 0
         mask = torch.zeros_like(updated, dtype=torch.bool)
-        cols = weight.shape[1]
-        for begin in range(0, cols, self.block_size):
-            end = min(begin + self.block_size, cols)
+        cols, width = weight.shape[1], self._width(allotment.pattern)
+        for begin in range(0, cols, width):
+            end = min(begin + width, cols)
             self._prune_columns(updated, mask, factor, allotment, begin, end)
         return PrunedWeight(updated.to(weight.dtype), mask)
 
@@ -64,7 +66,13 @@ class SparseGPT(Pruner):
         """The lowest w²/d² of every row; dead inputs first."""
         factor, dead = self.inverse_factor(measured(statistics))
         saliency = weight.float().masked_fill(dead, 0).square() / factor.diagonal().square()
-        return lowest_per_row(saliency, allotment.counts, ties_to_higher=allotment.ties_to_higher)
+        return lowest(saliency, allotment)
+
+    def _width(self, pattern: Pattern | None) -> int:
+        """`block_size`, made a multiple of the pattern's group."""
+        if pattern is None:
+            return self.block_size
+        return max(self.block_size // pattern.of, 1) * pattern.of
 
     def inverse_factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
         """Upper Cholesky factor of the damped H⁻¹ (cols, cols), and which inputs are dead (cols,).
@@ -99,10 +107,18 @@ class SparseGPT(Pruner):
     ) -> None:
         """Prune columns [begin, end) of `weight` in place and feed the error forward."""
         block, triangle = weight[:, begin:end].clone(), factor[begin:end, begin:end]
-        saliency = block.square() / triangle.diagonal().square()
-        chosen = _block_mask(saliency, allotment, begin, end, weight.shape[1])
+        scale = triangle.diagonal().square()
+        pattern = allotment.pattern
+        if pattern is None:
+            saliency = block.square() / scale
+            chosen = _block_mask(saliency, allotment, begin, end, weight.shape[1])
+        else:
+            chosen = torch.zeros_like(block, dtype=torch.bool)
         errors = torch.zeros_like(block)
         for column in range(end - begin):
+            if pattern is not None and column % pattern.of == 0:
+                group = slice(column, column + pattern.of)  # chosen on updated weights
+                chosen[:, group] = pattern.lowest(block[:, group].square() / scale[group])
             kept = block[:, column].masked_fill(chosen[:, column], 0)
             errors[:, column] = (block[:, column] - kept) / triangle[column, column]
             block[:, column:] -= errors[:, column, None] * triangle[None, column, column:]

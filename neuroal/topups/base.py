@@ -12,7 +12,7 @@ from torch import Tensor
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules
+from neuroal.pruners.budget import Allotment, Rules, allot
 from neuroal.tracking import Progress
 
 
@@ -28,6 +28,7 @@ class AllocationContext:
         tokens: search windows (windows, seqlen); empty where the top-up searches nothing.
         batch: windows in one forward pass.
         progress: told of every step.
+        group: M of an N:M pattern, where one is asked for.
     """
 
     subject: DecoderModel
@@ -37,6 +38,11 @@ class AllocationContext:
     tokens: Tensor
     batch: int
     progress: Progress
+    group: int | None = None
+
+    def allot(self, plan: SparsityPlan) -> dict[str, Allotment]:
+        """What `plan` comes to in zeros."""
+        return allot(plan, self.subject, self.rules, self.group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +62,17 @@ class TopUp(ABC):
 
     searches: ClassVar[bool] = False
 
-    def check(self, pruner: Pruner, sparsity: float, rules: Rules) -> None:  # noqa: B027
-        """Raise `UserError` for what cannot be combined; called before a model is loaded."""
+    def check(  # noqa: B027
+        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
+    ) -> None:
+        """Raise `UserError` for what cannot be combined; called before a model is loaded.
+
+        Args:
+            pruner: whose order of the weights the plan would be for.
+            sparsity: share of zeros.
+            rules: exact or reference.
+            group: M of an N:M pattern, where one is asked for.
+        """
 
     @abstractmethod
     def allocate(self, context: AllocationContext) -> Allocation:

@@ -23,7 +23,9 @@ class FixedPlan(TopUp):
 
     path: str | None = None
 
-    def check(self, pruner: Pruner, sparsity: float, rules: Rules) -> None:
+    def check(
+        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
+    ) -> None:
         plan = self._load()
         if abs(plan.sparsity - sparsity) > TOLERANCE:
             raise UserError(

@@ -15,7 +15,7 @@ from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import Ratio, SparsityPlan
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, allot
+from neuroal.pruners.budget import Rules
 from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
@@ -59,7 +59,14 @@ class NeuroAL(TopUp):
         _check_candidates("block_candidates", self.block_candidates)
         _check_candidates("row_candidates", self.row_candidates)
 
-    def check(self, pruner: Pruner, sparsity: float, rules: Rules) -> None:
+    def check(
+        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
+    ) -> None:
+        if group is not None and self.step != "block":
+            raise UserError(
+                f"topup.step={self.step}: an N:M pattern (sparsity.of={group}) has one N a block; "
+                "use topup.step=block"
+            )
         if self.step == "row" and pruner.updates_weights:
             raise UserError(
                 f"topup.step=row: not for pruner={type(pruner).__name__.lower()}, which updates "
@@ -127,7 +134,7 @@ class _Search:
     criterion: AlignmentCriterion
 
     def measure(self, plan: SparsityPlan) -> Alignment:
-        return self.criterion.measure(allot(plan, self.context.subject, self.context.rules))
+        return self.criterion.measure(self.context.allot(plan))
 
     def choose(
         self,

@@ -91,7 +91,7 @@ def test_blocks_get_patterns_of_their_own_about_the_target() -> None:
     plan = SparsityPlan({lin.key: ratios[lin.block] for lin in subject}, 0.55)
     allotments = allot(plan, subject, Rules.EXACT, 8)
     keeps = [allotments[f"{block}.mlp.up_proj"].pattern for block in range(4)]
-    assert [found.keep for found in keeps if found] == [6, 4, 3, 2]
+    assert [found.keep for found in keeps if found] == [6, 4, 3, 1]  # of 5.6, 4, 3.2, 1.6
     zeros = sum(int(found.counts.sum()) for found in allotments.values())
     block = subject.numel // 4
     assert abs(zeros - 0.55 * subject.numel) <= block / 8 / 2
