@@ -67,7 +67,7 @@ class BlockRunner:
         runner._input_keyword = [None] * len(subject)
         with ExitStack() as stack:
             for index, block in enumerate(subject.blocks):
-                stack.enter_context(_replaced_forward(block, runner._recorder(index)))
+                stack.enter_context(replaced_forward(block, runner._recorder(index)))
             for part in tokens.split(batch):
                 try:
                     subject.model(part.to(subject.device), use_cache=False)
@@ -92,6 +92,10 @@ class BlockRunner:
             return (hidden,) if self._returns_tuple[index] else hidden
 
         return record
+
+    def returns_tuple(self, index: int) -> bool:
+        """Whether block `index` returns a tuple rather than a tensor."""
+        return self._returns_tuple[index]
 
     def _call(self, index: int, batch: int, hidden: Tensor) -> Tensor:
         block, call = self.subject.blocks[index], self._calls[index][batch]
@@ -156,7 +160,8 @@ class BlockRunner:
 
 
 @contextmanager
-def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Let `module` compute `forward` inside the context."""
     module.forward = forward
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner
-from neuroal.errors import UserError
+from neuroal.errors import UserError, nearest
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import Ratio, SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
 from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
+from neuroal.topups.criteria import CRITERIA, make_criterion
 from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
+from neuroal.topups.search import Outcome, choose
 from neuroal.topups.uniform import uniform_plan
 
 STEPS = ("block", "row", "both")
@@ -32,30 +34,42 @@ class NeuroAL(TopUp):
 
     Source: NeuroAL (arXiv 2411.07066), section 3. Of all candidates, the one whose sparse
     activations are best aligned with the dense ones wins (`AlignmentCriterion`), the first on
-    ties. Pruners that update weights get the block step only.
+    ties. The authors give pruners that update weights the block step only.
 
     Args:
         step: ``block``, ``row`` (on uniform blocks) or ``both``, one on top of the other.
+        criterion: ``alignment`` (the paper), ``output_kl`` or ``perplexity`` (`make_criterion`);
+            rows are ordered by alignment in any case.
         block_candidates: λ's; None takes the paper's for the sparsity asked for.
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
+        rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
+            in every block of columns a row gives up its share. Not the authors' method.
 
     Sample YAML::
 
         _target_: neuroal.topups.neuroal.NeuroAL
         step: both
+        criterion: alignment
         block_candidates: null
         row_candidates: null
+        rows_with_updates: false
     """
 
     step: str = "both"
+    criterion: str = "alignment"
     block_candidates: list[float] | None = None
     row_candidates: list[float] | None = None
+    rows_with_updates: bool = False
 
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
             raise UserError(f"topup.step={self.step}: must be one of {', '.join(STEPS)}")
+        if self.criterion not in CRITERIA:
+            known = ", ".join(CRITERIA)
+            close = nearest(self.criterion, CRITERIA)
+            raise UserError(f"topup.criterion={self.criterion}: must be one of {known}{close}")
         _check_candidates("block_candidates", self.block_candidates)
         _check_candidates("row_candidates", self.row_candidates)
 
@@ -67,41 +81,55 @@ class NeuroAL(TopUp):
                 f"topup.step={self.step}: an N:M pattern (sparsity.of={group}) has one N a block; "
                 "use topup.step=block"
             )
-        if self.step == "row" and pruner.updates_weights:
+        if not pruner.updates_weights or self.step == "block":
+            return
+        name = type(pruner).__name__.lower()
+        if self.step == "row" and not self.rows_with_updates:
             raise UserError(
-                f"topup.step=row: not for pruner={type(pruner).__name__.lower()}, which updates "
-                "weights column by column; use topup.step=block"
+                f"topup.step=row: pruner={name} updates weights and gets no row step from the "
+                "authors; use topup.step=block, or topup.rows_with_updates=true"
+            )
+        if self.rows_with_updates and rules is Rules.REFERENCE:
+            raise UserError(
+                f"topup.rows_with_updates=true: the authors' code has no row plans for "
+                f"pruner={name}; use rules=exact"
             )
 
     def allocate(self, context: AllocationContext) -> Allocation:
         runner = BlockRunner.capture(context.subject, context.tokens, context.batch)
-        search = _Search(context, AlignmentCriterion(runner, context.pruner, context.rules))
-        report: dict[str, Any] = {"step": self.step}
-        rows = self.step != "block" and not context.pruner.updates_weights
+        criterion = make_criterion(self.criterion, context, runner)
+        report: dict[str, Any] = {"step": self.step, "criterion": self.criterion}
+        best: Outcome
         if self.step == "row":
             plan = uniform_plan(context.subject, context.sparsity)
-            best = search.measure(plan)
+            best = criterion.measure(context.allot(plan))
             report["criterion_block"] = [best.criterion]
         else:
-            candidates = self.block_candidates or _paper_candidates(context.sparsity)
-            with context.progress.stage("search blocks", len(candidates), "candidate") as step:
-                winner, plan, best, criteria = search.choose(
-                    candidates, lambda spread: block_plan(context, spread), step.advance
-                )
-            report |= _report("block", candidates, criteria, winner)
-        if rows:
-            candidates = self.row_candidates or [0.0, *SPREADS]
-            start, differences = plan, best.differences
-            with context.progress.stage("search rows", len(candidates), "candidate") as step:
-                winner, plan, best, criteria = search.choose(
-                    candidates,
-                    lambda spread: row_plan(
-                        context.subject, start, differences, spread, context.rules
-                    ),
-                    step.advance,
-                )
-            report |= _report("row", candidates, criteria, winner)
+            spreads = self.block_candidates or _paper_candidates(context.sparsity)
+            blocks = choose(
+                context, criterion, spreads, lambda x: block_plan(context, x), "search blocks"
+            )
+            plan, best = blocks.plan, blocks.outcome
+            report |= blocks.report("block", spreads)
+        if self._has_rows(context.pruner):
+            start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
+            if not isinstance(best, Alignment):
+                alignment = AlignmentCriterion(runner, context.pruner, context.rules)
+                best = alignment.measure(context.allot(plan))
+            delta = best.differences
+            rows = choose(
+                context,
+                criterion,
+                spreads,
+                lambda x: row_plan(context.subject, start, delta, x, context.rules),
+                "search rows",
+            )
+            plan = rows.plan
+            report |= rows.report("row", spreads)
         return Allocation(plan, report)
+
+    def _has_rows(self, pruner: Pruner) -> bool:
+        return self.step != "block" and (self.rows_with_updates or not pruner.updates_weights)
 
 
 def _paper_candidates(sparsity: float) -> list[float]:
@@ -116,44 +144,6 @@ def _check_candidates(key: str, candidates: Sequence[float] | None) -> None:
     for value in candidates:
         if not 0 <= value < 1:
             raise UserError(f"topup.{key}: {value} is out of range; must be at least 0, below 1")
-
-
-def _report(
-    step: str, candidates: Sequence[float], criteria: Sequence[float], winner: int
-) -> dict[str, Any]:
-    return {
-        f"lambda_{step}": candidates[winner],
-        f"candidates_{step}": list(candidates),
-        f"criterion_{step}": list(criteria),
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    context: AllocationContext
-    criterion: AlignmentCriterion
-
-    def measure(self, plan: SparsityPlan) -> Alignment:
-        return self.criterion.measure(self.context.allot(plan))
-
-    def choose(
-        self,
-        candidates: Sequence[float],
-        make: Callable[[float], SparsityPlan],
-        advance: Callable[..., None],
-    ) -> tuple[int, SparsityPlan, Alignment, list[float]]:
-        """The best candidate: its index, plan and outcome, and all criteria."""
-        criteria: list[float] = []
-        winner = 0
-        for index, spread in enumerate(candidates):
-            plan = make(spread)
-            outcome = self.measure(plan)
-            criteria.append(outcome.criterion)
-            # A NaN (rules=reference) is never smaller, so the first candidate stays.
-            if index == 0 or outcome.criterion < criteria[winner]:
-                winner, best_plan, best = index, plan, outcome
-            advance(1, criterion=outcome.criterion)
-        return winner, best_plan, best, criteria
 
 
 def block_plan(context: AllocationContext, spread: float) -> SparsityPlan:
