@@ -14,29 +14,35 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.errors import UserError, nearest
+from neuroal.validation import validate
 
-PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
-CALIBRATION_SETS = (*PERPLEXITY_SETS, "text")
-CHOICES = {
-    "rules": ("exact", "reference"),
-    "model.dtype": ("auto", "float32", "float16", "bfloat16"),
-    "model.source": ("zoo", "hf", "gguf", "package"),
-    "calibration.name": CALIBRATION_SETS,
-}
+
+def _key(help_line: str, default: Any = MISSING) -> Any:
+    """A key with the line that ``neuroal --help`` shows for it."""
+    return field(default=default, metadata={"help": help_line})
 
 
 @dataclass
 class ModelConfig:
     """Where a model comes from, and which of its linears are pruned."""
 
-    name: str | None = None
-    source: str = MISSING
-    path: str = MISSING
-    revision: str | None = None
-    dtype: str = "auto"
-    include: list[str] = field(default_factory=list)
-    exclude: list[str] = field(default_factory=list)
-    trust_remote_code: bool = False
+    name: str | None = _key("the name results are printed under (null: the path)", None)
+    source: str = _key("zoo | hf | gguf | package: what kind of thing the path is")
+    path: str = _key("folder or hub name, GGUF file, Python package")
+    revision: str | None = _key("branch, tag or commit on the hub", None)
+    dtype: str = _key(
+        "auto | float32 | float16 | bfloat16; auto: the checkpoint's on a GPU, float32 on a CPU",
+        "auto",
+    )
+    include: list[str] = field(
+        default_factory=list,
+        metadata={"help": "patterns of linears to prune ([]: all), as in ['*.q_proj']"},
+    )
+    exclude: list[str] = field(
+        default_factory=list,
+        metadata={"help": "patterns of linears that stay dense, as in ['0.*']"},
+    )
+    trust_remote_code: bool = _key("run code that comes with the checkpoint", False)
 
 
 @dataclass
@@ -47,54 +53,57 @@ class SparsityConfig:
     alone each block keeps a number of its own, so that the total is as near to `ratio` as can be.
     """
 
-    ratio: float = MISSING
-    keep: int | None = None
-    of: int | None = None
+    ratio: float = _key("share of the prunable weights that go, above 0 and below 1")
+    keep: int | None = _key("pattern: weights that stay in every group (sets the ratio)", None)
+    of: int | None = _key("pattern: columns in a group", None)
 
 
 @dataclass
 class CalibrationConfig:
-    """Which text pruning looks at; `seqlen` null: the lesser of 2048 and the model's context."""
+    """Which text pruning looks at."""
 
-    name: str = MISSING
-    path: str | None = None
-    windows: int = 128
-    search_windows: int = 8
-    seqlen: int | None = None
-    seed: int | None = None
+    name: str = _key("the text: c4 | c4_sample | wikitext2 | ptb | builtin | text")
+    path: str | None = _key("file of calibration=text: .txt, .jsonl or .jsonl.gz", None)
+    windows: int = _key("windows for the pruner's statistics", 128)
+    search_windows: int = _key("windows for the top-up's search", 8)
+    seqlen: int | None = _key("tokens a window (null: 2048, or the model's context if less)", None)
+    seed: int | None = _key("seed of the draw (null: seed)", None)
 
 
 @dataclass
 class TaskConfig:
     """What is measured before and after pruning."""
 
-    names: list[str] = field(default_factory=list)
-    seqlen: int | None = None
-    limit: int | None = None
-    batch: int | None = None
+    names: list[str] = field(
+        default_factory=list,
+        metadata={"help": "texts whose perplexity is measured"},
+    )
+    seqlen: int | None = _key("tokens a window (null: 2048, or the model's context if less)", None)
+    limit: int | None = _key("windows of each text at most (null: all)", None)
+    batch: int | None = _key("windows in one forward pass (null: 8)", None)
 
 
 @dataclass
 class LoggerConfig:
     """Where metrics go beside the record."""
 
-    name: str = "none"
+    name: str = _key("none", "none")
 
 
 @dataclass
 class DataConfig:
-    """Folder of local data sets."""
+    """Where data sets are."""
 
-    root: str | None = None
+    root: str | None = _key("folder of local data sets, NAME/SPLIT.jsonl.gz", None)
 
 
 @dataclass
 class SaveConfig:
     """What is kept beside the record."""
 
-    model: str | None = None
-    plan: str | None = None
-    masks: bool = False
+    model: str | None = _key("folder for the pruned model and its plan.json", None)
+    plan: str | None = _key("file for the plan", None)
+    masks: bool = _key("keep packed masks beside the record", False)
 
 
 @dataclass
@@ -111,11 +120,13 @@ class RunConfig:
     pruner: Any = MISSING
     topup: Any = MISSING
     refine: Any = None
-    rules: str = "exact"
-    seed: int = 0
-    device: str = "auto"
-    batch: int | None = None
-    out: str = "runs"
+    rules: str = _key("exact: equal budgets | reference: the authors' roundings", "exact")
+    seed: int = _key("of everything drawn at random", 0)
+    device: str = _key("auto | cpu | cuda | cuda:N", "auto")
+    devices: int = _key("GPUs that share the model's blocks", 1)
+    offload: str = _key("none | blocks | disk: where blocks wait that are not at work", "none")
+    batch: int | None = _key("windows in one forward pass (null: by memory)", None)
+    out: str = _key("folder for records", "runs")
 
 
 def conf_dir() -> Path:
@@ -145,8 +156,7 @@ def resolve(composed: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, RunConfig)
-    _check_pattern(config.sparsity)
-    _check(config)
+    validate(config)
     return config
 
 
@@ -160,53 +170,6 @@ def explain(error: OmegaConfBaseException) -> str:
         if isinstance(parent, DictConfig):
             hint = nearest(str(error.key), [str(name) for name in parent])
     return f"{key}: {first}{hint}" if key else f"{first}{hint}"
-
-
-def _check(config: RunConfig) -> None:
-    for key, choices in CHOICES.items():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if value not in choices:
-            close = nearest(str(value), choices)
-            raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
-    for name in config.task.names:
-        if name not in PERPLEXITY_SETS:
-            known = ", ".join(PERPLEXITY_SETS)
-            raise UserError(
-                f"task.names: no task '{name}'; known: {known}{nearest(name, PERPLEXITY_SETS)}"
-            )
-    if not 0 < config.sparsity.ratio < 1:
-        raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
-    at_least = {
-        "calibration.windows": (config.calibration.windows, 1),
-        "calibration.search_windows": (config.calibration.search_windows, 1),
-        "calibration.seqlen": (config.calibration.seqlen, 2),
-        "task.seqlen": (config.task.seqlen, 2),
-        "task.limit": (config.task.limit, 1),
-        "task.batch": (config.task.batch, 1),
-        "batch": (config.batch, 1),
-    }
-    for key, (number, least) in at_least.items():
-        if number is not None and number < least:
-            raise UserError(f"{key}={number}: must be at least {least}")
-    path = config.calibration.path
-    if path is not None and not Path(path).is_file():
-        raise UserError(f"calibration.path={path}: no such file")
-
-
-def _check_pattern(sparsity: SparsityConfig) -> None:
-    """Check an N:M pattern and let `ratio` say what it comes to."""
-    keep, of = sparsity.keep, sparsity.of
-    if of is not None and of < 2:
-        raise UserError(f"sparsity.of={of}: a pattern has groups of at least 2 columns")
-    if keep is None:
-        return
-    if of is None:
-        raise UserError(f"sparsity.keep={keep}: of how many columns? set sparsity.of=M as well")
-    if not 0 < keep < of:
-        raise UserError(f"sparsity.keep={keep}: must be above 0 and below sparsity.of={of}")
-    sparsity.ratio = 1 - keep / of
 
 
 def build(key: str, node: Any) -> Any:
@@ -225,35 +188,47 @@ def build(key: str, node: Any) -> Any:
     target = settings.pop("_target_", None)
     if target is None:
         return None
-    module, _, name = str(target).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}._target_={target}: cannot be imported ({error})") from error
-    names = (
-        [f.name for f in dataclasses.fields(cls)]
-        if dataclasses.is_dataclass(cls)
-        else list(inspect.signature(cls).parameters)
-    )
+    cls = _locate(key, str(target))
+    parameters = inspect.signature(cls).parameters
     for setting in settings:
-        if setting not in names:
+        if setting not in parameters:
             raise UserError(
-                f"{key}.{setting}: {name} has no such parameter; it has: "
-                f"{', '.join(names) or 'none'}{nearest(setting, names)}"
+                f"{key}.{setting}: {cls.__name__} has no such parameter; it has: "
+                f"{', '.join(parameters) or 'none'}{nearest(setting, parameters)}"
             )
-    if not dataclasses.is_dataclass(cls):
-        return cls(**settings)
+    for name, parameter in parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not variadic and name not in settings:
+            raise UserError(f"{key}.{name}: must be given, as in {key}.{name}=VALUE")
+    return cls(**_typed(key, cls, settings))
+
+
+def _locate(key: str, target: str) -> Any:
+    module, _, name = target.rpartition(".")
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(cls), settings)
+        home = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{key}._target_={target}: cannot be imported ({error})") from error
+    if not callable(found := getattr(home, name, None)):
+        close = nearest(name, vars(home))
+        raise UserError(f"{key}._target_={target}: {module} has no class '{name}'{close}")
+    return found
+
+
+def _typed(key: str, cls: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` converted to the types that the fields of `cls` have."""
+    if not dataclasses.is_dataclass(cls):
+        return settings
+    try:
+        schema = OmegaConf.structured(cls)
+    except OmegaConfBaseException:  # types that OmegaConf does not know: the class checks its own
+        return settings
+    try:
+        typed = OmegaConf.to_container(OmegaConf.merge(schema, settings))
     except OmegaConfBaseException as error:
         raise UserError(f"{key}.{explain(error)}") from error
-    make: Any = cls
-    return make(**{name: _value(typed, name) for name in names})
-
-
-def _value(node: Any, name: str) -> Any:
-    value = node[name]
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    assert isinstance(typed, dict)
+    return {setting: typed[setting] for setting in settings}
 
 
 def named_method(group: str, name: str) -> Any:

@@ -1,0 +1,118 @@
+"""What can be wrong with a configuration and is known before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuroal.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from neuroal.config import RunConfig, SparsityConfig
+
+PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
+CALIBRATION_SETS = (*PERPLEXITY_SETS, "text")
+CHOICES = {  # key → what it may be
+    "rules": ("exact", "reference"),
+    "model.dtype": ("auto", "float32", "float16", "bfloat16"),
+    "model.source": ("zoo", "hf", "gguf", "package"),
+    "calibration.name": CALIBRATION_SETS,
+    "offload": ("none", "blocks", "disk"),
+}
+
+
+def validate(config: RunConfig) -> None:
+    """Check all values of `config`, and set the sparsity that a pattern comes to.
+
+    Raises:
+        UserError: names the key, its value and what would be right.
+    """
+    _check_pattern(config.sparsity)
+    for key, choices in CHOICES.items():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value not in choices:
+            close = nearest(str(value), choices)
+            raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
+    for name in config.task.names:
+        if name not in PERPLEXITY_SETS:
+            known = ", ".join(PERPLEXITY_SETS)
+            raise UserError(
+                f"task.names: no task '{name}'; known: {known}{nearest(name, PERPLEXITY_SETS)}"
+            )
+    if not 0 < config.sparsity.ratio < 1:
+        raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
+    at_least = {
+        "calibration.windows": (config.calibration.windows, 1),
+        "calibration.search_windows": (config.calibration.search_windows, 1),
+        "calibration.seqlen": (config.calibration.seqlen, 2),
+        "task.seqlen": (config.task.seqlen, 2),
+        "task.limit": (config.task.limit, 1),
+        "task.batch": (config.task.batch, 1),
+        "batch": (config.batch, 1),
+        "devices": (config.devices, 1),
+    }
+    for key, (number, least) in at_least.items():
+        if number is not None and number < least:
+            raise UserError(f"{key}={number}: must be at least {least}")
+    for key, given, built in (
+        ("devices", config.devices, 1),
+        ("offload", config.offload, "none"),
+    ):
+        if given != built:
+            raise UserError(f"{key}={given}: is not built yet; use {key}={built}")
+    _check_device(config.device)
+    _check_paths(config)
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        close = nearest(device, ("auto", "cpu", "cuda"))
+        raise UserError(f"device={device}: must be auto, cpu, cuda or cuda:N{close}")
+
+
+def _check_paths(config: RunConfig) -> None:
+    """What is read must be there, what is written must find a place, and nothing gets lost."""
+    text, root, save = config.calibration.path, config.data.root, config.save
+    if config.calibration.name == "text" and text is None:
+        raise UserError("calibration.path: must be given, as in calibration.path=FILE")
+    if text is not None and not Path(text).is_file():
+        raise UserError(f"calibration.path={text}: no such file")
+    if root is not None and not Path(root).is_dir():
+        raise UserError(f"data.root={root}: no such folder")
+    for key, target in (("out", config.out), ("save.model", save.model), ("save.plan", save.plan)):
+        if target is not None:
+            _check_writable(key, target, wants_folder=key != "save.plan")
+    found = Path(save.model) if save.model is not None else None
+    if found and found.is_dir() and any(found.iterdir()) and not (found / "plan.json").is_file():
+        raise UserError(
+            f"save.model={found}: is there and holds no pruned model; "
+            "give a new folder, so that nothing gets lost"
+        )
+
+
+def _check_writable(key: str, target: str, wants_folder: bool) -> None:
+    path = Path(target).absolute()
+    if path.exists() and path.is_dir() != wants_folder:
+        kind = "a folder" if path.is_dir() else "a file"
+        raise UserError(f"{key}={target}: is {kind}; give another name")
+    place = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not (os.access(place, os.W_OK) and (place.is_dir() or place == path)):
+        raise UserError(f"{key}={target}: cannot be written; give a place that can")
+
+
+def _check_pattern(sparsity: SparsityConfig) -> None:
+    """Check an N:M pattern and let `ratio` say what it comes to."""
+    keep, of = sparsity.keep, sparsity.of
+    if of is not None and of < 2:
+        raise UserError(f"sparsity.of={of}: a pattern has groups of at least 2 columns")
+    if keep is None:
+        return
+    if of is None:
+        raise UserError(f"sparsity.keep={keep}: of how many columns? set sparsity.of=M as well")
+    if not 0 < keep < of:
+        raise UserError(f"sparsity.keep={keep}: must be above 0 and below sparsity.of={of}")
+    sparsity.ratio = 1 - keep / of
