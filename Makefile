@@ -1,6 +1,9 @@
 # `make help` lists the targets. All of them create .venv if need be, and reuse it.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs, is new enough and can make environments.
+FIT := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c '$(FIT)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -19,10 +22,9 @@ help: ## List the targets
 # from PyTorch's own. The default build would bring gigabytes of CUDA libraries. (On a Mac the
 # default build is the CPU build.)
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
-	@test -x $(BIN)/pip || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || { echo \
-		"$(PYTHON) cannot make environments (on Debian: apt install python3-venv)" >&2; exit 2; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FIT)' || { echo "Python 3.11, 3.12 or 3.13 with venv is" \
+		"needed (on Debian: apt install python3-venv): make PYTHON=/path/to/python" >&2; exit 2; }
+	@test -x $(BIN)/pip || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing into $(VENV) (some minutes the first time)"
 	@if command -v nvidia-smi >/dev/null || [ "$$(uname)" = Darwin ]; then \
 		$(PIP) install -q "torch==$(TORCH)" -c constraints.txt; \
