@@ -17,6 +17,7 @@ from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
+from neuroal.refine.base import Refine
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
 
@@ -46,7 +47,9 @@ def prune(
     *,
     pruner: str | Pruner = "wanda",
     topup: str | TopUp = "neuroal",
+    refine: str | Refine | None = None,
     sparsity: float = 0.7,
+    pattern: tuple[int, int] | None = None,
     rules: str = "exact",
     search_windows: int = 8,
     batch: int | None = None,
@@ -62,7 +65,10 @@ def prune(
             of such rows.
         pruner: name of an option of the group ``pruner``, or an object.
         topup: likewise.
+        refine: likewise, of the group ``refine``; None: the masks stay as the pruner made them.
         sparsity: share of zeros over all prunable weights, in (0, 1).
+        pattern: (2, 4) keeps 2 of every 4 consecutive columns, on average over the blocks where
+            the top-up gives them different ratios; takes the place of `sparsity`.
         rules: ``exact`` or ``reference``.
         search_windows: how many of the windows, from the first, the top-up searches with.
         batch: windows in one forward pass; None: by memory.
@@ -73,6 +79,10 @@ def prune(
     Raises:
         UserError: a value that cannot be used.
     """
+    if pattern is not None:
+        if not 0 < pattern[0] < pattern[1]:
+            raise UserError(f"pattern={pattern}: keep some, but not all, of every few columns")
+        sparsity = 1 - pattern[0] / pattern[1]
     if not 0 < sparsity < 1:
         raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
     windows = torch.as_tensor(tokens)
@@ -84,6 +94,8 @@ def prune(
         sparsity=sparsity,
         rules=Rules(rules),
         batch=batch,
+        refine=named_method("refine", refine) if isinstance(refine, str) else refine,
+        group=pattern[1] if pattern else None,
     )
     recipe.check()
     subject = DecoderModel(model, include, exclude)

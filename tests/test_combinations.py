@@ -1,0 +1,145 @@
+"""Every pruner × top-up × refinement × family runs, hits its budget and touches nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+import neuroal
+from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import total_zeros
+from neuroal.pruners.magnitude import Magnitude
+from neuroal.pruners.multiflow import Multiflow
+from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.pruners.wanda import Wanda
+from neuroal.refine.base import Refine
+from neuroal.refine.dsnot import DSnoT
+from neuroal.topups.alpha import AlphaPruning
+from neuroal.topups.atp import ATP
+from neuroal.topups.base import TopUp
+from neuroal.topups.dlp import DLP
+from neuroal.topups.neuroal import NeuroAL
+from neuroal.topups.owl import OWL
+from neuroal.topups.uniform import Uniform
+from tests.test_blocks import build
+from tests.tiny import random_tokens
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
+    "phi": {},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+}
+PRUNERS: dict[str, Pruner] = {
+    "magnitude": Magnitude(),
+    "wanda": Wanda(),
+    "multiflow": Multiflow(),
+    "sparsegpt": SparseGPT(),
+}
+FEW: dict[str, Any] = {"block_candidates": [0.05, 0.2], "row_candidates": [0.0, 0.1]}
+TOPUPS: dict[str, TopUp] = {
+    "uniform": Uniform(),
+    "neuroal": NeuroAL(**FEW),
+    "neuroal-rows": NeuroAL(**FEW, rows_with_updates=True),
+    "neuroal-kl": NeuroAL(**FEW, criterion="output_kl"),
+    "neuroal-perplexity": NeuroAL(**FEW, criterion="perplexity", step="block"),
+    "owl": OWL(),
+    "alpha": AlphaPruning(),
+    "dlp": DLP(),
+    "atp": ATP(step=0.1),
+}
+REFINES: dict[str, Refine | None] = {"none": None, "dsnot": DSnoT()}
+SPARSITY = 0.63
+TOKENS = random_tokens(4, 24, seed=7)
+
+
+def model_of(family: str) -> Any:
+    return build(family, **FAMILIES[family], num_hidden_layers=2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("refine", REFINES)
+@pytest.mark.parametrize("topup", TOPUPS)
+def test_combination(family: str, pruner: str, topup: str, refine: str) -> None:
+    runs = []
+    for _ in range(2):
+        model = model_of(family)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        found = neuroal.prune(
+            model,
+            TOKENS,
+            pruner=PRUNERS[pruner],
+            topup=TOPUPS[topup],
+            refine=REFINES[refine],
+            sparsity=SPARSITY,
+            search_windows=2,
+        )
+        runs.append((model.state_dict(), found))
+    after, found = runs[0]
+    subject = DecoderModel(model)
+    zeros = sum(int(mask.sum()) for mask in found.masks.values())
+    assert zeros == total_zeros(SPARSITY, subject.numel)
+    weights = {
+        f"{subject.blocks_name}.{linear.key}.weight": found.masks[linear.key] for linear in subject
+    }
+    updates = pruner == "sparsegpt" and refine == "none"
+    for key, value in after.items():
+        assert bool(torch.isfinite(value).all()), key
+        if key not in weights:
+            assert torch.equal(value, before[key]), key
+            continue
+        assert not bool(value[weights[key]].any()), key
+        if not updates:
+            kept = ~weights[key]
+            assert torch.equal(value[kept], before[key][kept]), key
+    again, repeated = runs[1]
+    assert all(torch.equal(value, again[key]) for key, value in after.items())
+    assert repeated.report == found.report
+
+
+def test_patterns_go_with_every_pruner_and_block_plan() -> None:
+    neuroal_blocks = NeuroAL(step="block", block_candidates=[0.2])
+    plans: list[TopUp] = [Uniform(), OWL(spread=0.3), DLP(), neuroal_blocks]
+    for pruner, topup in itertools.product(PRUNERS.values(), plans):
+        model = model_of("llama")
+        found = neuroal.prune(model, TOKENS, pruner=pruner, topup=topup, pattern=(4, 8))
+        keeps = []
+        for key, mask in found.masks.items():
+            kept = (~mask).view(len(mask), -1, 8).sum(2)
+            assert int(kept.min()) == int(kept.max())
+            keeps.append((key.split(".")[0], int(kept.max())))
+        assert len(set(keeps)) == 2  # one N a block
+        assert sum(keep for _, keep in set(keeps)) == 8 or len({k for _, k in keeps}) == 1
+        assert found.sparsity == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"refine": DSnoT(), "topup": Uniform(), "pattern": (2, 4)}, "refine=dsnot"),
+        ({"topup": NeuroAL(), "pattern": (2, 4)}, r"topup\.step=both"),
+        ({"topup": NeuroAL(step="row"), "pruner": SparseGPT()}, r"topup\.step=row"),
+        (
+            {
+                "topup": NeuroAL(rows_with_updates=True),
+                "pruner": SparseGPT(),
+                "rules": "reference",
+            },
+            "rules=exact",
+        ),
+        ({"pattern": (4, 4)}, r"pattern=\(4, 4\)"),
+    ],
+)
+def test_what_cannot_be_combined_says_so_before_any_work(
+    settings: dict[str, Any], message: str
+) -> None:
+    model = model_of("llama")
+    with pytest.raises(neuroal.UserError, match=message) as raised:
+        neuroal.prune(model, TOKENS, **settings)
+    assert "\n" not in str(raised.value)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
