@@ -2,266 +2,243 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.config import RunConfig, conf_dir, explain, register, resolve
+from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
 from neuroal.errors import UserError, nearest
+from neuroal.usage import bare_word, help_text, wrong_name
 
-USAGE = """\
-neuroal {version}: prune language models without re-training (NeuroAL, arXiv 2411.07066)
-
-usage: neuroal [GROUP=OPTION ...] [KEY=VALUE ...]     one run
-       neuroal -m GROUP=A,B KEY=1,2 ...               every combination
-       neuroal --cfg job [...]                        print the composed configuration
-
-examples:
-  neuroal model=zoo/llama pruner=wanda topup=neuroal sparsity=s70
-  neuroal -m pruner=magnitude,wanda topup=uniform,neuroal sparsity=s60,s70,s80
-  neuroal model=hf model.path=FOLDER sparsity.ratio=0.65 save.model=OUT
-"""
-FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i"}
-FLAGS_FOR_HYDRA = {
-    "--multirun",
-    "-m",
-    "--resolve",
-    "--run",
-    "-r",
-    "--hydra-help",
-    "--shell-completion",
-}
+SWITCHES = (
+    ("--multirun", "-m"),
+    ("--run", "-r"),
+    ("--resolve",),
+    ("--hydra-help",),
+    ("--shell-completion", "-sc"),
+    ("--help", "-h"),
+    ("--version",),
+)
+SETTINGS = (
+    ("--package", "-p"),
+    ("--config-dir", "-cd"),
+    ("--config-name", "-cn"),
+)
+CFG = ("--cfg", "-c")
+INFO = ("--info", "-i")
+SWEPT_AT_MOST = 1000
+"""Values of one sweep that are checked before the first run."""
 
 
 def main() -> NoReturn:
     """Console script ``neuroal``. Exit code 2: a mistake of the user's; 130: interrupted."""
-    arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text())
-        sys.exit(0)
-    if "--version" in arguments:
-        print(f"neuroal {version('neuroal')}")
-        sys.exit(0)
-    _guarded(lambda: _run(arguments))
-    sys.exit(0)
-
-
-def _guarded(action: Callable[[], None]) -> None:
-    """Run `action`; turn the user's mistakes into one line and exit code 2."""
     try:
-        action()
-    except UserError as error:
-        print(f"neuroal: {error}", file=sys.stderr)
+        flags, overrides = _arguments(sys.argv[1:])
+        if flags.help:
+            print(help_text())
+        elif flags.version:
+            print(f"neuroal {version('neuroal')}")
+        else:
+            _run(flags, overrides)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _say(error)
         sys.exit(2)
     except KeyboardInterrupt:
         print("neuroal: interrupted; finished records stand", file=sys.stderr)
         sys.exit(130)
+    sys.exit(0)
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _say(error: Exception, where: str = "") -> None:
+    text = str(error) if isinstance(error, UserError) else _gist(error)
+    print(f"neuroal: {where}{text}", file=sys.stderr)
+
+
+def _arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's flags and the overrides, in any order."""
+    parser = argparse.ArgumentParser("neuroal", add_help=False, exit_on_error=False)
+    parser.allow_abbrev = False
+    for names in SWITCHES:
+        parser.add_argument(*names, action="store_true")
+    for names in SETTINGS:
+        parser.add_argument(*names)
+    parser.add_argument(*CFG, choices=("job", "hydra", "all"))
+    parser.add_argument(*INFO, nargs="?", const="all")
+    parser.add_argument("overrides", nargs="*")
+    try:
+        flags, rest = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    if rest:
+        known = [name for names in (*SWITCHES, *SETTINGS, CFG, INFO) for name in names]
+        raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], known)}")
+    return flags, flags.overrides
+
+
+def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Check everything that can be checked, then let Hydra do one run or many."""
     register()
-    overrides, config_dirs = _overrides(arguments)
-    if not any(
-        flag in arguments for flag in ("--hydra-help", "--info", "-i", "--shell-completion")
-    ):
-        check(overrides, config_dirs)
-    # Hydra turns every exception into an exit of its own, so the task keeps its own outcome.
-    failed: list[BaseException] = []
+    if not (flags.hydra_help or flags.info or flags.shell_completion):
+        configs = check(overrides, flags.config_dir, flags.multirun, flags.config_name)
+        for config in () if flags.cfg else configs:
+            build_methods(config)
+    here, failures = os.getpid(), 0
 
     def task(composed: DictConfig) -> None:
-        from neuroal.run import run  # late: torch takes seconds to import
+        nonlocal failures
+        from neuroal.run import run  # late: it takes seconds to import
 
         try:
             run(resolve(composed))
-        except (UserError, KeyboardInterrupt) as error:
-            failed.append(error)
-            raise SystemExit(2) from error
+        except UserError as error:
+            if os.getpid() != here:
+                raise  # in a process of the launcher's own, which carries it home
+            _say(error, f"{' '.join(HydraConfig.get().overrides.task)}: " if flags.multirun else "")
+            failures += 1
 
-    application = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-    try:
-        application(task)()
-    except SystemExit:
-        if failed:
-            raise failed[0] from None
-        raise
-
-
-def _overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides among `arguments`, and the folders given with ``--config-dir``."""
-    overrides, folders = [], []
-    rest = iter(arguments)
-    for argument in rest:
-        flag, _, value = argument.partition("=")
-        if flag in FLAGS_WITH_VALUE:
-            value = value or next(rest, "")
-            if flag in ("--config-dir", "-cd"):
-                folders.append(value)
-        elif argument.startswith("-"):
-            if flag not in FLAGS_FOR_HYDRA:
-                known = {*FLAGS_FOR_HYDRA, *FLAGS_WITH_VALUE, "--help", "--version"}
-                raise UserError(f"{flag}: no such flag{nearest(flag, known)}")
-        else:
-            overrides.append(argument)
-    return overrides, folders
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are
+    sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
+    if failures:
+        sys.exit(2)
 
 
-def check(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> None:
-    """Compose each choice of every override and validate it, so that a typo ends before any work.
+def _for_hydra(flags: argparse.Namespace) -> Iterator[str]:
+    for name, *_ in (*SWITCHES, *SETTINGS, CFG, INFO):
+        value = getattr(flags, name.lstrip("-").replace("-", "_"))
+        if value:
+            yield name if value is True else f"{name}={value}"
 
-    Raises:
-        UserError: one line with the nearest valid name.
-    """
-    parsed = []
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise UserError(f"'{text}': write GROUP=OPTION or KEY=VALUE")
-        try:
-            parsed.append(OverridesParser.create().parse_override(text))
-        except HydraException as error:
-            raise UserError(f"'{text}': {str(error).splitlines()[0]}") from error
-    search = (
-        [f"hydra.searchpath=[{','.join('file://' + d for d in config_dirs)}]"]
-        if config_dirs
-        else []
-    )
-    for choice in _choices(parsed):
-        _check_names(choice, config_dirs)
-        texts = [_text(override) for override in choice]
-        resolve(_compose([*texts, *search]))
+
+def build_methods(config: RunConfig) -> None:
+    """Construct pruner, top-up and refinement, which check their own parameters."""
+    for group in ("pruner", "topup", "refine"):
+        build(group, getattr(config, group))
 
 
 def composed(overrides: Sequence[str]) -> RunConfig:
     """The configuration that ``neuroal OVERRIDES`` runs, for scripts."""
     register()
-    check(overrides)
-    return resolve(_compose(overrides))
+    return check(overrides, multirun=False)[0]
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def check(
+    overrides: Sequence[str],
+    config_dir: str | None = None,
+    multirun: bool = True,
+    config_name: str | None = None,
+) -> list[RunConfig]:
+    """Compose each choice of every override, so that a typo ends before any work.
+
+    Returns:
+        The configurations: of the first choices together, then of every other on its own.
+
+    Raises:
+        UserError: one line with the nearest valid name.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: no such folder")
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", list(overrides))
-    except HydraException as error:
-        raise UserError(_gist(error)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from error
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        parsed = _parse(overrides)
+        multirun = multirun or "hydra.mode=MULTIRUN" in overrides
+        sweeps = [o for o in parsed if o.is_sweep_override()]
+        if sweeps and not multirun:
+            raise UserError(f"{sweeps[0].input_line}: several values: add -m for a run of each")
+        paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
+        own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
+        search = [*own, *(str(path) for o in paths for path in _listed(o.value()))]
+        name = config_name or "config"
+        choices = _choices([o for o in parsed if o not in paths])
+        return [_compose(name, choice, search) for choice in choices]
 
 
-def _choices(parsed: Sequence[Override]) -> Iterator[list[Override]]:
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(bare_word(text))
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise UserError(f"'{text}': {str(error).splitlines()[0]}") from error
+        override.config_loader = parser.config_loader
+        parsed.append(override)
+    return parsed
+
+
+def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Overrides without sweeps: the first values of all, then every other value on its own."""
-    values: list[list[Override]] = []
+    values: list[list[str]] = []
     for override in parsed:
-        if override.is_sweep_override():
-            texts = islice(override.sweep_string_iterator(), 1000)
-            parser = OverridesParser.create()
-            prefix = override.input_line.partition("=")[0] if override.input_line else ""
-            values.append([parser.parse_override(f"{prefix}={text}") for text in texts])
-        else:
-            values.append([override])
-    first = [options[0] for options in values]
+        line = override.input_line or ""
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            key = line.partition("=")[0]
+            swept = islice(override.sweep_string_iterator(), SWEPT_AT_MOST)
+            values.append([f"{key}={text}" for text in swept])
+        elif not override.is_sweep_override():
+            values.append([line])
+    first = [texts[0] for texts in values if texts]
     yield first
-    for index, options in enumerate(values):
-        for option in options[1:]:
-            yield [*first[:index], option, *first[index + 1 :]]
+    for index, texts in enumerate(values):
+        for text in texts[1:]:
+            yield [*first[:index], text, *first[index + 1 :]]
 
 
-def _text(override: Override) -> str:
-    return override.input_line or ""
+def _compose(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
+    quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
+    try:
+        found = compose(name, [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        folders = [folder for folder in map(_folder, search) if folder is not None]
+        for override in overrides:
+            key, _, value = override.partition("=")
+            known = key[0] in "+~" or key.startswith("hydra")
+            wrong = None if known else wrong_name(key.partition("@")[0], value, folders)
+            if wrong:
+                raise UserError(wrong) from error
+        raise UserError(_gist(error)) from error
+    return resolve(found)
 
 
-def _check_names(choice: Sequence[Override], config_dirs: Sequence[str]) -> None:
-    """Nearest-name messages for groups and their options, which Hydra's own lack."""
-    groups = options_by_group(config_dirs)
-    keys = {*groups, *known_keys()}
-    for override in choice:
-        key = override.get_key_element().lstrip("+~")
-        if key.startswith("hydra"):
-            continue
-        if key in groups:
-            value = override.input_line.partition("=")[2] if override.input_line else ""
-            if value not in groups[key]:
-                raise UserError(
-                    f"{key}={value}: no such option; there are {', '.join(sorted(groups[key]))}"
-                    f"{nearest(value, groups[key])}"
-                )
-        elif override.is_add() or override.is_delete():
-            continue
-        elif key.partition(".")[0] not in {name.partition(".")[0] for name in keys}:
-            raise UserError(f"{key}: no such group or key{nearest(key, keys)}")
+def _folder(path: str) -> Path | None:
+    """The folder that an entry of ``hydra.searchpath`` names, if it is one."""
+    kind, _, rest = path.rpartition("://")
+    if kind == "pkg":
+        package, _, below = rest.partition("/")
+        spec = find_spec(package)
+        homes = spec.submodule_search_locations if spec else None
+        return Path(homes[0], below) if homes else None
+    return Path(rest)
 
 
 def _gist(error: BaseException) -> str:
     """The first line of what Hydra says, with the nearest key where it names a wrong one."""
-    cause = error.__cause__
+    cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return explain(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return explain(cause) if isinstance(cause, OmegaConfBaseException) else lines[0]
-
-
-def known_keys() -> list[str]:
-    """Dotted names of the keys outside method groups."""
-    flat: list[str] = []
-
-    def walk(prefix: str, node: DictConfig) -> None:
-        for name in node:
-            value = node._get_node(str(name))
-            if isinstance(value, DictConfig) and not value._is_missing() and not value._is_none():
-                walk(f"{prefix}{name!s}.", value)
-            else:
-                flat.append(f"{prefix}{name!s}")
-
-    walk("", OmegaConf.structured(RunConfig))
-    return flat
-
-
-def options_by_group(config_dirs: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """Group → option → the line that its YAML begins with."""
-    from pathlib import Path
-
-    groups: dict[str, dict[str, str]] = {}
-    for root in (conf_dir(), *map(Path, config_dirs)):
-        for path in sorted(root.rglob("*.yaml")):
-            relative = path.relative_to(root).with_suffix("")
-            if len(relative.parts) < 2:
-                continue
-            first = path.read_text().partition("\n")[0]
-            comment = first.lstrip("# ").rstrip() if first.startswith("#") else ""
-            group, option = relative.parts[0], "/".join(relative.parts[1:])
-            groups.setdefault(group, {})[option] = comment
-    return groups
-
-
-def help_text() -> str:
-    """What ``neuroal --help`` prints."""
-    lines = [USAGE.format(version=version("neuroal"))]
-    groups = options_by_group()
-    for group in (
-        "model",
-        "pruner",
-        "topup",
-        "refine",
-        "sparsity",
-        "calibration",
-        "task",
-        "logger",
-    ):
-        lines.append(f"{group}=")
-        options = groups.get(group, {})
-        width = max(map(len, options), default=0)
-        lines += [f"  {option:<{width}}  {comment}" for option, comment in options.items()]
-        lines.append("")
-    lines.append("keys: " + ", ".join(known_keys()))
-    return "\n".join(lines)
+    return lines[0] if lines else repr(error)

@@ -162,14 +162,13 @@ def resolve(composed: DictConfig) -> RunConfig:
 
 def explain(error: OmegaConfBaseException) -> str:
     """The gist of an OmegaConf error in one line, with the nearest valid name."""
-    key = error.full_key or ""
+    key, parent = error.full_key or "", error.parent_node
+    if isinstance(error, AttributeError | KeyError) and isinstance(parent, DictConfig):
+        names = [str(name) for name in parent if name != "_target_"]
+        listed = ", ".join(names) or "none"
+        return f"{key}: no such key; there are: {listed}{nearest(str(error.key), names)}"
     first = str(error.msg or error).splitlines()[0]
-    hint = ""
-    if error.parent_node is not None and "not in" in first:
-        parent = error.parent_node
-        if isinstance(parent, DictConfig):
-            hint = nearest(str(error.key), [str(name) for name in parent])
-    return f"{key}: {first}{hint}" if key else f"{first}{hint}"
+    return f"{key}: {first}" if key else first
 
 
 def build(key: str, node: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroal import cli
+from neuroal import cli, usage
 from neuroal.config import RunConfig
 from neuroal.errors import UserError
 
@@ -34,7 +34,9 @@ MISTAKES = {
     "device=cuda:77": "CUDA",
     "out=/proc/none": "out=/proc/none",
     "--mulirun": "did you mean '--multirun'",
-    "wanda": "GROUP=OPTION",
+    "wanda": "did you mean 'pruner=wanda'",
+    "topup=owl,dlp": "add -m",
+    "--config-dir=nowhere": "no such folder",
 }
 
 
@@ -102,8 +104,8 @@ def test_interruption_ends_with_130(
 
 
 def test_help_names_every_group_option_and_key(capsys: pytest.CaptureFixture[str]) -> None:
-    text = cli.help_text()
-    for group, options in cli.options_by_group().items():
+    text = usage.help_text()
+    for group, options in usage.options_by_group().items():
         if group == "experiment":
             continue
         assert f"{group}=" in text
@@ -120,9 +122,9 @@ def test_a_folder_of_the_users_own_adds_options(tmp_path: Path) -> None:
         "# mine\n_target_: neuroal.pruners.sparsegpt.SparseGPT\nblock_size: 64\n"
     )
     cli.register()
-    cli.check(["pruner=mine", "pruner.block_size=32"], [str(tmp_path)])
+    cli.check(["pruner=mine", "pruner.block_size=32"], str(tmp_path))
     with pytest.raises(UserError, match="did you mean 'mine'"):
-        cli.check(["pruner=mime"], [str(tmp_path)])
+        cli.check(["pruner=mime"], str(tmp_path))
 
 
 def test_scripts_compose_what_the_command_line_composes() -> None:

@@ -1,0 +1,132 @@
+"""The whole pipeline on a shipped model: record, saved model, saved plan, resumable identity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuroal.cli import composed
+from neuroal.config import ModelConfig
+from neuroal.errors import UserError
+from neuroal.evaluation.perplexity import perplexity
+from neuroal.models.load import load_model
+from neuroal.pruners.masks import digest, unpack
+from neuroal.records.store import load_record
+from neuroal.run import run
+
+SMALL = [
+    "calibration.windows=4",
+    "calibration.search_windows=2",
+    "calibration.seqlen=64",
+    "task.seqlen=64",
+    "task.limit=8",
+    "topup.block_candidates=[0.05,0.15]",
+    "topup.row_candidates=[0.0,0.1]",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folder and record of one run with everything saved."""
+    folder = tmp_path_factory.mktemp("run")
+    saves = [f"save.model={folder}/model", f"save.plan={folder}/plan.json", "save.masks=true"]
+    _, path = run(composed([*SMALL, *saves, f"out={folder}/runs"]))
+    return folder, path
+
+
+def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
+    record = load_record(finished[1])
+    assert record.config["pruner"]["_target_"].endswith("Wanda")
+    assert abs(record.sparsity["overall"] - 0.7) < 1e-6
+    report = record.plan["report"]
+    assert len(report["criterion_block"]) == len(report["criterion_row"]) == 2
+    assert report["lambda_block"] in (0.05, 0.15)
+    figures = record.metrics["builtin"]
+    assert 1 < figures["dense"]["value"] < figures["pruned"]["value"]
+    assert {"load", "calibrate", "allocate", "prune", "evaluate"} <= record.costs["seconds"].keys()
+    assert record.environment["packages"]["torch"] == torch.__version__
+    assert record.data["calibration"]["fingerprint"] != record.data["builtin"]["fingerprint"]
+    assert record.config["seed"] == 0
+
+
+def test_a_run_again_gives_the_same_record_but_for_its_costs(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = load_record(finished[1])
+    again, path = run(composed([*SMALL, f"out={tmp_path}"]))
+    assert path.name == finished[1].name
+    assert again.masks == first.masks
+    assert again.metrics == first.metrics
+    assert json.dumps(again.plan, sort_keys=True) == json.dumps(dict(first.plan), sort_keys=True)
+
+
+def test_the_saved_model_gives_the_same_perplexity(finished: tuple[Path, Path]) -> None:
+    from neuroal.data.text import evaluation_windows
+
+    folder, path = finished
+    saved = load_model(ModelConfig(source="hf", path=str(folder / "model")), torch.device("cpu"))
+    windows = evaluation_windows("builtin", saved.tokenizer, 64, 8, None)
+    recorded = load_record(path).metrics["builtin"]["pruned"]["value"]
+    assert perplexity(saved.model, windows.tokens, batch=8).value == pytest.approx(
+        recorded, rel=1e-5
+    )
+
+
+def test_the_saved_plan_prunes_the_same(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, path = finished
+    small = [setting for setting in SMALL if not setting.startswith("topup")]
+    for plan in (folder / "plan.json", folder / "model" / "plan.json"):
+        record, _ = run(composed([*small, "topup=plan", f"topup.path={plan}", f"out={tmp_path}"]))
+        assert record.masks == load_record(path).masks
+
+
+def test_packed_masks_have_the_recorded_digests(finished: tuple[Path, Path]) -> None:
+    folder, path = finished
+    record = load_record(path)
+    kept = np.load(folder / "runs" / f"{record.identity}.masks.npz")
+    assert set(kept.files) == record.masks.keys()
+    model = load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu")).model
+    shape = tuple(model.model.layers[0].self_attn.q_proj.weight.shape)
+    key = "0.self_attn.q_proj"
+    assert digest(unpack(kept[key], shape)) == record.masks[key]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("calibration.seqlen=1024", "longer than the model's context of 512"),
+        ("task.seqlen=1024", "longer than the model's context of 512"),
+        ("model.include=[nothing]", "leave no linear"),
+        ("model.dtype=float33", "did you mean 'float32'"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(setting: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(composed([*SMALL, setting, f"out={tmp_path}/runs"]))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("Too short.")
+    overrides = [*SMALL, "calibration=text", f"calibration.path={text}", f"out={tmp_path}"]
+    with pytest.raises(UserError, match=r"short\.txt has only"):
+        run(composed(overrides))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi", "opt"])
+def test_the_cards_perplexity_is_that_of_the_shipped_weights(family: str) -> None:
+    from neuroal.data.text import BUILTIN, read_rows
+    from neuroal.models.load import ZOO
+
+    loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
+    stated = json.loads((ZOO / family / "training.json").read_text())["heldout_ppl"]
+    end = loaded.tokenizer.eos_token
+    text = "".join(row["text"] + end for row in read_rows(BUILTIN / "evaluation.jsonl.gz"))
+    tokens = torch.tensor(loaded.tokenizer(text)["input_ids"])
+    windows = tokens[: len(tokens) // 512 * 512].view(-1, 512)
+    assert perplexity(loaded.model, windows, batch=16).value == pytest.approx(stated, rel=0.01)
