@@ -53,6 +53,7 @@ def prune(
     rules: str = "exact",
     search_windows: int = 8,
     batch: int | None = None,
+    seed: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     progress: Progress | None = None,
@@ -72,6 +73,7 @@ def prune(
         rules: ``exact`` or ``reference``.
         search_windows: how many of the windows, from the first, the top-up searches with.
         batch: windows in one forward pass; None: by memory.
+        seed: of everything that the top-up draws at random.
         include: patterns of linears to prune; empty: all.
         exclude: patterns of linears that stay dense.
         progress: told of every step; None: nobody is.
@@ -96,6 +98,7 @@ def prune(
         batch=batch,
         refine=named_method("refine", refine) if isinstance(refine, str) else refine,
         group=pattern[1] if pattern else None,
+        seed=seed,
     )
     recipe.check()
     subject = DecoderModel(model, include, exclude)

@@ -63,17 +63,28 @@ class BlockRunner:
         """
         probe = tokens[:1, :PROBE_TOKENS].to(subject.device)
         returns_tuple, each_once = _probe(subject, probe)
-        runner = cls(subject, [], [[] for _ in subject.blocks], returns_tuple, [], each_once)
-        runner._input_keyword = [None] * len(subject)
+        runner = cls(subject, [], [], returns_tuple, [], each_once)
+        runner._record(tokens, batch)
+        return runner
+
+    @torch.no_grad()
+    def on(self, tokens: Tensor, batch: int) -> BlockRunner:
+        """A runner of the same model on other windows (windows, seqlen)."""
+        runner = BlockRunner(self.subject, [], [], self._returns_tuple, [], self._runs_each_once)
+        runner._record(tokens, batch)
+        return runner
+
+    def _record(self, tokens: Tensor, batch: int) -> None:
+        self._calls = [[] for _ in self.subject.blocks]
+        self._input_keyword = [None] * len(self.subject)
         with ExitStack() as stack:
-            for index, block in enumerate(subject.blocks):
-                stack.enter_context(replaced_forward(block, runner._recorder(index)))
+            for index, block in enumerate(self.subject.blocks):
+                stack.enter_context(replaced_forward(block, self._recorder(index)))
             for part in tokens.split(batch):
                 try:
-                    subject.model(part.to(subject.device), use_cache=False)
+                    self.subject.model(part.to(self.subject.device), use_cache=False)
                 except _Stop:
                     continue
-        return runner
 
     def _recorder(self, index: int) -> Any:
         last = index == len(self.subject) - 1
@@ -97,7 +108,8 @@ class BlockRunner:
         """Whether block `index` returns a tuple rather than a tensor."""
         return self._returns_tuple[index]
 
-    def _call(self, index: int, batch: int, hidden: Tensor) -> Tensor:
+    def call(self, index: int, batch: int, hidden: Tensor) -> Tensor:
+        """Output of block `index` on batch `batch`; gradients flow where they are enabled."""
         block, call = self.subject.blocks[index], self._calls[index][batch]
         keyword = self._input_keyword[index]
         if keyword is None:
@@ -110,7 +122,7 @@ class BlockRunner:
     @torch.no_grad()
     def run(self, index: int, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Output of block `index` on `hidden`."""
-        return [self._call(index, batch, part) for batch, part in enumerate(hidden)]
+        return [self.call(index, batch, part) for batch, part in enumerate(hidden)]
 
     @torch.no_grad()
     def measure(
@@ -144,7 +156,7 @@ class BlockRunner:
             for batch, part in enumerate(hidden):
                 collector.start_batch(len(part))
                 try:
-                    output = self._call(index, batch, part)
+                    output = self.call(index, batch, part)
                 except _Stop:
                     continue
                 if outputs:
@@ -230,3 +242,22 @@ def swapped_weights(
     finally:
         for linear in linears:
             linear.module.weight.data = dense[linear.key]
+
+
+@contextmanager
+def leaf_weights(
+    linears: Sequence[PrunableLinear], weights: Mapping[str, Tensor]
+) -> Iterator[list[nn.Parameter]]:
+    """Let `linears` compute with `weights` (by key) as parameters of their own.
+
+    A graph made inside the context keeps them, and so can be walked back outside of it.
+    """
+    dense = [linear.module.weight for linear in linears]
+    leaves = [nn.Parameter(weights[linear.key]) for linear in linears]
+    for linear, leaf in zip(linears, leaves, strict=True):
+        linear.module.weight = leaf
+    try:
+        yield leaves
+    finally:
+        for linear, weight in zip(linears, dense, strict=True):
+            linear.module.weight = weight

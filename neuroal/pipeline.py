@@ -56,6 +56,7 @@ class Recipe:
         batch: windows in one forward pass; None: by memory.
         refine: changes the masks at equal counts, if anything does.
         group: M of an N:M pattern, whose N each block gets by its ratio; None: no pattern.
+        seed: of everything that a top-up draws at random.
     """
 
     pruner: Pruner
@@ -65,6 +66,7 @@ class Recipe:
     batch: int | None = None
     refine: Refine | None = None
     group: int | None = None
+    seed: int = 0
 
     def check(self) -> None:
         """Raise `UserError` for what cannot be combined."""
@@ -108,6 +110,7 @@ def allocate_and_prune(
             batch=recipe.batch or batch_by_memory(subject, *search_tokens.shape),
             progress=progress,
             group=recipe.group,
+            seed=recipe.seed,
         )
         allocation = recipe.topup.allocate(context)
         allotments = context.allot(allocation.plan)

@@ -80,6 +80,7 @@ def make_recipe(config: RunConfig) -> Recipe:
         batch=config.batch,
         refine=build("refine", config.refine),
         group=config.sparsity.of,
+        seed=config.seed,
     )
     recipe.check()
     return recipe

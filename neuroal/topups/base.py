@@ -29,6 +29,7 @@ class AllocationContext:
         batch: windows in one forward pass.
         progress: told of every step.
         group: M of an N:M pattern, where one is asked for.
+        seed: of everything drawn at random.
     """
 
     subject: DecoderModel
@@ -39,6 +40,7 @@ class AllocationContext:
     batch: int
     progress: Progress
     group: int | None = None
+    seed: int = 0
 
     def allot(self, plan: SparsityPlan) -> dict[str, Allotment]:
         """What `plan` comes to in zeros."""
