@@ -56,7 +56,7 @@ class BlockError:
                 gradients = torch.autograd.grad(
                     error, leaves, allow_unused=True, materialize_grads=True
                 )
-            total += float(error)
+            total += float(error.detach())
             hidden = [part.detach() for part in outputs]
             for linear, gradient in zip(linears, gradients, strict=True):
                 gains = first_order_costs(linear, gradient) / len(runner.subject)
