@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner, leaf_weights, swapped_weights
-from neuroal.topups.divergence import Band, Margins, first_order_costs
+from neuroal.topups.divergence import Band, Margins
 from neuroal.topups.ranks import Counts, Ranks
 
 
@@ -59,10 +59,9 @@ class BlockError:
             total += float(error.detach())
             hidden = [part.detach() for part in outputs]
             for linear, gradient in zip(linears, gradients, strict=True):
-                gains = first_order_costs(linear, gradient) / len(runner.subject)
                 width = self._band.width(linear.cols)
-                costs[linear.key] = self._ranks.band_mean(
-                    linear.key, gains, counts[linear.key], width
+                costs[linear.key] = self._ranks.costs(
+                    linear, gradient, counts[linear.key], width, scale=len(runner.subject)
                 )
         return Margins(total / len(runner.subject), costs)
 

@@ -23,7 +23,7 @@ from neuroal.topups.ranks import Counts, Ranks
 LOGIT_BYTES = {"cuda": 2**28, "cpu": 2**25}
 """Float32 logits in one piece; about six such pieces are alive at once."""
 SHARE = 0.3
-"""Share of the free memory that the graphs of all blocks may take; beyond, they are made twice."""
+"""Share of the free memory that graphs may take; those of the other blocks are made twice."""
 TENSORS_OF_GRAPH = 3
 """Tensors that a graph keeps for every output of a linear, roughly."""
 LEAST_SCALE = 2.0**-24
@@ -133,10 +133,11 @@ class OutputDivergence:
 
     def _margins(self, counts: Counts, windows: Sequence[int]) -> Margins:
         runner = self._runner.on(self._tokens[list(windows)], self._batch)
-        keep = _graphs_fit(self._subject, len(windows) * self._tokens.shape[1])
+        fitting = _graphs_that_fit(self._subject, len(windows) * self._tokens.shape[1])
         passes: list[_Pass] = []
         hidden = runner.embedded
         for index, linears in enumerate(self._subject.linears):
+            keep = index >= len(self._subject) - fitting  # the last ones are needed soonest
             with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
                 passed = _Pass.forward(runner, index, hidden, leaves if keep else None)
             hidden = [part.detach() for part in passed.outputs]
@@ -208,14 +209,18 @@ class OutputDivergence:
         """Tokens that the objective is a mean over."""
         return len(windows) * (self._tokens.shape[1] - int(self._of_text))
 
-    @torch.no_grad()
     def _costs(
         self, linear: PrunableLinear, gradient: Tensor, counts: Tensor, windows: Sequence[int]
     ) -> Tensor:
-        gains = first_order_costs(linear, gradient).div_(self._scale * self._terms(windows))
-        if self._second_order:
-            gains = gains + self._second_order * self._terms(windows) / 2 * gains.square()
-        return self._ranks.band_mean(linear.key, gains, counts, self._band.width(linear.cols))
+        terms = self._terms(windows)
+        return self._ranks.costs(
+            linear,
+            gradient,
+            counts,
+            self._band.width(linear.cols),
+            scale=self._scale * terms,
+            curvature=self._second_order * terms / 2,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,18 +274,9 @@ def _backward(
     return totals, earlier
 
 
-@torch.no_grad()
-def first_order_costs(linear: PrunableLinear, gradient: Tensor) -> Tensor:
-    """−G·W: what the objective gains, to first order, if a weight is zeroed: (rows, cols) float32.
-
-    For weights that are zeroed already it is what the objective has lost, to first order, by
-    their absence.
-    """
-    return gradient.float().mul_(linear.module.weight.data).neg_()
-
-
-def _graphs_fit(subject: DecoderModel, tokens: int) -> bool:
-    """Whether memory takes the graphs of all blocks at once: masked weights and activations."""
+def _graphs_that_fit(subject: DecoderModel, tokens: int) -> int:
+    """Blocks whose graphs memory takes at once: their masked weights and activations."""
     width = next(iter(subject)).module.weight.element_size()
     activations = TENSORS_OF_GRAPH * tokens * sum(linear.rows for linear in subject)
-    return width * (subject.numel + activations) < SHARE * free_memory(subject.device)
+    each = width * (subject.numel + activations) / len(subject)
+    return min(len(subject), int(SHARE * free_memory(subject.device) / each))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner, swapped_weights
+from neuroal.kernels.bands import band_costs
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner, ScorePruner
 from neuroal.pruners.wanda import Wanda
@@ -73,18 +74,20 @@ class Ranks:
             for linear in linears
         }
 
-    def band_mean(self, key: str, values: Tensor, counts: Tensor, width: int) -> Tensor:
-        """Mean of `values` (rows, cols) over the ranks [k_r − width, k_r + width) of every row.
-
-        Returns:
-            (rows,) float32.
-        """
-        ranks = self._ranks[key]
-        low = (counts - width).clamp(min=0)
-        high = (counts + width).clamp(max=ranks.shape[1])
-        inside = (ranks >= _column(low, ranks)) & (ranks < _column(high, ranks))
-        sums = values.masked_fill(~inside, 0).sum(1, dtype=torch.float32)
-        return sums / (high - low).to(sums.device)
+    def costs(
+        self,
+        linear: PrunableLinear,
+        gradient: Tensor,
+        counts: Tensor,
+        width: int,
+        scale: float = 1.0,
+        curvature: float = 0.0,
+    ) -> Tensor:
+        """Cost of one more zero in every row of `linear` (rows,): see `band_costs`."""
+        weight = linear.module.weight.data
+        return band_costs(
+            gradient, weight, self._ranks[linear.key], counts, width, scale, curvature
+        )
 
 
 def _column(counts: Tensor, ranks: Tensor) -> Tensor:

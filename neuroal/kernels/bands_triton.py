@@ -1,0 +1,68 @@
+"""`neuroal.kernels.bands` on a GPU: one pass over gradient, weight and ranks, no temporaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+COLUMNS = 1024
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _band_sums(
+    gradient: Any,
+    weight: Any,
+    ranks: Any,
+    low: Any,
+    high: Any,
+    sums: Any,
+    cols: Any,
+    inverse_scale: Any,
+    curvature: Any,
+    COLUMNS: tl.constexpr,  # noqa: N803
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    first, beyond = tl.load(low + row), tl.load(high + row)
+    total = tl.zeros([COLUMNS], dtype=tl.float32)
+    for begin in range(0, cols, COLUMNS):
+        column = begin + tl.arange(0, COLUMNS)
+        place, there = row * cols + column, column < cols
+        rank = tl.load(ranks + place, mask=there, other=-1)
+        inside = there & (rank >= first) & (rank < beyond)
+        slope = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
+        gain = -slope * value * inverse_scale
+        total += gain + curvature * gain * gain
+    tl.store(sums + row, tl.sum(total, 0))
+
+
+def band_sums(
+    gradient: Tensor,
+    weight: Tensor,
+    ranks: Tensor,
+    low: Tensor,
+    high: Tensor,
+    scale: float,
+    curvature: float,
+) -> Tensor:
+    """Sums over the ranks [low, high) of every row: (rows,) float32."""
+    rows, cols = ranks.shape
+    sums = torch.empty(rows, dtype=torch.float32, device=ranks.device)
+    with torch.cuda.device(ranks.device):
+        _band_sums[(rows,)](
+            gradient.contiguous(),
+            weight.contiguous(),
+            ranks,
+            low,
+            high,
+            sums,
+            cols,
+            1 / scale,
+            curvature,
+            COLUMNS=COLUMNS,
+        )
+    return sums
