@@ -56,6 +56,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {
         f"{ratio} %: {name}": _with(name, f"sparsity=s{ratio}")
         for ratio in RATIOS
         for name in TOPUPS
+        if ratio == 70 or name not in ("evolve blocks", "neuroal both by output_kl, 8 windows")
     },
     "pruners": {
         f"{pruner}: {name}": _with(name, f"pruner={pruner}")

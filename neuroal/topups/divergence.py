@@ -6,7 +6,9 @@ block by block: what a block's gradients say about its rows is kept, the gradien
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -122,7 +124,8 @@ class OutputDivergence:
             UserError: no scale of the loss keeps the gradients finite in the model's dtype.
         """
         while self._scale > LEAST_SCALE:
-            found = self._margins(counts, windows)
+            with _repeatable(self._subject.device):
+                found = self._margins(counts, windows)
             if all(bool(torch.isfinite(cost).all()) for cost in found.costs.values()):
                 return found
             self._scale /= 16
@@ -272,6 +275,22 @@ def _backward(
         totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
         earlier.append(at_input)
     return totals, earlier
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let backward passes on a GPU add up in a fixed order, where there is a way to."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about operations that have no such way
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
 
 
 def _graphs_that_fit(subject: DecoderModel, tokens: int) -> int:

@@ -1,0 +1,107 @@
+"""From results/marginal.csv to the tables and the plot of results/marginal.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+TASKS = {"wikitext2": "WikiText-2", "ptb": "PTB", "c4_sample": "c4_sample"}
+BASELINES = ("neuroal both, 8 windows", "neuroal both, 64 windows")
+MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write_page(rows: pd.DataFrame, page: Path) -> None:
+    """Replace what stands between the marks ``<!-- NAME -->`` and ``<!-- end -->`` of `page`."""
+    rows = rows[rows["error"].isna()].drop_duplicates(["study", "name"], keep="last")
+    makers = {"quality": quality, "ratios": ratios, "seconds": seconds}
+
+    def fill(found: re.Match[str]) -> str:
+        make = makers.get(found[2])
+        table = make(rows) if make else study(rows, found[2])
+        return f"{found[1]}{table}\n{found[3]}"
+
+    page.write_text(MARK.sub(fill, page.read_text()))
+    plot(rows, page.with_suffix(".png"))
+
+
+def study(rows: pd.DataFrame, name: str) -> str:
+    """All runs of one study: perplexity on each text and seconds of the allocation."""
+    found = rows[rows["study"] == name]
+    shown = found[["name", *TASKS, "allocate"]].rename(columns={**TASKS, "allocate": "seconds"})
+    return markdown(shown)
+
+
+def quality(rows: pd.DataFrame) -> str:
+    """Perplexity on WikiText-2 of every top-up at every ratio."""
+    found = rows[rows["study"] == "quality"].copy()
+    found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
+    order = list(dict.fromkeys(found["top-up"]))
+    wide = found.pivot(index="top-up", columns="ratio", values="wikitext2").loc[order]
+    return markdown(wide.reset_index())
+
+
+def ratios(rows: pd.DataFrame) -> str:
+    """Perplexity of equal marginals over that of the better of NeuroAL's two, on every text."""
+    found = rows[rows["study"] == "quality"].copy()
+    found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
+    lines = []
+    for ratio, group in found.groupby("ratio"):
+        by_name = group.set_index("top-up")
+        line: dict[str, object] = {"sparsity": ratio}
+        for task, title in TASKS.items():
+            best = min(by_name.loc[name, task] for name in BASELINES)
+            line[title] = f"{by_name.loc['marginal both', task] / best:.3f}"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+
+def seconds(rows: pd.DataFrame) -> str:
+    """Seconds of each top-up alone on the device."""
+    return study(rows[rows["jobs"] == 1], "seconds")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A pipe table; figures in three to five digits."""
+    lines = [list(table.columns), ["---", *["---:"] * (len(table.columns) - 1)]]
+    lines += [[_shown(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if value != value:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
+def plot(rows: pd.DataFrame, target: Path) -> None:
+    """Perplexity against seconds: every top-up, and equal marginals by iterations."""
+    found = rows[(rows["study"] == "seconds") & (rows["jobs"] == 1)]
+    if found.empty:
+        return
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    axes.scatter(found["allocate"], found["wikitext2"], color="#0072B2", zorder=3)
+    for _, row in found.iterrows():
+        place = (row["allocate"], row["wikitext2"])
+        axes.annotate(row["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+    steps = rows[rows["study"] == "iterations"].sort_values("allocate")
+    axes.plot(
+        steps["allocate"], steps["wikitext2"], "s--", color="#D55E00", label="marginal, iterations"
+    )
+    axes.set(
+        xscale="symlog",
+        yscale="log",
+        xlabel=f"seconds of the allocation ({found['device'].iloc[0]})",
+        ylabel="perplexity on WikiText-2",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(target, dpi=120, metadata={"Software": None})
+    plt.close(figure)
