@@ -67,7 +67,7 @@ def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
         config=dataclasses.asdict(config),
         environment=environment(device),
         data={n: {"source": w.source, "fingerprint": w.fingerprint} for n, w in data.items()},
-        costs={"seconds": costs.seconds, "peak_bytes": costs.peak_bytes},
+        costs=costs.to_dict(),
         plan={**allocation.plan.to_dict(), "report": dict(allocation.report)},
         sparsity=_achieved(pruned),
         masks={key: digest(mask) for key, mask in pruned.masks.items()},
