@@ -10,6 +10,9 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
+import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -69,7 +72,8 @@ class Case:
         if self.pruner is None:
             return f"{self.family}-dense.json"
         ratio = round(100 * self.sparsity)
-        return f"{self.family}-{self.pruner}-{self.method.name.replace(' ', '_')}-{ratio}.json"
+        method = re.sub(r"\W+", "-", self.method.name)
+        return f"{self.family}-{self.pruner}-{method}-{ratio}.json"
 
 
 @dataclass(frozen=True)
@@ -205,9 +209,15 @@ def rows(cells: Iterable[Iterable[str]]) -> Iterator[str]:
             yield f"|{'---|' * len(line)}"
 
 
-def footer(results: Iterable[Result], command: str) -> str:
+def command_line() -> str:
+    """The command that is running."""
+    script = Path(sys.argv[0]).resolve().relative_to(ROOT)
+    return shlex.join(["python", str(script), *sys.argv[1:]])
+
+
+def footer(results: Iterable[Result]) -> str:
     """How a table was made: command, devices and versions."""
-    found = [result for result in results if "device" in result]
+    found, command = [result for result in results if "device" in result], command_line()
     devices = ", ".join(sorted({result["device"] for result in found}))
     versions = ", ".join(f"{k} {v}" for k, v in found[0]["packages"].items())
     return f"Made by `{command}` on {devices}; {versions}."

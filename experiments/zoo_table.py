@@ -10,7 +10,6 @@ dense models' held-out perplexity and that of n-gram models, from the cards. Wri
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 
 from sweep import FAMILIES, ROOT, Case, Result, arguments, footer, rows, setting_of, sweep
@@ -29,22 +28,23 @@ def main() -> None:
         for ratio in RATIOS
     ]
     results = sweep([*dense, *pruned], setting_of(parsed, "zoo"), parsed.jobs)
-    command = " ".join(["python experiments/zoo_table.py", *sys.argv[1:]])
-    text = "\n".join([*page(results, parsed.families), footer(results.values(), command), ""])
+    text = "\n".join(
+        [*page(results, parsed.families, parsed.windows), footer(results.values()), ""]
+    )
     print(text)
     if tuple(parsed.families) == FAMILIES:
         (ROOT / "results" / "zoo.md").write_text(text)
 
 
-def page(results: dict[str, Result], families: list[str]) -> Iterator[str]:
+def page(results: dict[str, Result], families: list[str], calibration: int) -> Iterator[str]:
     yield "# The zoo: what is trained, and what pruning costs it\n"
     yield "Held-out perplexity as the cards define it (documents separated by `<|endoftext|>`):\n"
     yield from rows(_yardsticks(families))
     first = results[Case(families[0]).file]
     yield (
         f"\nPerplexity on the built-in evaluation slice ({first['windows']} windows of 512 tokens, "
-        "documents joined by blank lines), uniform sparsity, `rules=exact`, 128 calibration "
-        "windows of 512 tokens; in brackets: times the dense perplexity.\n"
+        f"documents joined by blank lines), uniform sparsity, `rules=exact`, {calibration} "
+        "calibration windows of 512 tokens; in brackets: times the dense perplexity.\n"
     )
     yield from rows(_ladder(results, families))
     yield ""
