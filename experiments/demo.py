@@ -6,8 +6,10 @@ python experiments/demo.py
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
+from demo_picture import draw
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +35,8 @@ def main() -> None:
         f"NeuroAL chose λ = {report['lambda_block']} for the blocks and "
         f"λ_r = {report['lambda_row']} for the rows."
     )
+    picture = draw(records, Path(records[0][1].config["out"]) / "demo.png")
+    console.print(f"Density by block and criterion by candidate: {picture}")
     console.print(f"{time.perf_counter() - start:.0f} s in all.")
 
 

@@ -32,6 +32,7 @@ class PruningResult:
         masks: of each linear, by key: (rows, cols) bool, True = pruned.
         sparsity: share of zeros over all prunable weights.
         seconds: of the stages ``allocate`` and ``prune``.
+        calibration_tokens: that these stages looked at.
     """
 
     plan: SparsityPlan
@@ -39,6 +40,7 @@ class PruningResult:
     masks: Mapping[str, Tensor]
     sparsity: float
     seconds: Mapping[str, float]
+    calibration_tokens: Mapping[str, int]
 
 
 def prune(
@@ -112,5 +114,10 @@ def prune(
     finally:
         model.train(training)
     return PruningResult(
-        allocation.plan, allocation.report, pruned.masks, pruned.sparsity, costs.seconds
+        allocation.plan,
+        allocation.report,
+        pruned.masks,
+        pruned.sparsity,
+        costs.seconds,
+        costs.calibration_tokens,
     )

@@ -87,7 +87,16 @@ class TaskConfig:
 class LoggerConfig:
     """Where metrics go beside the record."""
 
-    name: str = _key("none", "none")
+    name: str = _key("none | wandb", "none")
+    mode: str = _key("offline | online", "offline")
+    project: str = _key("project of W&B", "neuroal")
+    entity: str | None = _key("user or team of W&B (null: yours)", None)
+    group: str | None = _key("what runs are grouped by, such as a grid's name", None)
+    tags: list[str] = field(
+        default_factory=list,
+        metadata={"help": "besides model, pruner, top-up, refinement and sparsity"},
+    )
+    timeout: float = _key("seconds that a dead or slow server may cost, at either end", 30.0)
 
 
 @dataclass

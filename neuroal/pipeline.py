@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +18,26 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
 from neuroal.pruning import Pruned, check_finite, prune_model
 from neuroal.refine.base import Refine
+from neuroal.statistics import Need
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.tracking import Progress
 
 
 @dataclass
 class StageCosts:
-    """Seconds and peak device memory (bytes) of each stage of a run."""
+    """Seconds and peak device memory (bytes) of each stage of a run.
+
+    `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
+    """
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
+    calibration_tokens: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return {key: value for key, value in vars(self).items() if key != "device"}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -68,6 +78,11 @@ class Recipe:
     group: int | None = None
     seed: int = 0
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The input statistics that pruner and refinement need; empty: they look at no text."""
+        return self.pruner.needs | (self.refine.needs if self.refine else frozenset())
+
     def check(self) -> None:
         """Raise `UserError` for what cannot be combined."""
         self.topup.check(self.pruner, self.sparsity, self.rules, self.group)
@@ -96,10 +111,14 @@ def allocate_and_prune(
         recipe: how.
         search_tokens: windows for the top-up's search: (windows, seqlen).
         pruning_tokens: windows for the pruner's statistics: (windows, seqlen).
-        costs: takes the seconds of the stages ``allocate`` and ``prune``.
+        costs: takes what the stages ``allocate`` and ``prune`` cost.
         progress: told of every step.
     """
     check_finite(subject)
+    costs.calibration_tokens = {
+        "allocate": search_tokens.numel() if recipe.topup.searches else 0,
+        "prune": pruning_tokens.numel() if recipe.needs else 0,
+    }
     with costs.stage("allocate"):
         context = AllocationContext(
             subject=subject,

@@ -25,7 +25,7 @@ from neuroal.records.identity import environment, identity
 from neuroal.records.schema import Record
 from neuroal.records.store import prepare_out, save_masks, save_record, write_json
 from neuroal.topups.base import Allocation
-from neuroal.tracking import Progress, progress_for_terminal
+from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Path]:
@@ -37,7 +37,14 @@ def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Pa
     Raises:
         UserError: a mistake in `config`; nothing has been written then.
     """
-    progress = progress or progress_for_terminal()
+    with tracker_for(config, identity(config, {})) as tracker:
+        shown = TrackedProgress(progress or progress_for_terminal(), tracker)
+        record, path = _run(config, shown)
+        tracker.record(record, path)
+    return record, path
+
+
+def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
     recipe = make_recipe(config)
     out, device = prepare_out(config.out), resolve_device(config.device)
     costs = StageCosts(device)
@@ -60,7 +67,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Pa
         config=dataclasses.asdict(config),
         environment=environment(device),
         data={n: {"source": w.source, "fingerprint": w.fingerprint} for n, w in data.items()},
-        costs={"seconds": costs.seconds, "peak_bytes": costs.peak_bytes},
+        costs=costs.to_dict(),
         plan={**allocation.plan.to_dict(), "report": dict(allocation.report)},
         sparsity=_achieved(pruned),
         masks={key: digest(mask) for key, mask in pruned.masks.items()},

@@ -20,6 +20,8 @@ CHOICES = {  # key → what it may be
     "model.source": ("zoo", "hf", "gguf", "package"),
     "calibration.name": CALIBRATION_SETS,
     "offload": ("none", "blocks", "disk"),
+    "logger.name": ("none", "wandb"),
+    "logger.mode": ("offline", "online"),
 }
 
 
@@ -64,6 +66,8 @@ def validate(config: RunConfig) -> None:
     ):
         if given != built:
             raise UserError(f"{key}={given}: is not built yet; use {key}={built}")
+    if config.logger.timeout <= 0:
+        raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)
     _check_paths(config)
 

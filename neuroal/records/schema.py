@@ -21,7 +21,7 @@ class Record:
         config: the composed configuration.
         environment: package versions, commit, device, Python.
         data: source and fingerprint of every set of windows.
-        costs: seconds and peak device memory of each stage.
+        costs: seconds and peak device memory of each stage; calibration tokens looked at.
         plan: ratios, and the top-up's report (λ's, every candidate's criterion).
         sparsity: achieved: overall and for each linear.
         masks: SHA-256 of each packed mask.

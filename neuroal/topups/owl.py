@@ -21,8 +21,9 @@ class OWL(TopUp):
     exceed M times their mean. D is scaled to [0, 2λ], centred and shifted to mean 1 − s; that is
     the density of each block. One pass through the dense model, on the search windows.
 
-    Source: Yin et al., 2024 (arXiv 2310.05175), section 3.2. Their defaults for LLaMA at 70 %;
-    the paper tunes M over 3, 5, 7, 10 and λ over 0.02 … 0.2.
+    Source: Yin et al., 2024 (arXiv 2310.05175), section 3.2. The defaults are theirs for LLaMA-7B
+    at 70 %; the paper tunes M over 3, 5, 7, 10 and λ over 0.02 … 0.2, and its code takes M = 6 and
+    λ = 2/8 for mixed N:8 patterns.
 
     Args:
         outlier_factor: M.

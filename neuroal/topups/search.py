@@ -75,5 +75,5 @@ def choose(
             # A NaN (rules=reference) is never smaller, so the first candidate stays.
             if index == 0 or outcome.criterion < criteria[winner]:
                 winner, best_plan, best = index, plan, outcome
-            step.advance(1, criterion=outcome.criterion)
+            step.advance(1, candidate=candidate, criterion=outcome.criterion)
     return Choice(winner, best_plan, best, criteria)

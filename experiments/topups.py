@@ -1,0 +1,157 @@
+"""All top-ups under all pruners on the zoo: perplexity and seconds.
+
+    python experiments/topups.py --jobs 2
+
+Top-ups × {magnitude, wanda, multiflow, sparsegpt} × {60, 70, 80 %} × the four models, on the
+built-in evaluation slice. Writes `results/topups.md`. Cut off and started again it goes on; on a
+GPU several processes share it: `--device cuda --jobs 10`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from sweep import (
+    FAMILIES,
+    ROOT,
+    UNIFORM,
+    Case,
+    Method,
+    Result,
+    arguments,
+    footer,
+    rows,
+    setting_of,
+    sweep,
+)
+
+PRUNERS = ("magnitude", "wanda", "multiflow", "sparsegpt")
+RATIOS = (0.6, 0.7, 0.8)
+OPTIONAL = ("marginal", "evolve")
+"""Top-ups that take part where their YAML is there; made for 64 search windows."""
+
+
+def methods() -> list[Method]:
+    """The rows of the table."""
+    there = {path.stem for path in (ROOT / "conf" / "topup").glob("*.yaml")}
+    return [
+        UNIFORM,
+        Method("uniform + dsnot", refine="dsnot"),
+        *(Method(name, name) for name in ("owl", "alpha", "dlp", "atp")),
+        Method("neuroal", "neuroal"),
+        Method("neuroal, 64 windows", "neuroal", search_windows=64),
+        Method("neuroal, block step", "neuroal", {"step": "block"}),
+        Method("neuroal, output_kl", "neuroal", {"criterion": "output_kl"}),
+        *(Method(name, name, search_windows=64) for name in OPTIONAL if name in there),
+    ]
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="rows of the table (all)")
+    parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=PRUNERS)
+    parsed = parser.parse_args()
+    chosen = [method for method in methods() if method.name in (parsed.methods or [method.name])]
+    cases = [
+        Case(family, pruner, method, ratio)
+        for pruner in reversed(parsed.pruners)  # SparseGPT takes longest and goes first
+        for method in reversed(chosen)
+        for ratio in RATIOS
+        for family in parsed.families
+    ]
+    dense = [Case(family) for family in parsed.families]
+    results = sweep([*cases, *dense], setting_of(parsed, "topups"), parsed.jobs)
+    shown = page(results, chosen, parsed.families, parsed.pruners, parsed.windows)
+    text = "\n".join([*shown, footer(results.values()), ""])
+    print(text)
+    whole = (tuple(parsed.families), tuple(parsed.pruners), parsed.methods)
+    if whole == (FAMILIES, PRUNERS, None):
+        (ROOT / "results" / "topups.md").write_text(text)
+
+
+def page(
+    results: dict[str, Result],
+    chosen: Sequence[Method],
+    families: Sequence[str],
+    pruners: Sequence[str],
+    calibration: int,
+) -> Iterator[str]:
+    """The summary, then the perplexities of each model."""
+    windows = results[Case(families[0]).file]["windows"]
+    yield "# Top-ups on the zoo\n"
+    yield (
+        f"Perplexity on the built-in evaluation slice ({windows} windows of 512 tokens), "
+        f"`rules=exact`, the YAMLs' settings; {calibration} calibration windows of 512 "
+        "tokens, 8 of them for the search unless the row says otherwise.\n"
+    )
+    yield (
+        "## Summary\n\nPerplexity ÷ that of uniform, geometric mean over models and ratios; "
+        f"cases of {len(families) * len(pruners) * len(RATIOS)} better than uniform; mean seconds "
+        "and calibration tokens that the top-up took.\n"
+    )
+    yield from rows(_summary(results, chosen, families, pruners))
+    for family in families:
+        yield f"\n## zoo/{family}, dense {results[Case(family).file]['perplexity']:.2f}\n"
+        yield from rows(_perplexities(results, chosen, family, pruners))
+    yield ""
+
+
+def _summary(
+    results: dict[str, Result],
+    chosen: Sequence[Method],
+    families: Sequence[str],
+    pruners: Sequence[str],
+) -> Iterator[list[str]]:
+    yield ["top-up", *pruners, "all", "better", "seconds", "tokens"]
+    for method in chosen:
+        cells = []
+        for group in (*((pruner,) for pruner in pruners), tuple(pruners)):
+            cases = [(f, p, s) for f in families for p in group for s in RATIOS]
+            ratios = [_over_uniform(results, method, *case) for case in cases]
+            known = [ratio for ratio in ratios if ratio is not None]
+            mean = math.exp(sum(map(math.log, known)) / len(known)) if known else math.nan
+            cells.append(f"{mean:.3f}")
+        better = sum(ratio < 1 for ratio in known)
+        found = [results[Case(f, p, method, s).file] for f, p, s in cases]
+        done = [result for result in found if "seconds" in result]
+        seconds = sum(result["seconds"]["allocate"] for result in done) / len(done)
+        tokens = max(result["calibration_tokens"]["allocate"] for result in done)
+        yield [method.name, *cells, str(better), f"{seconds:.1f}", f"{tokens:,}"]
+
+
+def _over_uniform(
+    results: dict[str, Result], method: Method, family: str, pruner: str, sparsity: float
+) -> float | None:
+    found = results[Case(family, pruner, method, sparsity).file]
+    base = results.get(Case(family, pruner, UNIFORM, sparsity).file, {})
+    if "perplexity" not in found or "perplexity" not in base:
+        return None
+    return float(found["perplexity"] / base["perplexity"])
+
+
+def _perplexities(
+    results: dict[str, Result], chosen: Sequence[Method], family: str, pruners: Sequence[str]
+) -> Iterator[list[str]]:
+    columns = [(pruner, ratio) for pruner in pruners for ratio in RATIOS]
+    yield ["top-up", *(f"{pruner} {ratio:.0%}" for pruner, ratio in columns)]
+    found = {
+        (method.name, *column): results[Case(family, column[0], method, column[1]).file]
+        for method in chosen
+        for column in columns
+    }
+    best = {
+        column: min(found[(m.name, *column)].get("perplexity", math.inf) for m in chosen)
+        for column in columns
+    }
+    for method in chosen:
+        cells = []
+        for column in columns:
+            value = found[(method.name, *column)].get("perplexity")
+            shown = "n/a" if value is None else f"{value:.2f}"
+            cells.append(f"**{shown}**" if value == best[column] else shown)
+        yield [method.name, *cells]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Weights & Biases, the only place that imports it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import wandb
+
+from neuroal.tracking.tracker import tags_of
+
+if TYPE_CHECKING:
+    from neuroal.config import RunConfig
+    from neuroal.records.schema import Record
+
+LONGEST_TAG = 64
+
+
+class WandbTracker:
+    """One W&B run for each run identity; started again, it goes on.
+
+    The W&B run begins with the first figure, so a run that is refused before any work leaves none.
+    Whatever W&B raises ends in one warning on stderr and, from then on, silence: the record does
+    not depend on it. Where the server cannot be reached within ``logger.timeout`` seconds the run
+    is kept on disk instead, as ``logger.mode=offline`` keeps it, for ``wandb sync`` to send.
+
+    Args:
+        config: of the run; `config.logger` says where it goes.
+        identity: of the run, and the id of its W&B run.
+    """
+
+    def __init__(self, config: RunConfig, identity: str) -> None:
+        self._config, self._identity = config, identity
+        self._run: Any = None
+        self._dead = False
+        self._axes: set[str] = set()
+
+    def log(self, values: dict[str, float], x_axis: str) -> None:
+        def send() -> None:
+            if x_axis not in self._axes:
+                stage = x_axis.rpartition("/")[0]
+                self._run.define_metric(f"{stage}/*", step_metric=x_axis)
+                self._axes.add(x_axis)
+            self._run.log(values)
+
+        self._contained(send)
+
+    def record(self, record: Record, path: Path) -> None:
+        def send() -> None:
+            self._run.summary.update(dict(_figures(record)))
+            self._run.log({"density_by_block": _line(_densities(record), "block", "density")})
+            artifact = wandb.Artifact(f"record-{record.identity}", type="record")
+            artifact.add_file(str(path))
+            self._run.log_artifact(artifact)
+
+        self._contained(send)
+
+    def close(self, failed: bool) -> None:
+        if self._run is not None:
+            self._contained(lambda: self._run.finish(exit_code=int(failed)))
+
+    def _contained(self, action: Callable[[], None]) -> None:
+        """Do `action` on an open run; what it raises is told once, and ends the tracking."""
+        if self._dead:
+            return
+        try:
+            if self._run is None:
+                self._run = self._open()
+            action()
+        except Exception as error:  # W&B raises of every kind; none may cost a result
+            self._dead = True
+            _warn(f"{_gist(error)}; the record does not depend on it")
+
+    def _open(self) -> Any:
+        wandb.setup(wandb.Settings(silent=True))
+        if self._config.logger.mode == "online":
+            try:
+                return self._init("online")
+            except wandb.Error as error:
+                _warn(f"{_gist(error)}; kept in {self._folder()} for `wandb sync`")
+                wandb.teardown()  # its service would hold on to the run's id
+        return self._init("offline")
+
+    def _folder(self) -> Path:
+        return Path(self._config.out) / "wandb"
+
+    def _init(self, mode: Any) -> Any:
+        logger = self._config.logger
+        self._folder().mkdir(parents=True, exist_ok=True)
+        return wandb.init(
+            id=self._identity,
+            resume="allow",
+            reinit="create_new",
+            mode=mode,
+            project=logger.project,
+            entity=logger.entity,
+            group=logger.group,
+            name=" ".join(tags_of(self._config)),
+            tags=[tag[:LONGEST_TAG] for tag in (*tags_of(self._config), *logger.tags)],
+            config=dataclasses.asdict(self._config),
+            dir=self._config.out,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",  # what a person sees stays as it is
+                init_timeout=logger.timeout,
+                finish_timeout=logger.timeout,
+                x_disable_stats=True,
+                x_save_requirements=False,  # as the record does the versions
+                disable_git=True,  # the record names the commit
+                disable_code=True,
+            ),
+        )
+
+
+def _figures(record: Record) -> Iterator[tuple[str, float]]:
+    """``TASK/dense/FIGURE``, ``seconds/STAGE``, ``sparsity`` … of a record."""
+    yield "sparsity", record.sparsity["overall"]
+    for group in ("seconds", "peak_bytes"):
+        for stage, value in record.costs.get(group, {}).items():
+            yield f"{group}/{stage}", value
+    for task, measured in record.metrics.items():
+        for model in ("dense", "pruned"):
+            for figure, value in (measured.get(model) or {}).items():
+                if isinstance(value, int | float):
+                    yield f"{task}/{model}/{figure}", value
+    for name, value in record.plan.get("report", {}).items():
+        if isinstance(value, int | float):
+            yield f"plan/{name}", value
+
+
+def _densities(record: Record) -> dict[int, float]:
+    """Mean density of the linears of each block, as achieved."""
+    blocks: dict[int, list[float]] = {}
+    for linear, sparsity in record.sparsity["linears"].items():
+        blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
+    return {block: sum(found) / len(found) for block, found in sorted(blocks.items())}
+
+
+def _line(values: Mapping[int, float], x: str, y: str) -> Any:
+    table = wandb.Table(columns=[x, y], data=[list(pair) for pair in values.items()])
+    return wandb.plot.line(table, x, y, title=f"{y} by {x}")
+
+
+def _gist(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+
+
+def _warn(text: str) -> None:
+    print(f"neuroal: logger=wandb: {text}", file=sys.stderr)

@@ -1,0 +1,165 @@
+"""W&B gets all of a run, read back from the files it keeps; and it never costs a result."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroal.cli import composed
+from neuroal.errors import UserError
+from neuroal.records.schema import Record
+from neuroal.records.store import load_record
+from neuroal.run import run
+from tests.tracking import offline_files
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+SMALL = [
+    "logger=wandb",
+    "logger.group=night",
+    "logger.tags=[first]",
+    "calibration.windows=2",
+    "calibration.search_windows=1",
+    "calibration.seqlen=32",
+    "task.seqlen=32",
+    "task.limit=2",
+    "topup.block_candidates=[0.05,0.15]",
+    "topup.row_candidates=[0.0]",
+]
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path, list[Path]]:
+    """The record of a run done twice, its path, and W&B's files of both times."""
+    out = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_API_KEY", KEY)
+        for _ in range(2):
+            record, path = run(composed([*SMALL, f"out={out}"]))
+            time.sleep(1)  # W&B names its folders by the second
+    return record, path, sorted((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+@pytest.fixture(scope="module")
+def found(twice: tuple[Record, Path, list[Path]]) -> list[Any]:
+    return offline_files.records(twice[2][0])
+
+
+def test_the_run_is_described(twice: tuple[Record, Path, list[Path]], found: list[Any]) -> None:
+    described = offline_files.run_of(found)
+    assert described.project == "neuroal"
+    assert described.run_group == "night"
+    assert list(described.tags) == ["zoo/llama", "wanda", "neuroal", "0.7", "first"]
+    configured = offline_files.config(found)
+    assert configured["calibration"]["seqlen"] == 32
+    assert configured["sparsity"]["ratio"] == 0.7
+
+
+def test_each_candidates_criterion_is_logged_as_it_comes(
+    twice: tuple[Record, Path, list[Path]], found: list[Any]
+) -> None:
+    rows = [row for row in offline_files.history(found) if "search blocks/criterion" in row]
+    assert [row["search blocks/candidate"] for row in rows] == [0.05, 0.15]
+    assert [row["search blocks/done"] for row in rows] == [1, 2]
+    criteria = [row["search blocks/criterion"] for row in rows]
+    assert criteria == twice[0].plan["report"]["criterion_block"]
+
+
+def test_the_summary_has_metrics_and_seconds(
+    twice: tuple[Record, Path, list[Path]], found: list[Any]
+) -> None:
+    summary, record = offline_files.summary(found), twice[0]
+    pruned = record.metrics["builtin"]["pruned"]["value"]
+    assert summary["builtin/pruned/value"] == pytest.approx(pruned)
+    assert summary["sparsity"] == record.sparsity["overall"]
+    assert summary["plan/lambda_block"] == record.plan["report"]["lambda_block"]
+    assert {"seconds/allocate", "seconds/prune", "seconds/evaluate"} <= summary.keys()
+
+
+def test_density_by_block_is_a_chart(
+    twice: tuple[Record, Path, list[Path]], found: list[Any]
+) -> None:
+    table = next((twice[2][0].parent / "files" / "media" / "table").glob("density_by_block*"))
+    rows = json.loads(table.read_text())["data"]
+    assert [block for block, _ in rows] == list(range(8))
+    assert sum(density for _, density in rows) / 8 == pytest.approx(0.3, abs=1e-3)
+    last = offline_files.history(found)[-1]
+    assert last["density_by_block_table._type"] == "table-file"
+
+
+def test_the_record_is_an_artifact(
+    twice: tuple[Record, Path, list[Path]], found: list[Any]
+) -> None:
+    names = [
+        record.request.log_artifact.artifact.name or record.artifact.name
+        for record in found
+        if record.HasField("artifact") or record.request.HasField("log_artifact")
+    ]
+    assert f"record-{twice[0].identity}" in names
+
+
+def test_a_run_done_again_continues_its_wandb_run(
+    twice: tuple[Record, Path, list[Path]],
+) -> None:
+    described = [offline_files.run_of(offline_files.records(path)) for path in twice[2]]
+    assert len(described) == 2
+    assert {run.run_id for run in described} == {twice[0].identity}
+
+
+def test_the_key_is_written_nowhere(twice: tuple[Record, Path, list[Path]]) -> None:
+    files = [path for path in twice[1].parent.rglob("*") if path.is_file()]
+    assert twice[1] in files
+    assert twice[2][0] in files
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["silent server", "no server"])
+def test_a_server_that_is_dead_costs_a_warning_and_no_more(
+    answers: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen()  # connections are taken and nothing is ever said
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        start = time.perf_counter()
+        online = ["logger.mode=online", "logger.timeout=1.5"]
+        _, path = run(composed([*SMALL, *online, f"out={tmp_path}"]))
+        assert time.perf_counter() - start < 30
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
+    assert len(warnings) == 1
+    assert "wandb sync" in warnings[0]
+    assert load_record(path).metrics["builtin"]["pruned"]["value"] > 1
+    kept = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert "builtin/pruned/value" in offline_files.summary(offline_files.records(kept))
+
+
+def test_whatever_wandb_raises_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wandb").write_text("a file where W&B wants its folder")
+    _, path = run(composed([*SMALL, f"out={tmp_path}"]))
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
+    assert len(warnings) == 1
+    assert load_record(path).identity == path.stem
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("logger.mode=onlin", "did you mean 'online'"),
+        ("logger.timeout=0", "above 0"),
+        ("logger=wand", "did you mean 'wandb'"),
+    ],
+)
+def test_mistakes(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed([setting])
