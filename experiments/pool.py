@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,15 +49,14 @@ def _begin(threads: int) -> None:
 
 def _do(name: str, overrides: list[str]) -> Outcome:
     from neuroal.cli import composed
-    from neuroal.errors import UserError
     from neuroal.run import run
     from neuroal.tracking import QuietProgress
 
     begin = time.perf_counter()
     try:
         record, _ = run(composed(overrides), QuietProgress())
-    except (UserError, RuntimeError) as error:
-        return Outcome(name, None, str(error).splitlines()[0])
+    except Exception as error:  # one run that fails must not cost the others
+        return Outcome(name, None, f"{type(error).__name__}: {error}".splitlines()[0])
     found = record.to_dict()
     found["wall"] = time.perf_counter() - begin
     return Outcome(name, found)
@@ -64,4 +64,4 @@ def _do(name: str, overrides: list[str]) -> Outcome:
 
 def out_of(folder: Path, name: str) -> str:
     """Folder for the records of run `name`."""
-    return str(folder / name.replace("/", "_").replace(" ", "_"))
+    return str(folder / re.sub(r"\W+", "_", name))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -13,18 +11,18 @@ COLUMNS = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _band_sums(
-    gradient: Any,
-    weight: Any,
-    ranks: Any,
-    low: Any,
-    high: Any,
-    sums: Any,
-    cols: Any,
-    inverse_scale: Any,
-    curvature: Any,
+def _band_sums(  # type: ignore[no-untyped-def]
+    gradient,
+    weight,
+    ranks,
+    low,
+    high,
+    sums,
+    cols,
+    inverse_scale,
+    curvature,
     COLUMNS: tl.constexpr,  # noqa: N803
-) -> None:
+):
     row = tl.program_id(0).to(tl.int64)
     first, beyond = tl.load(low + row), tl.load(high + row)
     total = tl.zeros([COLUMNS], dtype=tl.float32)

@@ -190,6 +190,7 @@ def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any])
         part.mkdir(parents=True)
         if hasattr(loaded.model.config, "quantization_config"):
             del loaded.model.config.quantization_config  # it was dequantised when it was loaded
+            loaded.model.hf_quantizer = None  # or older releases refuse to write it
         loaded.model.save_pretrained(part)
         loaded.tokenizer.save_pretrained(part)
         (part / "plan.json").write_text(json.dumps(plan))
