@@ -76,11 +76,11 @@ class TaskConfig:
 
     names: list[str] = field(
         default_factory=list,
-        metadata={"help": "texts whose perplexity is measured"},
+        metadata={"help": "texts (perplexity) and zero-shot tasks: see conf/task"},
     )
     seqlen: int | None = _key("tokens a window (null: 2048, or the model's context if less)", None)
-    limit: int | None = _key("windows of each text at most (null: all)", None)
-    batch: int | None = _key("windows in one forward pass (null: 8)", None)
+    limit: int | None = _key("windows of each text, documents of each task (null: all)", None)
+    batch: int | None = _key("windows or requests in one forward pass (null: by memory)", None)
 
 
 @dataclass

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuroal.config import RunConfig, TaskConfig, build
-from neuroal.data.text import (
-    Windows,
-    calibration_windows,
-    default_seqlen,
-    evaluation_windows,
-)
-from neuroal.evaluation.perplexity import perplexity
+from neuroal.config import RunConfig, build
+from neuroal.data.text import Windows, calibration_windows, default_seqlen
+from neuroal.evaluation.tasks import prepare
+from neuroal.measure import measure, measure_once
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
@@ -26,6 +21,9 @@ from neuroal.records.schema import Record
 from neuroal.records.store import prepare_out, save_masks, save_record, write_json
 from neuroal.topups.base import Allocation
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+
+DENSE = "dense"
+"""Folder under ``out`` where figures of dense models are kept for all runs."""
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Path]:
@@ -53,25 +51,30 @@ def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
         subject = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_for(config, loaded)
-        tasks = _task_windows(config, loaded)
+        tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense"):
-        dense = _evaluate(loaded, tasks, config.task, progress, "evaluate dense")
+        shelf, batch = out / DENSE, config.task.batch
+        dense = measure_once(loaded, tasks, batch, shelf, progress, "evaluate dense")
     allocation, pruned = allocate_and_prune(
         subject, recipe, search.tokens, pruning.tokens, costs, progress
     )
     with costs.stage("evaluate"):
-        sparse = _evaluate(loaded, tasks, config.task, progress, "evaluate pruned")
-    data = {"calibration": pruning, "search": search, **tasks}
+        sparse = measure(loaded, tasks, batch, progress, "evaluate pruned")
+    data = {"calibration": pruning.description, "search": search.description}
+    data |= {task.name: task.description for task in tasks}
     record = Record(
-        identity=identity(config, {name: found.fingerprint for name, found in data.items()}),
+        identity=identity(config, {name: found["fingerprint"] for name, found in data.items()}),
         config=dataclasses.asdict(config),
         environment=environment(device),
-        data={n: {"source": w.source, "fingerprint": w.fingerprint} for n, w in data.items()},
+        data=data,
         costs=costs.to_dict(),
         plan={**allocation.plan.to_dict(), "report": dict(allocation.report)},
         sparsity=_achieved(pruned),
         masks={key: digest(mask) for key, mask in pruned.masks.items()},
-        metrics={name: {"dense": dense[name], "pruned": sparse[name]} for name in tasks},
+        metrics={
+            task.name: {**task.terms, "dense": dense[task.name], "pruned": sparse[task.name]}
+            for task in tasks
+        },
     )
     _save(config, loaded, allocation, pruned, out / f"{record.identity}.masks.npz")
     return record, save_record(record, out)
@@ -103,31 +106,6 @@ def calibration_for(config: RunConfig, loaded: LoadedModel) -> tuple[Windows, Wi
         for count in (calibration.windows, calibration.search_windows)
     )
     return pruning, search
-
-
-def _task_windows(config: RunConfig, loaded: LoadedModel) -> dict[str, Windows]:
-    task = config.task
-    seqlen = default_seqlen(task.seqlen, loaded.context, "task.seqlen")
-    return {
-        name: evaluation_windows(name, loaded.tokenizer, seqlen, task.limit, config.data.root)
-        for name in task.names
-    }
-
-
-def _evaluate(
-    loaded: LoadedModel,
-    tasks: Mapping[str, Windows],
-    task: TaskConfig,
-    progress: Progress,
-    stage: str,
-) -> dict[str, dict[str, Any]]:
-    results = {}
-    with progress.stage(stage, len(tasks), "task") as step:
-        for name, windows in tasks.items():
-            found = perplexity(loaded.model, windows.tokens, batch=task.batch or 8)
-            results[name] = dataclasses.asdict(found)
-            step.advance(1, perplexity=found.value)
-    return results
 
 
 def _achieved(pruned: Pruned) -> dict[str, Any]:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from neuroal.config import RunConfig, SparsityConfig
 
 PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
+ZERO_SHOT_SETS = (
+    "rte",
+    "winogrande",
+    "boolq",
+    "hellaswag",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+)
 CALIBRATION_SETS = (*PERPLEXITY_SETS, "text")
 CHOICES = {  # key → what it may be
     "rules": ("exact", "reference"),
@@ -39,12 +48,11 @@ def validate(config: RunConfig) -> None:
         if value not in choices:
             close = nearest(str(value), choices)
             raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
+    known = (*PERPLEXITY_SETS, *ZERO_SHOT_SETS)
     for name in config.task.names:
-        if name not in PERPLEXITY_SETS:
-            known = ", ".join(PERPLEXITY_SETS)
-            raise UserError(
-                f"task.names: no task '{name}'; known: {known}{nearest(name, PERPLEXITY_SETS)}"
-            )
+        if name not in known:
+            close = nearest(name, known)
+            raise UserError(f"task.names: no task '{name}'; known: {', '.join(known)}{close}")
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
     at_least = {
