@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
 from neuroal.errors import UserError, nearest
-from neuroal.usage import bare_word, help_text, wrong_name
+from neuroal.usage import PRUNING, bare_word, evaluation_help, help_text, wrong_name
 
 SWITCHES = (
     ("--multirun", "-m"),
@@ -48,26 +48,65 @@ SWEPT_AT_MOST = 1000
 
 def main() -> NoReturn:
     """Console script ``neuroal``. Exit code 2: a mistake of the user's; 130: interrupted."""
+    _end(lambda: _start(_prune, help_text))
+
+
+def main_eval() -> NoReturn:
+    """Console script ``neuroal-eval``: measure a model as it is."""
+    _end(lambda: _start(_evaluate, evaluation_help, PRUNING))
+
+
+def main_data() -> NoReturn:
+    """Console script ``neuroal-data``: fetch data sets, or say where they are."""
+    from neuroal.data.command import data_command
+
+    _end(lambda: data_command(sys.argv[1:]))
+
+
+def _prune(config: RunConfig) -> None:
+    from neuroal.run import run  # late: it takes seconds to import
+
+    run(config)
+
+
+def _evaluate(config: RunConfig) -> None:
+    from neuroal.standalone import evaluate_model
+
+    evaluate_model(config)
+
+
+def _end(work: Callable[[], int | None]) -> NoReturn:
+    """Exit with what `work` returns; mistakes end in one line."""
     try:
-        flags, overrides = _arguments(sys.argv[1:])
-        if flags.help:
-            print(help_text())
-        elif flags.version:
-            print(f"neuroal {version('neuroal')}")
-        else:
-            _run(flags, overrides)
+        code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _say(error)
         sys.exit(2)
     except KeyboardInterrupt:
         print("neuroal: interrupted; finished records stand", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(code)
 
 
 def _say(error: Exception, where: str = "") -> None:
     text = str(error) if isinstance(error, UserError) else _gist(error)
     print(f"neuroal: {where}{text}", file=sys.stderr)
+
+
+def _start(
+    work: Callable[[RunConfig], None], text: Callable[[], str], refused: Sequence[str] = ()
+) -> None:
+    """Let `work` do what the command line says, or print what was asked for."""
+    flags, overrides = _arguments(sys.argv[1:])
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in refused:
+            raise UserError(f"{override}: neuroal-eval prunes nothing; leave it out")
+    if flags.help:
+        print(text())
+    elif flags.version:
+        print(f"neuroal {version('neuroal')}")
+    else:
+        _run(flags, overrides, work)
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -91,7 +130,9 @@ def _arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     return flags, flags.overrides
 
 
-def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
+def _run(
+    flags: argparse.Namespace, overrides: Sequence[str], work: Callable[[RunConfig], None]
+) -> None:
     """Check everything that can be checked, then let Hydra do one run or many."""
     register()
     if not (flags.hydra_help or flags.info or flags.shell_completion):
@@ -102,10 +143,8 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     def task(composed: DictConfig) -> None:
         nonlocal failures
-        from neuroal.run import run  # late: it takes seconds to import
-
         try:
-            run(resolve(composed))
+            work(resolve(composed))
         except UserError as error:
             if os.getpid() != here:
                 raise  # in a process of the launcher's own, which carries it home

@@ -15,6 +15,7 @@ from neuroal.errors import UserError
 from neuroal.evaluation.tasks import Task
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
+from neuroal.records.identity import environment
 from neuroal.records.lease import leased
 from neuroal.records.store import write_json
 from neuroal.tracking import Progress, Step
@@ -22,6 +23,8 @@ from neuroal.tracking import Progress, Step
 POLL = 0.5
 """Seconds between two looks at what other processes are measuring."""
 SHELF_VERSION = 1
+MEASURED = "measured"
+"""Folder under ``out`` where the figures of models as they are, not yet pruned, are kept."""
 
 
 def measure(
@@ -127,6 +130,12 @@ class Place:
             found = self.read()  # finished between our look and the lock
             if found is None:
                 found = task.measure(loaded.model, loaded.tokenizer, batch)
-                content = {"model": loaded.name, "key": self.key, "data": task.description}
-                write_json(self.path, {**content, "figures": found})
+                content = {
+                    "model": loaded.name,
+                    "key": self.key,
+                    "data": task.description,
+                    "environment": environment(loaded.model.device),
+                    "figures": found,
+                }
+                write_json(self.path, content)
             return found

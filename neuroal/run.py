@@ -8,8 +8,9 @@ from typing import Any
 
 from neuroal.config import RunConfig, build
 from neuroal.data.text import Windows, calibration_windows, default_seqlen
-from neuroal.evaluation.tasks import prepare
-from neuroal.measure import measure, measure_once
+from neuroal.data.text import require as require_text
+from neuroal.evaluation.tasks import prepare, require
+from neuroal.measure import MEASURED, measure, measure_once
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
@@ -21,9 +22,6 @@ from neuroal.records.schema import Record
 from neuroal.records.store import prepare_out, save_masks, save_record, write_json
 from neuroal.topups.base import Allocation
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
-
-DENSE = "dense"
-"""Folder under ``out`` where figures of dense models are kept for all runs."""
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Path]:
@@ -45,6 +43,8 @@ def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Pa
 def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
     recipe = make_recipe(config)
     out, device = prepare_out(config.out), resolve_device(config.device)
+    require(config.task.names, config.data.root)
+    require_text(config.calibration.name, "calibration", config.data.root)
     costs = StageCosts(device)
     with costs.stage("load"):
         loaded = load_model(config.model, device)
@@ -53,7 +53,7 @@ def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
         pruning, search = calibration_for(config, loaded)
         tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense"):
-        shelf, batch = out / DENSE, config.task.batch
+        shelf, batch = out / MEASURED, config.task.batch
         dense = measure_once(loaded, tasks, batch, shelf, progress, "evaluate dense")
     allocation, pruned = allocate_and_prune(
         subject, recipe, search.tokens, pruning.tokens, costs, progress

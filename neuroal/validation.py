@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,7 @@ def validate(config: RunConfig) -> None:
         if value not in choices:
             close = nearest(str(value), choices)
             raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
-    known = (*PERPLEXITY_SETS, *ZERO_SHOT_SETS)
-    for name in config.task.names:
-        if name not in known:
-            close = nearest(name, known)
-            raise UserError(f"task.names: no task '{name}'; known: {', '.join(known)}{close}")
+    check_tasks(config.task.names)
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
     at_least = {
@@ -78,6 +75,15 @@ def validate(config: RunConfig) -> None:
         raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)
     _check_paths(config)
+
+
+def check_tasks(names: Iterable[str]) -> None:
+    """Raise `UserError` for a task that there is none of."""
+    known = (*PERPLEXITY_SETS, *ZERO_SHOT_SETS)
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise UserError(f"task.names: no task '{name}'; known: {', '.join(known)}{close}")
 
 
 def _check_device(device: str) -> None:

@@ -59,6 +59,25 @@ class Stream:
     origin: str
 
 
+SPLITS = {
+    "wikitext2": {"calibration": "train", "evaluation": "test"},
+    "ptb": {"calibration": "train", "evaluation": "test"},
+    "c4": {"calibration": "train", "evaluation": "validation"},
+    "c4_sample": {"calibration": "sample", "evaluation": "sample"},
+}
+"""Data set → purpose → split; what is not among them comes with the package or from a file."""
+
+
+def require(name: str, purpose: str, root: str | None) -> None:
+    """Make sure that the text is at hand, before anything that takes long.
+
+    Raises:
+        UserError: it is not.
+    """
+    if name in SPLITS:
+        find_rows(name, SPLITS[name][purpose], root)
+
+
 def stream(name: str, purpose: str, root: str | None) -> Stream:
     """The long text of set `name` for ``calibration`` or ``evaluation``.
 
@@ -68,8 +87,8 @@ def stream(name: str, purpose: str, root: str | None) -> Stream:
     if name == "builtin":
         text = "\n\n".join(row["text"] for row in JsonLines(BUILTIN / f"{purpose}.jsonl.gz"))
         return Stream(text, f"builtin {purpose} slice", "package")
+    found = find_rows(name, SPLITS[name][purpose], root)
     if name == "c4_sample":
-        found = find_rows(name, "sample", root)
         rows, half = found.rows, C4_SAMPLE_SPLIT
         if purpose == "calibration":
             text, which = "\n".join(row["text"] for row in rows[:half]), f"0-{half - 1}"
@@ -77,18 +96,15 @@ def stream(name: str, purpose: str, root: str | None) -> Stream:
             text, which = " ".join(row["text"] for row in rows[half:]), f"{half}-{len(rows) - 1}"
         return Stream(text, f"c4_sample rows {which}", found.origin)
     if name == "c4":
-        found = find_rows(name, "validation", root)
         rows = found.rows[:C4_DOCUMENTS]
         text, source = (
             " ".join(row["text"] for row in rows),
             f"c4 validation, {len(rows)} documents",
         )
         return Stream(text, source, found.origin)
-    split = "train" if purpose == "calibration" else "test"
-    found = find_rows(name, split, root)
     field, joint = ("sentence", " ") if name == "ptb" else ("text", "\n\n")
     text = joint.join(row[field] for row in found.rows)
-    return Stream(text, f"{data_set(name).folder} {split}", found.origin)
+    return Stream(text, f"{data_set(name).folder} {SPLITS[name][purpose]}", found.origin)
 
 
 def own_text(path: Path) -> Stream:

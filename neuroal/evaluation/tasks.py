@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
@@ -11,6 +12,7 @@ from neuroal.config import TaskConfig
 from neuroal.data.resolve import Found, find_rows
 from neuroal.data.sets import data_set
 from neuroal.data.text import Windows, default_seqlen, evaluation_windows
+from neuroal.data.text import require as require_text
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.validation import ZERO_SHOT_SETS
@@ -91,6 +93,24 @@ class ZeroShotTask:
         return zero_shot(model, tokenizer, self.name, self.found, self.split, self.limit, batch)
 
 
+def require(names: Iterable[str], root: str | None) -> None:
+    """Make sure that all data is at hand, and lm-eval where it is needed, before a model is loaded.
+
+    Raises:
+        UserError: something is missing.
+    """
+    for name in names:
+        if name not in ZERO_SHOT_SETS:
+            require_text(name, "evaluation", root)
+            continue
+        if find_spec("lm_eval") is None:
+            raise UserError(
+                f"task.names: {name} needs lm-eval, which is not installed; "
+                "pip install lm-eval==0.4.13"
+            )
+        find_rows(name, *data_set(name).files, root)
+
+
 def prepare(config: TaskConfig, tokenizer: Any, context: int, root: str | None) -> list[Task]:
     """The tasks of `config`, their data found and read.
 
@@ -101,13 +121,8 @@ def prepare(config: TaskConfig, tokenizer: Any, context: int, root: str | None) 
         root: folder of local data sets.
 
     Raises:
-        UserError: missing data, lm-eval missing, text shorter than a window.
+        UserError: a text shorter than a window, or missing data.
     """
-    if find_spec("lm_eval") is None and (lacking := set(config.names) & set(ZERO_SHOT_SETS)):
-        raise UserError(
-            f"task.names: {min(lacking)} needs lm-eval, which is not installed; "
-            "pip install lm-eval==0.4.13"
-        )
     return [_prepared(name, config, tokenizer, context, root) for name in config.names]
 
 

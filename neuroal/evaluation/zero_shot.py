@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,5 +142,9 @@ def _calm() -> Iterator[None]:
             stack.callback(datasets.enable_progress_bars)
         if not sys.stderr.isatty():
             for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
-                stack.enter_context(patch.object(module, "tqdm", partial(tqdm, disable=True)))
+                stack.enter_context(patch.object(module, "tqdm", _no_bar))
         yield
+
+
+def _no_bar(*arguments: Any, **settings: Any) -> Any:
+    return tqdm(*arguments, **{**settings, "disable": True})
