@@ -138,6 +138,13 @@ class RunConfig:
     out: str = _key("folder for records", "runs")
 
 
+def default_seqlen(given: int | None, context: int, key: str) -> int:
+    """The window length: `given`, or the lesser of 2048 and the model's context."""
+    if given is not None and given > context:
+        raise UserError(f"{key}={given}: longer than the model's context of {context}")
+    return given or min(2048, context)
+
+
 def conf_dir() -> Path:
     """The folder ``conf``: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent
@@ -251,4 +258,13 @@ def named_method(group: str, name: str) -> Any:
     return build(group, OmegaConf.to_container(OmegaConf.load(path)))
 
 
-__all__ = ["RunConfig", "build", "conf_dir", "explain", "named_method", "register", "resolve"]
+__all__ = [
+    "RunConfig",
+    "build",
+    "conf_dir",
+    "default_seqlen",
+    "explain",
+    "named_method",
+    "register",
+    "resolve",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,14 +33,13 @@ def measure(
     batch: int | None,
     progress: Progress,
     stage: str,
-) -> dict[str, dict[str, Any]]:
-    """Figures of the model on each task, by name."""
-    results = {}
+) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """Each task with the figures of the model, as soon as it is measured."""
     with progress.stage(stage, len(tasks), "task") as step:
         for task in tasks:
-            results[task.name] = task.measure(loaded.model, loaded.tokenizer, batch)
-            _advance(step, task, results[task.name])
-    return results
+            figures = task.measure(loaded.model, loaded.tokenizer, batch)
+            _advance(step, task, figures)
+            yield task, figures
 
 
 def measure_once(
@@ -51,7 +50,7 @@ def measure_once(
     progress: Progress,
     stage: str,
 ) -> dict[str, dict[str, Any]]:
-    """As `measure`, but what `shelf` holds already is read, and the rest is put there.
+    """Figures by task; what `shelf` holds already is read, and the rest is put there.
 
     Processes that start together share the work: each takes tasks that no other is at, and waits
     for what the others measure. If one dies, another takes its task over.

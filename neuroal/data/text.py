@@ -130,13 +130,6 @@ def _encode(tokenizer: Any, text: str) -> Tensor:
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
 
 
-def default_seqlen(given: int | None, context: int, key: str) -> int:
-    """The window length: `given`, or the lesser of 2048 and the model's context."""
-    if given is not None and given > context:
-        raise UserError(f"{key}={given}: longer than the model's context of {context}")
-    return given or min(2048, context)
-
-
 def evaluation_windows(
     name: str, tokenizer: Any, seqlen: int, limit: int | None, root: str | None
 ) -> Windows:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
-from neuroal.config import TaskConfig
+from neuroal.config import TaskConfig, default_seqlen
 from neuroal.data.resolve import Found, find_rows
 from neuroal.data.sets import data_set
-from neuroal.data.text import Windows, default_seqlen, evaluation_windows
+from neuroal.data.text import Windows, evaluation_windows
 from neuroal.data.text import require as require_text
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
