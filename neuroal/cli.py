@@ -56,6 +56,14 @@ def main_eval() -> NoReturn:
     _end(lambda: _start(_evaluate, evaluation_help, PRUNING))
 
 
+def main_grid() -> NoReturn:
+    """Console script ``neuroal-grid``: plan, follow and run a grid."""
+    from neuroal.cli_grid import planned
+    from neuroal.grid.command import grid_command
+
+    _end(lambda: grid_command(sys.argv[1:], planned))
+
+
 def main_data() -> NoReturn:
     """Console script ``neuroal-data``: fetch data sets, or say where they are."""
     from neuroal.data.command import data_command
@@ -135,6 +143,10 @@ def _run(
 ) -> None:
     """Check everything that can be checked, then let Hydra do one run or many."""
     register()
+    if any(override.startswith("+experiment=") for override in overrides) and not flags.cfg:
+        from neuroal.cli_grid import multirun_grid
+
+        work = multirun_grid(overrides, flags.multirun)
     if not (flags.hydra_help or flags.info or flags.shell_completion):
         configs = check(overrides, flags.config_dir, flags.multirun, flags.config_name)
         for config in () if flags.cfg else configs:
@@ -195,7 +207,7 @@ def check(
         raise UserError(f"--config-dir={config_dir}: no such folder")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = _parse(overrides)
+        parsed = parse(overrides)
         multirun = multirun or "hydra.mode=MULTIRUN" in overrides
         sweeps = [o for o in parsed if o.is_sweep_override()]
         if sweeps and not multirun:
@@ -205,14 +217,14 @@ def check(
         search = [*own, *(str(path) for o in paths for path in _listed(o.value()))]
         name = config_name or "config"
         choices = _choices([o for o in parsed if o not in paths])
-        return [_compose(name, choice, search) for choice in choices]
+        return [compose_run(name, choice, search) for choice in choices]
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     parsed = []
     for text in overrides:
@@ -245,7 +257,7 @@ def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
             yield [*first[:index], text, *first[index + 1 :]]
 
 
-def _compose(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
+def compose_run(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
     quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
     try:
         found = compose(name, [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -176,6 +178,32 @@ def resolve(composed: DictConfig) -> RunConfig:
     return config
 
 
+def spread(
+    parsed: Sequence[Override], axes: Collection[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """What the command line says about a grid with `axes`, and what holds in all its runs.
+
+    Returns:
+        Key → values of all that concerns the grid, and the other overrides as they are.
+    """
+    given: dict[str, list[str]] = {}
+    fixed = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise UserError(f"{override.input_line}: give the values one by one")
+            given[key] = [str(text) for text in override.sweep_string_iterator()]
+        elif key == "task.names":
+            value = override.value()
+            given[key] = [str(name) for name in (value if isinstance(value, list) else [value])]
+        elif key in axes or key in ("pruner", "topup", "refine"):
+            given[key] = [override.get_value_element_as_str()]
+        else:
+            fixed.append(str(override.input_line))
+    return given, fixed
+
+
 def explain(error: OmegaConfBaseException) -> str:
     """The gist of an OmegaConf error in one line, with the nearest valid name."""
     key, parent = error.full_key or "", error.parent_node
@@ -267,4 +295,5 @@ __all__ = [
     "named_method",
     "register",
     "resolve",
+    "spread",
 ]

@@ -65,7 +65,7 @@ def _due(config: RunConfig, record: Record | None) -> TaskConfig:
     """The tasks of `config` that `record` lacks."""
     if record is None:
         return config.task
-    lacking = Summary.of(record.metrics, record.context).lacks(config.task)
+    lacking = Summary.of(record.metrics, record.context, record.costs).lacks(config.task)
     return dataclasses.replace(config.task, names=lacking)
 
 

@@ -25,8 +25,8 @@ class Record:
         plan: ratios, and the top-up's report (λ's, every candidate's criterion).
         sparsity: achieved: overall and for each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of ``dense`` and ``pruned``.
-            It grows: a task is added when it has been measured.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of ``dense`` and ``pruned``
+            weights. It grows: a task is added when it has been measured.
         version: of this schema.
         context: tokens the model takes at most, which ``task.seqlen=null`` is to be read against.
     """

@@ -91,7 +91,7 @@ class Stages:
     def save(self, record: Record) -> None:
         """Write the record as it is now."""
         save_record(record, self.record_path.parent)
-        summary = Summary.of(record.metrics, record.context)
+        summary = Summary.of(record.metrics, record.context, record.costs)
         known = {"size": self.record_path.stat().st_size, **vars(summary)}
         write_json(summary_path(self.record_path), known)
 

@@ -23,16 +23,28 @@ Terms = tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class Summary:
-    """The terms of every metric of a record, and the context of its model."""
+    """The gist of a record.
+
+    Attributes:
+        terms: of every metric.
+        context: of its model.
+        seconds: that all stages took.
+        peak_bytes: the most memory that one of them held; 0: not measured.
+    """
 
     terms: Mapping[str, Terms]
     context: int | None
+    seconds: float = 0.0
+    peak_bytes: int = 0
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Any], context: int | None) -> Summary:
+    def of(
+        cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
+    ) -> Summary:
         """From the fields of a record."""
         terms = {name: (found["limit"], found["seqlen"]) for name, found in metrics.items()}
-        return cls(terms, context)
+        seconds = sum(costs.get("seconds", {}).values())
+        return cls(terms, context, seconds, max(costs.get("peak_bytes", {}).values(), default=0))
 
     def lacks(self, task: TaskConfig) -> list[str]:
         """The tasks of `task` that were not measured, or on other terms."""
@@ -65,13 +77,13 @@ def read_summary(record: Path) -> Summary | None:
         return None
     try:
         kept = json.loads(summary_path(record).read_text())
-        if kept["size"] == size:
-            terms = {name: (limit, seqlen) for name, (limit, seqlen) in kept["terms"].items()}
-            return Summary(terms, kept["context"])
-    except (OSError, ValueError, KeyError):
+        if kept.pop("size") == size:
+            terms = {name: (limit, seqlen) for name, (limit, seqlen) in kept.pop("terms").items()}
+            return Summary(terms, **kept)
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # none there, or of another record: what counts is the record
     try:
         found = json.loads(record.read_text())
-        return Summary.of(found["metrics"], found["context"])
+        return Summary.of(found["metrics"], found["context"], found["costs"])
     except (ValueError, KeyError):
         return None
