@@ -13,7 +13,7 @@ from types import FrameType
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.report import cases_text, failures_text, plan_text, states_text
+from neuroal.grid.report import cases_text, failures_text, models_text, plan_text, states_text
 from neuroal.grid.status import State, Status, status_of
 
 Planned = Callable[[Sequence[str]], tuple[Declaration, list[PlannedRun]]]
@@ -45,6 +45,9 @@ def grid_command(arguments: Sequence[str], planned: Planned) -> int:
     declaration, runs = planned(given.overrides)
     runs = _chunk(runs, given.chunk)
     statuses = list(status_of(runs))
+    if given.models:
+        print(models_text(runs, statuses))
+        return 0
     if given.action == "plan":
         on_gpu = any(_on_gpu(planned) for planned in runs[:1])
         print(cases_text(declaration))
@@ -69,6 +72,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("action", choices=("plan", "status", "run", "retry"))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--chunk", metavar="I/N", help="the I-th of N parts of the grid, from 1")
+    parser.add_argument("--models", action="store_true", help="lines of MODEL RUNS MISSING alone")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
     try:
         return parser.parse_intermixed_args(arguments)

@@ -86,7 +86,10 @@ def _rough(config: RunConfig, parameters: float | None, on_gpu: bool) -> float |
         return None
     calibration = config.calibration
     windows = 2 * (calibration.windows + CANDIDATES * calibration.search_windows)
-    tokens = windows * (calibration.seqlen or _window(config.model)) + len(config.task.names) * TOKENS_OF_A_TASK
+    tokens = (
+        windows * (calibration.seqlen or _window(config.model))
+        + len(config.task.names) * TOKENS_OF_A_TASK
+    )
     return 2 * parameters * tokens / (GPU_RATE if on_gpu else CPU_RATE)
 
 
@@ -96,7 +99,7 @@ def _window(model: ModelConfig) -> int:
         known = json.loads((_folder(model) / "config.json").read_text())
     except (OSError, ValueError):
         known = {}
-    return min(2048, known.get("max_position_embeddings", 2048))
+    return min(2048, int(known.get("max_position_embeddings", 2048)))
 
 
 def _folder(model: ModelConfig) -> Path:

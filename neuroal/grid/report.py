@@ -67,6 +67,21 @@ def plan_text(
     return "\n".join(lines)
 
 
+def models_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
+    """For scripts: a line for each model, its runs, and how many of them are missing."""
+    return "\n".join(
+        f"{model} {len(found)} {sum(status.state is State.MISSING for status in found)}"
+        for model, found in _by_model(runs, statuses).items()
+    )
+
+
+def _by_model(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> dict[str, list[Status]]:
+    groups: dict[str, list[Status]] = {}
+    for planned, status in zip(runs, statuses, strict=True):
+        groups.setdefault(dict(planned.run.choices).get("model", "-"), []).append(status)
+    return groups
+
+
 def _estimate(runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool) -> str:
     left = estimate(runs, statuses, on_gpu)
     if not left.runs:
