@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from neuroal.config import RunConfig, SparsityConfig
 
 PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
+ZERO_SHOT_SETS = (
+    "rte",
+    "winogrande",
+    "boolq",
+    "hellaswag",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+)
 CALIBRATION_SETS = (*PERPLEXITY_SETS, "text")
 CHOICES = {  # key → what it may be
     "rules": ("exact", "reference"),
@@ -39,12 +49,7 @@ def validate(config: RunConfig) -> None:
         if value not in choices:
             close = nearest(str(value), choices)
             raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
-    for name in config.task.names:
-        if name not in PERPLEXITY_SETS:
-            known = ", ".join(PERPLEXITY_SETS)
-            raise UserError(
-                f"task.names: no task '{name}'; known: {known}{nearest(name, PERPLEXITY_SETS)}"
-            )
+    check_tasks(config.task.names)
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
     at_least = {
@@ -70,6 +75,15 @@ def validate(config: RunConfig) -> None:
         raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)
     _check_paths(config)
+
+
+def check_tasks(names: Iterable[str]) -> None:
+    """Raise `UserError` for a task that there is none of."""
+    known = (*PERPLEXITY_SETS, *ZERO_SHOT_SETS)
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise UserError(f"task.names: no task '{name}'; known: {', '.join(known)}{close}")
 
 
 def _check_device(device: str) -> None:

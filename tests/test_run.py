@@ -120,13 +120,14 @@ def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi", "opt"])
 def test_the_cards_perplexity_is_that_of_the_shipped_weights(family: str) -> None:
-    from neuroal.data.text import BUILTIN, read_rows
+    from neuroal.data.resolve import JsonLines
+    from neuroal.data.text import BUILTIN
     from neuroal.models.load import ZOO
 
     loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
     stated = json.loads((ZOO / family / "training.json").read_text())["heldout_ppl"]
     end = loaded.tokenizer.eos_token
-    text = "".join(row["text"] + end for row in read_rows(BUILTIN / "evaluation.jsonl.gz"))
+    text = "".join(row["text"] + end for row in JsonLines(BUILTIN / "evaluation.jsonl.gz"))
     tokens = torch.tensor(loaded.tokenizer(text)["input_ids"])
     windows = tokens[: len(tokens) // 512 * 512].view(-1, 512)
     assert perplexity(loaded.model, windows, batch=16).value == pytest.approx(stated, rel=0.01)

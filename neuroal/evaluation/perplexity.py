@@ -7,32 +7,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neuroal.evaluation.batching import batch_for_logits, halving
+
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean window loss, with its standard error."""
+    """exp of the mean window loss, with its standard error (None: one window has none)."""
 
     value: float
-    stderr: float
+    stderr: float | None
     windows: int
 
 
-@torch.no_grad()
-def perplexity(model: nn.Module, windows: Tensor, batch: int = 8) -> Perplexity:
+def perplexity(model: nn.Module, windows: Tensor, batch: int | None = None) -> Perplexity:
     """exp(mean over windows of the mean cross-entropy of their predicted tokens).
+
+    The loss is taken in float32. The standard error is that of the mean window loss, carried
+    through the exponential: value · std / sqrt(windows).
 
     Args:
         model: causal language model.
         windows: token ids (windows, seqlen).
-        batch: windows in one forward pass.
+        batch: windows in one forward pass; None: by memory.
     """
+    batch = batch or batch_for_logits(model, windows.shape[1])
+    losses = halving(batch, lambda size: window_losses(model, windows, size)).double().cpu()
+    mean = losses.mean().exp()
+    stderr = float(mean * losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
+    return Perplexity(float(mean), stderr, len(losses))
+
+
+@torch.no_grad()
+def window_losses(model: nn.Module, windows: Tensor, batch: int) -> Tensor:
+    """Mean cross-entropy of the tokens 1 … seqlen − 1 of each window: (windows,) float32."""
     device = next(model.parameters()).device
     losses = []
     for part in windows.split(batch):
-        logits = model(part.to(device), use_cache=False).logits
-        for scores, tokens in zip(logits, part.to(device), strict=True):
-            losses.append(nn.functional.cross_entropy(scores[:-1].float(), tokens[1:]))
-    values = torch.stack(losses).double().cpu()
-    mean = values.mean().exp()
-    stderr = mean * values.std() / len(values) ** 0.5
-    return Perplexity(float(mean), float(stderr), len(values))
+        tokens = part.to(device)
+        logits = model(tokens, use_cache=False).logits
+        for scores, targets in zip(logits, tokens, strict=True):  # one window in float32 at a time
+            losses.append(nn.functional.cross_entropy(scores[:-1].float(), targets[1:]))
+    return torch.stack(losses)

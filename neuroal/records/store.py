@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.pruners.masks import pack
+from neuroal.pruners.masks import pack, unpack
 from neuroal.records.schema import Record
 
 
@@ -69,8 +69,17 @@ def load_record(path: str | Path) -> Record:
 
 def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
     """Write packed masks as an npz, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
         arrays: dict[str, Any] = {key: pack(mask) for key, mask in masks.items()}
         np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def load_masks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """Read what `save_masks` wrote; `shapes`: (rows, cols) of every mask."""
+    with np.load(path) as kept:
+        return {key: unpack(kept[key], shape) for key, shape in shapes.items()}
