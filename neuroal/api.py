@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from neuroal.config import named_method
+from neuroal.config import TaskConfig, named_method
 from neuroal.errors import UserError
+from neuroal.evaluation.tasks import prepare, require
+from neuroal.measure import measure
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.load import LoadedModel
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
@@ -20,6 +23,7 @@ from neuroal.pruners.budget import Rules
 from neuroal.refine.base import Refine
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
+from neuroal.validation import check_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,3 +125,48 @@ def prune(
         costs.seconds,
         costs.calibration_tokens,
     )
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    tasks: str | Sequence[str] = "builtin",
+    *,
+    seqlen: int | None = None,
+    limit: int | None = None,
+    batch: int | None = None,
+    data_root: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure `model` as it is.
+
+    Args:
+        model: a decoder-only model.
+        tokenizer: its tokenizer.
+        tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
+        seqlen: tokens a window of a text; None: 2048, or the model's context if less.
+        limit: windows of each text, documents of each task; None: all.
+        batch: windows or requests in one forward pass; None: by memory.
+        data_root: folder of local data sets; None: the Hugging Face cache, then the hub.
+        progress: told of every task; None: nobody is.
+
+    Returns:
+        Task → ``kind``, ``limit``, ``seqlen``, and ``value``, ``stderr``, ``windows`` of a text or
+        ``acc``, ``acc_stderr``, … ``documents``, ``version`` of a zero-shot task.
+
+    Raises:
+        UserError: a value that cannot be used, or data that is not at hand.
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, batch=batch)
+    check_task(config)
+    require(names, data_root)
+    loaded = LoadedModel(model, tokenizer, model.name_or_path)
+    prepared = prepare(config, tokenizer, loaded.context, data_root)
+    training = model.training
+    model.eval()
+    try:
+        found = measure(loaded, prepared, batch, progress or QuietProgress(), "evaluate")
+    finally:
+        model.train(training)
+    return {task.name: {**task.terms, **found[task.name]} for task in prepared}

@@ -23,6 +23,7 @@ class JsonLines(Sequence[Row]):
     """Rows of a .jsonl or .jsonl.gz file, parsed when they are asked for."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         self._lines = [line for line in content.split(b"\n") if line.strip()]
@@ -36,8 +37,13 @@ class JsonLines(Sequence[Row]):
     def __getitem__(self, index: slice) -> Sequence[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         if isinstance(index, slice):
-            return [json.loads(line) for line in self._lines[index]]
-        row: Row = json.loads(self._lines[index])
+            return [self[at] for at in range(*index.indices(len(self)))]
+        try:
+            row: Row = json.loads(self._lines[index])
+        except ValueError as error:
+            raise UserError(
+                f"{self._path}: row {index + 1} is no JSON ({error}); mend it or fetch it anew"
+            ) from error
         return row
 
 

@@ -97,11 +97,8 @@ def stream(name: str, purpose: str, root: str | None) -> Stream:
         return Stream(text, f"c4_sample rows {which}", found.origin)
     if name == "c4":
         rows = found.rows[:C4_DOCUMENTS]
-        text, source = (
-            " ".join(row["text"] for row in rows),
-            f"c4 validation, {len(rows)} documents",
-        )
-        return Stream(text, source, found.origin)
+        text = " ".join(row["text"] for row in rows)
+        return Stream(text, f"c4 validation, {len(rows)} documents", found.origin)
     field, joint = ("sentence", " ") if name == "ptb" else ("text", "\n\n")
     text = joint.join(row[field] for row in found.rows)
     return Stream(text, f"{data_set(name).folder} {SPLITS[name][purpose]}", found.origin)

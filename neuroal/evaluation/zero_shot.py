@@ -27,6 +27,7 @@ from tqdm import tqdm
 from neuroal.data.resolve import Found
 from neuroal.evaluation.batching import batch_for_logits, halving
 
+TASKS = Path(lm_eval.tasks.__file__).parent
 STOCK = {
     "rte": "glue/rte/default.yaml",
     "winogrande": "winogrande/default.yaml",
@@ -80,10 +81,9 @@ def write_task(folder: Path, name: str, found: Found, split: str) -> Path:
 
     It works with lm-eval's own command, too: ``lm_eval --tasks FOLDER/NAME.yaml``.
     """
-    stock = Path(lm_eval.tasks.__file__).parent / STOCK[name]
     kind = "parquet" if found.files[0].suffix == ".parquet" else "json"
     definition = {
-        "include": str(stock),
+        "include": str(TASKS / STOCK[name]),
         "dataset_path": kind,
         "dataset_name": None,
         "dataset_kwargs": {
