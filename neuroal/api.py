@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from neuroal.config import TaskConfig, named_method
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
-from neuroal.measure import measure
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
@@ -161,12 +160,16 @@ def evaluate(
     config = TaskConfig(names=names, seqlen=seqlen, limit=limit, batch=batch)
     check_task(config)
     require(names, data_root)
-    loaded = LoadedModel(model, tokenizer, model.name_or_path)
-    prepared = prepare(config, tokenizer, loaded.context, data_root)
+    context = LoadedModel(model, tokenizer, model.name_or_path).context
+    prepared = prepare(config, tokenizer, context, data_root)
+    found: dict[str, dict[str, Any]] = {}
     training = model.training
     model.eval()
     try:
-        found = measure(loaded, prepared, batch, progress or QuietProgress(), "evaluate")
+        with (progress or QuietProgress()).stage("evaluate", len(prepared), "task") as step:
+            for task in prepared:
+                found[task.name] = {**task.terms, **task.measure(model, tokenizer, batch)}
+                step.advance(1, **{task.name: found[task.name][task.headline]})
     finally:
         model.train(training)
-    return {task.name: {**task.terms, **found[task.name]} for task in prepared}
+    return found

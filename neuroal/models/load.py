@@ -126,7 +126,8 @@ def _quiet() -> Iterator[None]:
 def _is_encoder(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    known = own_code or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     causal = any("CausalLM" in name for name in config.architectures or [])
     return (not known) or (config.model_type in ("bert", "roberta", "electra") and not causal)
 
