@@ -80,8 +80,8 @@ def lines(records: Mapping[str, Record]) -> Iterator[str]:
     pruner = first["config"]["pruner"]["_target_"].rpartition(".")[2]
     yield (
         f"{first['config']['model']['name']}, {first['config']['model']['dtype']}; pruned with "
-        f"{pruner}, {calibration['windows']} windows of {first['data']['calibration']['source']} (the "
-        f"search: {calibration['search_windows']}), exact budgets, seed {first['config']['seed']}."
+        f"{pruner}, {calibration['windows']} windows of {first['data']['calibration']['source']} "
+        f"(search: {calibration['search_windows']}), exact budgets, seed {first['config']['seed']}."
     )
     limit = first["config"]["task"]["limit"]
     if limit is not None:
