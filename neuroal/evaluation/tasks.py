@@ -108,7 +108,7 @@ def require(names: Iterable[str], root: str | None) -> None:
                 f"task.names: {name} needs lm-eval, which is not installed; "
                 "pip install lm-eval==0.4.13"
             )
-        find_rows(name, *data_set(name).files, root)
+        find_rows(name, _split(name), root)
 
 
 def prepare(config: TaskConfig, tokenizer: Any, context: int, root: str | None) -> list[Task]:
@@ -126,11 +126,17 @@ def prepare(config: TaskConfig, tokenizer: Any, context: int, root: str | None) 
     return [_prepared(name, config, tokenizer, context, root) for name in config.names]
 
 
+def _split(name: str) -> str:
+    """The one split that a zero-shot task is scored on."""
+    (split,) = data_set(name).files
+    return split
+
+
 def _prepared(
     name: str, config: TaskConfig, tokenizer: Any, context: int, root: str | None
 ) -> Task:
     if name in ZERO_SHOT_SETS:
-        (split,) = data_set(name).files
+        split = _split(name)
         return ZeroShotTask(name, find_rows(name, split, root), split, config.limit)
     seqlen = default_seqlen(config.seqlen, context, "task.seqlen")
     windows = evaluation_windows(name, tokenizer, seqlen, config.limit, root)
