@@ -113,6 +113,8 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
             failures += 1
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
     if failures:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.memory import batch_by_memory
+from neuroal.memory import batch_by_memory, process_peak_bytes
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
@@ -25,9 +25,10 @@ from neuroal.tracking import Progress
 
 @dataclass
 class StageCosts:
-    """Seconds and peak device memory (bytes) of each stage of a run.
+    """Seconds and peak memory (bytes) of each stage of a run.
 
-    `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
+    `peak_bytes` is what was allocated on a GPU during the stage; on a CPU, the most memory that
+    the process has held so far. `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
     """
 
     device: torch.device
@@ -50,7 +51,9 @@ class StageCosts:
         yield
         if cuda:
             torch.cuda.synchronize(self.device)
-            self.peak_bytes[name] = torch.cuda.max_memory_allocated(self.device)
+        self.peak_bytes[name] = (
+            torch.cuda.max_memory_allocated(self.device) if cuda else process_peak_bytes()
+        )
         self.seconds[name] = time.perf_counter() - start
 
 
