@@ -48,6 +48,7 @@ SWEPT_AT_MOST = 1000
 
 def main() -> NoReturn:
     """Console script ``neuroal``. Exit code 2: a mistake of the user's; 130: interrupted."""
+    sys.path.append(os.getcwd())  # where a user's own methods may be
     try:
         flags, overrides = _arguments(sys.argv[1:])
         if flags.help:

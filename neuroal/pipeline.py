@@ -28,7 +28,8 @@ class StageCosts:
     """Seconds and peak memory (bytes) of each stage of a run.
 
     `peak_bytes` is what was allocated on a GPU during the stage; on a CPU, the most memory that
-    the process has held so far. `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
+    the process has held so far. `calibration_tokens` are those of the windows that ``allocate`` and
+    ``prune`` looked at.
     """
 
     device: torch.device
