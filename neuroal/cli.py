@@ -85,6 +85,7 @@ def _evaluate(config: RunConfig) -> None:
 
 def _end(work: Callable[[], int | None]) -> NoReturn:
     """Exit with what `work` returns; mistakes end in one line."""
+    sys.path.append(os.getcwd())  # where a user's own methods may be
     try:
         code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -164,6 +165,8 @@ def _run(
             failures += 1
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
     if failures:

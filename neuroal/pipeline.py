@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.memory import batch_by_memory
+from neuroal.memory import batch_by_memory, process_peak_bytes
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
@@ -28,9 +28,11 @@ T = TypeVar("T")
 
 @dataclass
 class StageCosts:
-    """Seconds and peak device memory (bytes) of each stage of a run.
+    """Seconds and peak memory (bytes) of each stage of a run.
 
-    `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
+    `peak_bytes` is what was allocated on a GPU during the stage; on a CPU, the most memory that
+    the process has held so far. `calibration_tokens` are those of the windows that ``allocate`` and
+    ``prune`` looked at.
     """
 
     device: torch.device
@@ -63,7 +65,8 @@ class StageCosts:
         yield
         if cuda:
             torch.cuda.synchronize(self.device)
-            self.peak_bytes[name] = torch.cuda.max_memory_allocated(self.device)
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else process_peak_bytes()
+        self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
         before = self.seconds.get(name, 0.0) if more else 0.0
         self.seconds[name] = before + time.perf_counter() - start
 

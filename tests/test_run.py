@@ -48,6 +48,8 @@ def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
     figures = record.metrics["builtin"]
     assert 1 < figures["dense"]["value"] < figures["pruned"]["value"]
     assert {"load", "calibrate", "allocate", "prune", "evaluate"} <= record.costs["seconds"].keys()
+    assert record.costs["peak_bytes"]["prune"] > 2**26
+    assert record.costs["calibration_tokens"] == {"allocate": 2 * 64, "prune": 4 * 64}
     assert record.environment["packages"]["torch"] == torch.__version__
     assert record.data["calibration"]["fingerprint"] != record.data["builtin"]["fingerprint"]
     assert record.config["seed"] == 0
