@@ -1,4 +1,4 @@
-"""SmolLM2-135M on nine tasks: dense, and Wanda at 50 and 60 % with uniform and with NeuroAL.
+"""SmolLM2-135M on nine tasks: dense, and Wanda at 50 and 60 % under three top-ups.
 
     python experiments/smollm2.py data.root=../shared/data
     python experiments/smollm2.py --jobs 4 data.root=../shared/data     # four processes, one GPU
@@ -37,7 +37,12 @@ RUN = [
     f"task.names=[{','.join([*TEXTS, *ZERO_SHOT])}]",
 ]
 SPARSITIES = {"s50": "50 %", "s60": "60 %"}
-TOPUPS = ("uniform", "neuroal")
+TOPUPS = {
+    "uniform": [],
+    "neuroal": [],
+    "marginal": ["calibration.search_windows=64"],
+}
+"""Top-up → what its runs set besides."""
 Record = Mapping[str, Any]
 
 
@@ -53,9 +58,9 @@ def main() -> None:
     base = [setting for setting in RUN if setting.partition("=")[0] not in given]
     base += [*arguments.overrides, f"out={arguments.out}"]
     runs = {
-        f"{sparsity} {topup}": [*base, f"sparsity={sparsity}", f"topup={topup}"]
+        f"{sparsity} {topup}": [*base, *own, f"sparsity={sparsity}", f"topup={topup}"]
         for sparsity in SPARSITIES
-        for topup in TOPUPS
+        for topup, own in TOPUPS.items()
     }
     found: dict[str, Record] = {}
     for outcome in run_all(runs, arguments.jobs, arguments.threads):
@@ -81,7 +86,7 @@ def lines(records: Mapping[str, Record]) -> Iterator[str]:
     yield (
         f"{first['config']['model']['name']}, {first['config']['model']['dtype']}; pruned with "
         f"{pruner}, {calibration['windows']} windows of {first['data']['calibration']['source']} "
-        f"(search: {calibration['search_windows']}), exact budgets, seed {first['config']['seed']}."
+        f"(search: {calibration['search_windows']}; marginal: 64), exact budgets, seed {first['config']['seed']}."
     )
     limit = first["config"]["task"]["limit"]
     if limit is not None:
