@@ -86,7 +86,8 @@ def lines(records: Mapping[str, Record]) -> Iterator[str]:
     yield (
         f"{first['config']['model']['name']}, {first['config']['model']['dtype']}; pruned with "
         f"{pruner}, {calibration['windows']} windows of {first['data']['calibration']['source']} "
-        f"(search: {calibration['search_windows']}; marginal: 64), exact budgets, seed {first['config']['seed']}."
+        f"(search: {calibration['search_windows']}; marginal: 64), exact budgets, "
+        f"seed {first['config']['seed']}."
     )
     limit = first["config"]["task"]["limit"]
     if limit is not None:
