@@ -37,10 +37,21 @@ def study(rows: pd.DataFrame, name: str) -> str:
     return markdown(shown)
 
 
+def _qualities(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the study of all ratios, with columns ``ratio`` and ``top-up``.
+
+    Those of seed 0 in the study of seeds are the same runs as some at 70 %.
+    """
+    same = rows[(rows["study"] == "generality") & rows["name"].str.startswith("seed 0: ")].copy()
+    same["name"] = same["name"].str.replace("seed 0: ", "70 %: ")
+    found = pd.concat([rows[rows["study"] == "quality"], same]).drop_duplicates("name")
+    found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
+    return found
+
+
 def quality(rows: pd.DataFrame) -> str:
     """Perplexity on WikiText-2 of every top-up at every ratio."""
-    found = rows[rows["study"] == "quality"].copy()
-    found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
+    found = _qualities(rows)
     order = list(dict.fromkeys(found["top-up"]))
     wide = found.pivot(index="top-up", columns="ratio", values="wikitext2").loc[order]
     return markdown(wide.reset_index())
@@ -48,11 +59,11 @@ def quality(rows: pd.DataFrame) -> str:
 
 def ratios(rows: pd.DataFrame) -> str:
     """Perplexity of equal marginals over that of the better of NeuroAL's two, on every text."""
-    found = rows[rows["study"] == "quality"].copy()
-    found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
     lines = []
-    for ratio, group in found.groupby("ratio"):
+    for ratio, group in _qualities(rows).groupby("ratio"):
         by_name = group.set_index("top-up")
+        if not {"marginal both", *BASELINES} <= set(by_name.index):
+            continue
         line: dict[str, object] = {"sparsity": ratio}
         for task, title in TASKS.items():
             best = min(by_name.loc[name, task] for name in BASELINES)
