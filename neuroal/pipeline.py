@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.fitting import Batch
 from neuroal.memory import batch_by_memory
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
@@ -27,13 +29,22 @@ from neuroal.tracking import Progress
 class StageCosts:
     """Seconds and peak device memory (bytes) of each stage of a run.
 
-    `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at.
+    `calibration_tokens` are the tokens of the windows that ``allocate`` and ``prune`` looked at,
+    `batch` the windows they took in one forward pass, `too_large` those that did not fit.
     """
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     calibration_tokens: dict[str, int] = field(default_factory=dict)
+    batch: dict[str, int] = field(default_factory=dict)
+    too_large: dict[str, list[int]] = field(default_factory=dict)
+
+    def fitted(self, batch: Batch) -> None:
+        """Take down how many windows a stage took at once, and how many did not fit."""
+        self.batch[batch.stage] = batch.size
+        if batch.too_large:
+            self.too_large[batch.stage] = batch.too_large
 
     def to_dict(self) -> dict[str, Any]:
         """For the record."""
@@ -67,6 +78,7 @@ class Recipe:
         refine: changes the masks at equal counts, if anything does.
         group: M of an N:M pattern, whose N each block gets by its ratio; None: no pattern.
         seed: of everything that a top-up draws at random.
+        devices: that share the candidates of a search, the model's first; empty: that alone.
     """
 
     pruner: Pruner
@@ -77,6 +89,7 @@ class Recipe:
     refine: Refine | None = None
     group: int | None = None
     seed: int = 0
+    devices: tuple[torch.device, ...] = ()
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -120,22 +133,29 @@ def allocate_and_prune(
         "prune": pruning_tokens.numel() if recipe.needs else 0,
     }
     with costs.stage("allocate"):
+        fitting = Batch("allocate", recipe.batch or batch_by_memory(subject, *search_tokens.shape))
         context = AllocationContext(
             subject=subject,
             pruner=recipe.pruner,
             sparsity=recipe.sparsity,
             rules=recipe.rules,
             tokens=search_tokens,
-            batch=recipe.batch or batch_by_memory(subject, *search_tokens.shape),
+            batch=fitting.size,
             progress=progress,
             group=recipe.group,
             seed=recipe.seed,
+            devices=recipe.devices,
         )
-        allocation = recipe.topup.allocate(context)
+        allocation = fitting.fit(
+            lambda size: recipe.topup.allocate(dataclasses.replace(context, batch=size))
+        )
         allotments = context.allot(allocation.plan)
     with costs.stage("prune"):
         batch = recipe.batch or batch_by_memory(subject, *pruning_tokens.shape)
         pruned = prune_model(
             subject, recipe.pruner, allotments, pruning_tokens, batch, progress, recipe.refine
         )
+    for stage, looked in ((fitting, recipe.topup.searches), (pruned.batch, bool(recipe.needs))):
+        if looked:
+            costs.fitted(stage)
     return allocation, pruned

@@ -16,6 +16,7 @@ from neuroal.data.text import (
 )
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.replicas import spread
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
 from neuroal.pruners.budget import Rules
@@ -49,7 +50,7 @@ def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
     out, device = prepare_out(config.out), resolve_device(config.device)
     costs = StageCosts(device)
     with costs.stage("load"):
-        loaded = load_model(config.model, device)
+        loaded = load_model(config.model, device, config.offload, out)
         subject = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_for(config, loaded)
@@ -88,6 +89,7 @@ def make_recipe(config: RunConfig) -> Recipe:
         refine=build("refine", config.refine),
         group=config.sparsity.of,
         seed=config.seed,
+        devices=spread(resolve_device(config.device), config.devices),
     )
     recipe.check()
     return recipe

@@ -17,7 +17,7 @@ import torch
 from neuroal.config import RunConfig
 from neuroal.records.schema import SCHEMA_VERSION
 
-WHERE_AND_HOW = ("device", "batch", "logger", "out", "save", "data")
+WHERE_AND_HOW = ("device", "devices", "offload", "batch", "logger", "out", "save", "data")
 """Keys that say where and how a run works, not what comes of it."""
 PACKAGES = ("neuroal", "torch", "transformers", "tokenizers", "numpy", "hydra-core")
 
