@@ -18,6 +18,7 @@ from neuroal.models.load import resolve_device
 from neuroal.models.place import place_on_host, take_back
 from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
+from neuroal.placement.base import placement_of
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
@@ -30,8 +31,14 @@ from neuroal.tracking import Progress, QuietProgress
 def placed(
     model: PreTrainedModel, device: str | None, offload: str, devices: int
 ) -> Iterator[None]:
-    """Have `model` on `device` inside the context, its blocks maybe waiting on the host."""
+    """Have `model` on `device` inside the context, its blocks maybe waiting on the host.
+
+    A model that has a placement of its own keeps it.
+    """
     home = model.device
+    if placement_of(model).offloads or (offload == "none" and device is None):
+        yield
+        return
     if offload not in ("none", "blocks"):
         raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
     if offload == "blocks":

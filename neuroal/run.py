@@ -16,8 +16,8 @@ from neuroal.data.text import (
 )
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.replicas import spread
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
+from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
 from neuroal.pruners.budget import Rules
 from neuroal.pruners.masks import digest

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 LARGEST_COPY = 2**26
 """Numbers of an input in float32 at once."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def open_on_disk(
     checkpoint = Checkpoint(folder, model.base_model_prefix)
     prefixes = [f"{name}.{index}." for index in range(len(blocks))]
     first = next(iter(moved(blocks[0])))[0]
-    model.to(dtype or stored_dtype(checkpoint, f"{prefixes[0]}{first}"))
+    dtype = dtype or stored_dtype(checkpoint, f"{prefixes[0]}{first}")
+    for parameter in model.parameters():  # not the buffers, which a model wants in float32
+        parameter.data = parameter.data.to(dtype)
     materialise(model, blocks, checkpoint, device)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -78,7 +80,7 @@ def open_on_disk(
 
 def _placed(
     model: PreTrainedModel,
-    blocks: Sequence[nn.Module],
+    blocks: Iterable[nn.Module],
     layouts: Sequence[Layout],
     source: Source,
     device: torch.device,
@@ -87,7 +89,7 @@ def _placed(
         raise UserError("offload: the blocks have no matrices; use offload=none")
     for index, layout in enumerate(layouts):
         layout.point(source.resting(index))
-    placement = Offloaded(blocks, layouts, source, device)
+    placement = Offloaded(list(blocks), layouts, source, device)
     set_placement(model, placement)
     return placement
 
