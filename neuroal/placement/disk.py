@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from unittest.mock import patch
+from weakref import finalize
 
 import torch
 from safetensors.torch import load_file
@@ -48,7 +50,8 @@ class DiskBlocks(Source):
         self._staging = page_aligned(max(layout.size for layout in layouts))
         if device.type == "cuda":
             pin(self, self._staging, device)
-        self._folder = TemporaryDirectory(prefix=".offload-", dir=scratch)
+        self._scratch = scratch
+        self._folder: Path | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="offload")
         self._announced: tuple[int, Future[Tensor]] | None = None
 
@@ -84,23 +87,27 @@ class DiskBlocks(Source):
 
     def written(self, index: int) -> Path | None:
         """The file of block `index` if it has been written."""
-        path = self._path(index)
-        return path if path.is_file() else None
-
-    def _path(self, index: int) -> Path:
-        return Path(self._folder.name) / f"block-{index:05d}.safetensors"
+        path = self._folder / _file(index) if self._folder else None
+        return path if path is not None and path.is_file() else None
 
     def write(self, index: int, data: Tensor) -> None:
         views = self._layouts[index].views(data)
-        part = self._path(index).with_suffix(".part")
+        if self._folder is None:
+            self._folder = Path(mkdtemp(prefix=".offload-", dir=self._scratch))
+            finalize(self, rmtree, self._folder, ignore_errors=True)
+        part = self._folder / f"{_file(index)}.part"
         write_shard(part, {f"{self._prefixes[index]}{name}": v for name, v in views.items()})
-        part.rename(self._path(index))
+        part.rename(self._folder / _file(index))
 
     def resting(self, index: int) -> dict[str, Tensor]:
         return {
             name: absent(view.shape, view.dtype)
             for name, view in self._layouts[index].views(self._staging).items()
         }
+
+
+def _file(index: int) -> str:
+    return f"block-{index:05d}.safetensors"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,9 @@ class Offloaded(Placement):
         device: torch.device,
     ) -> None:
         self._device, self.layouts, self.source = device, layouts, source
-        self._blocks = blocks
+        # Weak, so that no cycle keeps a model's memory longer than its last user.
+        self._blocks = [ref(block) for block in blocks]
+        self._replaced = [vars(block).get("forward") for block in blocks]
         self._lane = Lane(device)
         size = max(layout.size for layout in layouts)
         self._slots = [
@@ -87,15 +90,18 @@ class Offloaded(Placement):
         ]
         self._last, self._step = -1, 1
         for index, block in enumerate(blocks):
-            block.forward = partial(self._forward, index, block.forward)
+            block.forward = partial(self._forward, index)
 
     @property
     def device(self) -> torch.device:
         return self._device
 
-    def _forward(self, index: int, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    def _forward(self, index: int, *args: Any, **kwargs: Any) -> Any:
+        forward, block = self._replaced[index], self._blocks[index]()
         with self.present(index):
-            return forward(*args, **kwargs)
+            if forward is not None:
+                return forward(*args, **kwargs)
+            return type(block).forward(block, *args, **kwargs)  # type: ignore[union-attr]
 
     @contextmanager
     def present(self, index: int, *, writes: bool = False) -> Iterator[None]:
@@ -155,6 +161,10 @@ class Offloaded(Placement):
             if slot.index is not None:
                 self.layouts[slot.index].point(self.source.resting(slot.index))
                 slot.index = None
-        for block in self._blocks:
-            del block.forward
+        for held, forward in zip(self._blocks, self._replaced, strict=True):
+            block = held()
+            if block is not None:
+                del block.forward
+                if forward is not None:
+                    block.forward = forward
         self._slots.clear()
