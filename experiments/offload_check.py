@@ -209,7 +209,7 @@ def alike(found: Any, wanted: Any) -> str:
         return f"to {abs(found / wanted - 1):.0e}"
     if isinstance(found, str):
         return "no"
-    pairs = zip(sum(found, []), sum(wanted, []), strict=True)
+    pairs = [pair for a, b in zip(found, wanted, strict=True) for pair in zip(a, b, strict=True)]
     return f"to {max(abs(a / b - 1) for a, b in pairs):.0e}"
 
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 from weakref import ref
 
@@ -56,6 +55,17 @@ class _Slot:
     arriving: Arriving | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Summons:
+    """The forward of a block that may be elsewhere."""
+
+    placement: Offloaded
+    index: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.placement.forward(self.index, *args, **kwargs)
+
+
 class Offloaded(Placement):
     """Two slots on the device, between which the blocks of a model take turns.
 
@@ -82,31 +92,50 @@ class Offloaded(Placement):
         self._device, self.layouts, self.source = device, layouts, source
         # Weak, so that no cycle keeps a model's memory longer than its last user.
         self._blocks = [ref(block) for block in blocks]
-        self._replaced = [vars(block).get("forward") for block in blocks]
+        self._before = [vars(block).get("forward") for block in blocks]
         self._lane = Lane(device)
         size = max(layout.size for layout in layouts)
         self._slots = [
             _Slot(torch.empty(size, dtype=torch.uint8, device=device)) for _ in range(SLOTS)
         ]
         self._last, self._step = -1, 1
-        for index, block in enumerate(blocks):
-            block.forward = partial(self._forward, index)
+        for index in range(len(blocks)):
+            self._wrap(index)
 
     @property
     def device(self) -> torch.device:
         return self._device
 
-    def _forward(self, index: int, *args: Any, **kwargs: Any) -> Any:
-        forward, block = self._replaced[index], self._blocks[index]()
+    def forward(self, index: int, *args: Any, **kwargs: Any) -> Any:
+        """What block `index` makes of its arguments, once it is present."""
         with self.present(index):
-            if forward is not None:
-                return forward(*args, **kwargs)
-            return type(block).forward(block, *args, **kwargs)  # type: ignore[union-attr]
+            return self._block(index).forward(*args, **kwargs)
+
+    def _block(self, index: int) -> nn.Module:
+        block = self._blocks[index]()
+        assert block is not None  # whoever asks holds the model
+        return block
+
+    def _wrap(self, index: int) -> None:
+        """Let the block's forward make it present."""
+        self._block(index).forward = _Summons(self, index)
+
+    def _unwrap(self, index: int) -> bool:
+        """Give a block its own forward back; False if it has another one at the moment."""
+        block, before = self._block(index), self._before[index]
+        if not isinstance(vars(block).get("forward"), _Summons):
+            return False
+        del block.forward
+        if before is not None:
+            block.forward = before
+        return True
 
     @contextmanager
     def present(self, index: int, *, writes: bool = False) -> Iterator[None]:
         slot = self._fetch(index)
         slot.users += 1
+        # A present block is an ordinary one, which torch.compile can look into.
+        bare = self._unwrap(index)
         try:
             self._expect_after(index)
             yield
@@ -114,6 +143,8 @@ class Offloaded(Placement):
                 self.source.write(index, slot.buffer[: self.layouts[index].size])
         finally:
             slot.users -= 1
+            if bare:
+                self._wrap(index)
 
     def _fetch(self, index: int) -> _Slot:
         slot = next((slot for slot in self._slots if slot.index == index), None)
@@ -161,10 +192,6 @@ class Offloaded(Placement):
             if slot.index is not None:
                 self.layouts[slot.index].point(self.source.resting(slot.index))
                 slot.index = None
-        for held, forward in zip(self._blocks, self._replaced, strict=True):
-            block = held()
-            if block is not None:
-                del block.forward
-                if forward is not None:
-                    block.forward = forward
+        for index in range(len(self._blocks)):
+            self._unwrap(index)
         self._slots.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -124,3 +125,41 @@ def test_states_are_replaced_cut_and_read_from_anywhere(kind: type[DeviceStates]
     assert torch.equal(torch.cat(list(states)), wanted)
     assert torch.equal(torch.cat(list(states.starting(3))), wanted[3:])
     assert torch.equal(torch.cat(list(states[1:3])), wanted[1:3])
+
+
+def test_a_present_block_is_an_ordinary_one() -> None:
+    """Compilers look into it."""
+    subject, placement = offloaded()
+    block = subject.blocks[1]
+    assert "forward" in vars(block)
+    for _ in range(2):
+        with subject.present(1), subject.present(1):
+            assert "forward" not in vars(block)
+        assert "forward" in vars(block)
+    placement.release()
+    assert "forward" not in vars(block)
+
+
+def test_nothing_keeps_a_model_that_is_no_longer_used() -> None:
+    subject, placement = offloaded()
+    model, there = ref(subject.model), ref(placement)
+    del subject, placement
+    assert model() is None
+    assert there() is None
+
+
+def test_compiled_blocks_read_the_weights_that_are_present() -> None:
+    subject, _ = offloaded()
+    hidden = torch.randn(1, 8, 32)
+    places = torch.arange(8)[None]
+    turned = subject.model.model.rotary_emb(hidden, places)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def run(block: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = block(hidden, position_embeddings=turned)
+        return output
+
+    wanted = tiny_llama()
+    for index, _ in subject.walk():
+        expected = wanted.blocks[index](hidden, position_embeddings=turned)
+        assert torch.equal(run(subject.blocks[index], hidden), expected)
