@@ -5,6 +5,7 @@
 
 Random weights, float16; Wanda at 70 %; 8 windows of 2048 tokens for a search of two block and two
 row candidates (one and one at 30B), 128 windows (32 at 30B) for pruning, 32 for a perplexity.
+(``7b-disk`` writes a checkpoint of 13.5 GB to the system's temporary folder first.)
 Prints one line for each stage and, last, a table: seconds, ratio to the same stage with all weights
 on the GPU, peak of the allocated memory with its target, and whether criteria, masks and perplexity
 are the same as there.
@@ -15,9 +16,12 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel, find_blocks
-from neuroal.models.place import place_on_host
+from neuroal.models.place import open_on_disk, place_on_host, save_offloaded
 from neuroal.placement.disk import parameters_on_meta
 from neuroal.placement.layout import moved
 from neuroal.pruners.budget import Rules
@@ -46,9 +50,11 @@ SHAPES = {  # blocks, width, width of the MLP, heads
 TARGETS = {  # peak GiB, seconds as a multiple of those without offloading
     "7b-none": {"search": (17, None), "prune": (18, None), "perplexity": (None, None)},
     "7b-blocks": {"search": (5, 1.3), "prune": (5, 1.3), "perplexity": (5, 1.3)},
+    "7b-disk": {"search": (5, None), "prune": (5, None), "perplexity": (5, None)},
     "30b-blocks": {"search": (24, None), "prune": (24, None), "perplexity": (24, None)},
     "tiny-none": {},
     "tiny-blocks": {},
+    "tiny-disk": {},
 }
 
 
@@ -60,6 +66,7 @@ class Row:
     stage: str
     seconds: float
     peak: float
+    host: float
     found: Any
 
 
@@ -85,8 +92,20 @@ def measure(
 ) -> list[Row]:
     """All stages on one model."""
     begin = time.perf_counter()
-    model = random_llama(shape, offload, device)
-    print(f"{name}: made in {time.perf_counter() - begin:.1f} s", flush=True)
+    with TemporaryDirectory() as folder:
+        model = random_llama(shape, offload, device, Path(folder))
+        print(f"{name}: made in {time.perf_counter() - begin:.1f} s", flush=True)
+        return measure_model(name, shape, model, windows, seqlen, device)
+
+
+def measure_model(
+    name: str,
+    shape: str,
+    model: PreTrainedModel,
+    windows: int,
+    seqlen: int,
+    device: torch.device,
+) -> list[Row]:
     subject = DecoderModel(model)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.config.vocab_size, (windows, seqlen), generator=generator)
@@ -106,8 +125,11 @@ def measure(
     ]
 
 
-def random_llama(shape: str, offload: str, device: torch.device) -> PreTrainedModel:
-    """A LLaMA of that shape; all blocks begin with the same random weights."""
+def random_llama(shape: str, offload: str, device: torch.device, folder: Path) -> PreTrainedModel:
+    """A LLaMA of that shape; all blocks begin with the same random weights.
+
+    With ``disk`` it is first written to `folder`.
+    """
     blocks, hidden, inner, heads = SHAPES[shape]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -132,9 +154,15 @@ def random_llama(shape: str, offload: str, device: torch.device) -> PreTrainedMo
         # The host's copies are made by `place_on_host`, the device's here.
         made = shared[name] if offload != "none" else shared[name].clone()
         setattr(model.get_submodule(home), leaf, nn.Parameter(made, requires_grad=False))
-    if offload == "blocks":
-        place_on_host(model, device)
-    return model.to(device) if offload == "none" else model
+    if offload == "none":
+        return model.to(device)
+    place_on_host(model, device)
+    if offload == "disk":
+        save_offloaded(model, folder)
+        del model, shared, parameter, made
+        gc.collect()
+        return open_on_disk(folder, config, None, device, folder)
+    return model
 
 
 def random_weight(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -169,20 +197,43 @@ def timed(name: str, stage: str, work: Callable[[], Any], device: torch.device) 
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
-    found = work()
+    with HostPeak() as host:
+        found = work()
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     peak = torch.cuda.max_memory_allocated() / GIB if device.type == "cuda" else 0.0
-    print(f"{name} {stage}: {seconds:.1f} s, {peak:.2f} GiB", flush=True)
-    return Row(name, stage, seconds, peak, found)
+    print(f"{name} {stage}: {seconds:.1f} s, {peak:.2f} GiB, host {host.peak:.1f} GiB", flush=True)
+    return Row(name, stage, seconds, peak, host.peak, found)
+
+
+class HostPeak:
+    """Host memory of this process while inside, in GiB; files mapped from disk do not count."""
+
+    def __enter__(self) -> HostPeak:
+        self.peak, self._done = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            held = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssSh"))]
+            self.peak = max(self.peak, sum(held) * 1024 / GIB)
+            if self._done.wait(0.1):
+                return
 
 
 def table(rows: list[Row]) -> str:
     """Markdown: each stage beside the same without offloading, where that was measured."""
     lines = [
-        "| | stage | seconds | ratio (target) | peak GiB (target) | same result |",
-        "|---|---|---|---|---|---|",
+        "| | stage | seconds | ratio (target) | peak GiB (target) | host GiB | same result |",
+        "|---|---|---|---|---|---|---|",
     ]
     known = {(row.name, row.stage): row for row in rows}
     for row in rows:
@@ -196,7 +247,7 @@ def table(rows: list[Row]) -> str:
             same = alike(row.found, plain.found)
         peak = f"{row.peak:.2f}" + (f" (≤ {most})" if most else "")
         lines.append(
-            f"| {row.name} | {row.stage} | {row.seconds:.1f} | {ratio} | {peak} | {same} |"
+            f"| {row.name} | {row.stage} | {row.seconds:.1f} | {ratio} | {peak} | {row.host:.1f} | {same} |"
         )
     return "\n".join(lines)
 

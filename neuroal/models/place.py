@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,25 @@ def take_back(model: PreTrainedModel, device: torch.device) -> None:
         placement.release()
         set_placement(model, None)
     model.to(device)
+
+
+def weights_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """What ``model.state_dict()`` has, with the matrices of an offloaded model as they are now.
+
+    Of these only one block is in memory at a time: use each tensor before asking for the next.
+    """
+    placement = placement_of(model)
+    name, _ = find_blocks(model)
+    views: dict[str, Tensor] = {}
+    current = -1
+    for key, tensor in model.state_dict().items():
+        index, _, inner = key.removeprefix(f"{name}.").partition(".")
+        if isinstance(placement, Offloaded) and key.startswith(f"{name}.") and tensor.dim() >= 2:
+            if int(index) != current:
+                current = int(index)
+                views = placement.layouts[current].views(placement.source.read(current))
+            tensor = views.get(inner, tensor)
+        yield key, tensor
 
 
 def save_offloaded(model: PreTrainedModel, folder: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from neuroal.api import prune
 from neuroal.evaluation.perplexity import perplexity
-from neuroal.models.place import open_on_disk, place_on_host, save_offloaded
+from neuroal.models.place import open_on_disk, place_on_host, save_offloaded, weights_of
 from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
 from neuroal.pruners.masks import digest
@@ -125,6 +125,20 @@ def test_a_model_comes_back_from_offloading() -> None:
     prune(wanted, TOKENS, topup=SHORT_SEARCH, batch=2)
     assert not placement_of(offloaded).offloads
     assert torch.equal(offloaded(TOKENS).logits, wanted(TOKENS).logits)
+
+
+def test_all_weights_can_be_looked_at(tmp_path: Path) -> None:
+    """By those who tell models apart, say."""
+    wanted = tiny_opt()
+    prune(wanted, TOKENS, topup="uniform", batch=2)
+    for offload in ("none", "blocks", "disk"):
+        model = placed("opt", offload, tmp_path / offload)
+        prune(model, TOKENS, topup="uniform", batch=2)
+        names = []
+        for name, weight in weights_of(model):
+            assert torch.equal(weight, wanted.state_dict()[name]), name
+            names.append(name)
+        assert names == list(wanted.state_dict())
 
 
 def test_the_model_computes_as_a_whole(tmp_path: Path) -> None:
