@@ -246,9 +246,8 @@ def table(rows: list[Row]) -> str:
             ratio = f"{row.seconds / plain.seconds:.2f}" + (f" (≤ {slowest})" if slowest else "")
             same = alike(row.found, plain.found)
         peak = f"{row.peak:.2f}" + (f" (≤ {most})" if most else "")
-        lines.append(
-            f"| {row.name} | {row.stage} | {row.seconds:.1f} | {ratio} | {peak} | {row.host:.1f} | {same} |"
-        )
+        figures = (f"{row.seconds:.1f}", ratio, peak, f"{row.host:.1f}", same)
+        lines.append(" | ".join([f"| {row.name}", row.stage, *figures]) + " |")
     return "\n".join(lines)
 
 
