@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuroal.data.text import local_rows
+from neuroal.data.resolve import find_rows
 
 BASE = [
     "model=smollm2-135m-instruct-q4",
@@ -124,8 +124,8 @@ def texts_of(data: Path, out: Path) -> None:
     """
     folder = out / "texts"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = local_rows("wikitext-2-raw-v1", "test", str(data))
+    rows = find_rows("wikitext2", "test", str(data)).rows
     text = "\n\n".join(row["text"] for row in rows[len(rows) // 3 :])
     (folder / "wikitext2.txt").write_text(text)
-    rows = local_rows("ptb_text_only", "validation", str(data))
+    rows = find_rows("ptb", "validation", str(data)).rows
     (folder / "ptb.txt").write_text(" ".join(row["sentence"] for row in rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -44,6 +45,7 @@ class Method:
         topup: option of the group ``topup``; `topup_settings` replace its YAML's.
         refine: option of the group ``refine``, or an import path ``module.Class``; None: none.
         search_windows: calibration windows that the top-up searches with.
+        pruners: those it is for; empty: all.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Method:
     refine: str | None = None
     refine_settings: Settings = field(default_factory=dict)
     search_windows: int = 8
+    pruners: tuple[str, ...] = ()
 
 
 UNIFORM = Method("uniform")
@@ -84,6 +87,7 @@ class Setting:
     device: str = "auto"
     windows: int = 128
     limit: int | None = None
+    seconds: float = math.inf
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -94,17 +98,21 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--windows", type=int, default=128, help="calibration windows")
     parser.add_argument("--limit", type=int, help="windows of the evaluation slice (all)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after that")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     return parser
 
 
 def setting_of(parsed: argparse.Namespace, name: str) -> Setting:
     """The sweep's setting; its results go to a folder `name` of their own."""
-    return Setting(parsed.out / name, parsed.device, parsed.windows, parsed.limit)
+    return Setting(parsed.out / name, parsed.device, parsed.windows, parsed.limit, parsed.seconds)
 
 
 def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Result]:
-    """Do what is not done yet, in the order given; the results of all, by `Case.file`."""
+    """Do what is not done yet, in the order given; the results by `Case.file`.
+
+    A case that time did not suffice for is missing among them.
+    """
     setting.out.mkdir(parents=True, exist_ok=True)
     todo = [case for case in cases if not (setting.out / case.file).is_file()]
     start = time.perf_counter()
@@ -114,7 +122,11 @@ def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Resul
             f"{time.perf_counter() - start:5.0f} s  {count}/{len(todo)}  {case.file}: {shown}",
             flush=True,
         )
-    return {case.file: json.loads((setting.out / case.file).read_text()) for case in cases}
+        if time.perf_counter() - start > setting.seconds:
+            print(f"out of time; {len(todo) - count} cases are left for the next call")
+            break
+    paths = {case.file: setting.out / case.file for case in cases}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
 def _done(todo: Sequence[Case], setting: Setting, jobs: int) -> Iterator[tuple[Case, Result]]:

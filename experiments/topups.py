@@ -28,6 +28,7 @@ from sweep import (
 
 PRUNERS = ("magnitude", "wanda", "multiflow", "sparsegpt")
 RATIOS = (0.6, 0.7, 0.8)
+UPDATING = ("sparsegpt",)
 OPTIONAL = ("marginal", "evolve")
 """Top-ups that take part where their YAML is there; made for 64 search windows."""
 
@@ -43,6 +44,8 @@ def methods() -> list[Method]:
         Method("neuroal, 64 windows", "neuroal", search_windows=64),
         Method("neuroal, block step", "neuroal", {"step": "block"}),
         Method("neuroal, output_kl", "neuroal", {"criterion": "output_kl"}),
+        Method("neuroal, perplexity", "neuroal", {"criterion": "perplexity"}),
+        Method("neuroal, rows too", "neuroal", {"rows_with_updates": True}, pruners=UPDATING),
         *(Method(name, name, search_windows=64) for name in OPTIONAL if name in there),
     ]
 
@@ -53,20 +56,23 @@ def main() -> None:
     parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=PRUNERS)
     parsed = parser.parse_args()
     chosen = [method for method in methods() if method.name in (parsed.methods or [method.name])]
+    # Uniform first, as all is compared with it; then what takes longest.
+    order = sorted(chosen, key=lambda method: (method != UNIFORM, -chosen.index(method)))
     cases = [
         Case(family, pruner, method, ratio)
-        for pruner in reversed(parsed.pruners)  # SparseGPT takes longest and goes first
-        for method in reversed(chosen)
+        for pruner in reversed(parsed.pruners)
+        for method in order
+        if pruner in (method.pruners or PRUNERS)
         for ratio in RATIOS
         for family in parsed.families
     ]
     dense = [Case(family) for family in parsed.families]
-    results = sweep([*cases, *dense], setting_of(parsed, "topups"), parsed.jobs)
+    results = sweep([*dense, *cases], setting_of(parsed, "topups"), parsed.jobs)
     shown = page(results, chosen, parsed.families, parsed.pruners, parsed.windows)
     text = "\n".join([*shown, footer(results.values()), ""])
     print(text)
-    whole = (tuple(parsed.families), tuple(parsed.pruners), parsed.methods)
-    if whole == (FAMILIES, PRUNERS, None):
+    asked = (tuple(parsed.families), tuple(parsed.pruners), parsed.methods)
+    if asked == (FAMILIES, PRUNERS, None) and len(results) == len(cases) + len(dense):
         (ROOT / "results" / "topups.md").write_text(text)
 
 
@@ -87,8 +93,7 @@ def page(
     )
     yield (
         "## Summary\n\nPerplexity ÷ that of uniform, geometric mean over models and ratios; "
-        f"cases of {len(families) * len(pruners) * len(RATIOS)} better than uniform; mean seconds "
-        "and calibration tokens that the top-up took.\n"
+        "cases better than uniform; mean seconds and calibration tokens that the top-up took.\n"
     )
     yield from rows(_summary(results, chosen, families, pruners))
     for family in families:
@@ -111,19 +116,20 @@ def _summary(
             ratios = [_over_uniform(results, method, *case) for case in cases]
             known = [ratio for ratio in ratios if ratio is not None]
             mean = math.exp(sum(map(math.log, known)) / len(known)) if known else math.nan
-            cells.append(f"{mean:.3f}")
+            cells.append(f"{mean:.3f}" if known else "n/a")
         better = sum(ratio < 1 for ratio in known)
-        found = [results[Case(f, p, method, s).file] for f, p, s in cases]
+        found = [results.get(Case(f, p, method, s).file, {}) for f, p, s in cases]
         done = [result for result in found if "seconds" in result]
-        seconds = sum(result["seconds"]["allocate"] for result in done) / len(done)
-        tokens = max(result["calibration_tokens"]["allocate"] for result in done)
-        yield [method.name, *cells, str(better), f"{seconds:.1f}", f"{tokens:,}"]
+        seconds = sum(result["seconds"]["allocate"] for result in done) / max(len(done), 1)
+        tokens = max((result["calibration_tokens"]["allocate"] for result in done), default=0)
+        counts = f"{better} of {len(known)}"
+        yield [method.name, *cells, counts, f"{seconds:.1f}", f"{tokens:,}"]
 
 
 def _over_uniform(
     results: dict[str, Result], method: Method, family: str, pruner: str, sparsity: float
 ) -> float | None:
-    found = results[Case(family, pruner, method, sparsity).file]
+    found = results.get(Case(family, pruner, method, sparsity).file, {})
     base = results.get(Case(family, pruner, UNIFORM, sparsity).file, {})
     if "perplexity" not in found or "perplexity" not in base:
         return None
@@ -136,7 +142,7 @@ def _perplexities(
     columns = [(pruner, ratio) for pruner in pruners for ratio in RATIOS]
     yield ["top-up", *(f"{pruner} {ratio:.0%}" for pruner, ratio in columns)]
     found = {
-        (method.name, *column): results[Case(family, column[0], method, column[1]).file]
+        (method.name, *column): results.get(Case(family, column[0], method, column[1]).file, {})
         for method in chosen
         for column in columns
     }

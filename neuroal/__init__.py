@@ -1,7 +1,7 @@
 """NeuroAL: prune language models without re-training (arXiv 2411.07066).
 
-`prune` works on a model in memory; the command ``neuroal`` does whole runs. What it exports is
-loaded on first use, so that the command line answers a typo without waiting for torch.
+`prune` and `evaluate` work on a model in memory; the command ``neuroal`` does whole runs. What it
+exports is loaded on first use, so that the command line answers a typo without waiting for torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroal.api import PruningResult, prune
+    from neuroal.api import PruningResult, evaluate, prune
     from neuroal.errors import UserError
     from neuroal.plan import SparsityPlan
     from neuroal.records.store import load_record
@@ -19,10 +19,11 @@ _HOMES = {
     "PruningResult": "neuroal.api",
     "SparsityPlan": "neuroal.plan",
     "UserError": "neuroal.errors",
+    "evaluate": "neuroal.api",
     "load_record": "neuroal.records.store",
     "prune": "neuroal.api",
 }
-__all__ = ["PruningResult", "SparsityPlan", "UserError", "load_record", "prune"]
+__all__ = ["PruningResult", "SparsityPlan", "UserError", "evaluate", "load_record", "prune"]
 
 
 def __getattr__(name: str) -> Any:

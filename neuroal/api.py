@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from neuroal.config import named_method
+from neuroal.config import TaskConfig, named_method
 from neuroal.errors import UserError
+from neuroal.evaluation.tasks import prepare, require
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.load import resolve_device
+from neuroal.models.load import LoadedModel, resolve_device
 from neuroal.models.place import place_on_host, take_back
 from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
@@ -25,6 +26,7 @@ from neuroal.pruners.budget import Rules
 from neuroal.refine.base import Refine
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
+from neuroal.validation import check_task
 
 
 @contextmanager
@@ -163,3 +165,52 @@ def prune(
         costs.seconds,
         costs.calibration_tokens,
     )
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    tasks: str | Sequence[str] = "builtin",
+    *,
+    seqlen: int | None = None,
+    limit: int | None = None,
+    batch: int | None = None,
+    data_root: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure `model` as it is.
+
+    Args:
+        model: a decoder-only model.
+        tokenizer: its tokenizer.
+        tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
+        seqlen: tokens a window of a text; None: 2048, or the model's context if less.
+        limit: windows of each text, documents of each task; None: all.
+        batch: windows or requests in one forward pass; None: by memory.
+        data_root: folder of local data sets; None: the Hugging Face cache, then the hub.
+        progress: told of every task; None: nobody is.
+
+    Returns:
+        Task → ``kind``, ``limit``, ``seqlen``, and ``value``, ``stderr``, ``windows`` of a text or
+        ``acc``, ``acc_stderr``, … ``documents``, ``version`` of a zero-shot task.
+
+    Raises:
+        UserError: a value that cannot be used, or data that is not at hand.
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, batch=batch)
+    check_task(config)
+    require(names, data_root)
+    context = LoadedModel(model, tokenizer, model.name_or_path).context
+    prepared = prepare(config, tokenizer, context, data_root)
+    found: dict[str, dict[str, Any]] = {}
+    training = model.training
+    model.eval()
+    try:
+        with (progress or QuietProgress()).stage("evaluate", len(prepared), "task") as step:
+            for task in prepared:
+                found[task.name] = {**task.terms, **task.measure(model, tokenizer, batch)}
+                step.advance(1, **{task.name: found[task.name][task.headline]})
+    finally:
+        model.train(training)
+    return found

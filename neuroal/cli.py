@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
 from neuroal.errors import UserError, nearest
-from neuroal.usage import bare_word, help_text, wrong_name
+from neuroal.usage import PRUNING, bare_word, evaluation_help, help_text, wrong_name
 
 SWITCHES = (
     ("--multirun", "-m"),
@@ -48,26 +48,74 @@ SWEPT_AT_MOST = 1000
 
 def main() -> NoReturn:
     """Console script ``neuroal``. Exit code 2: a mistake of the user's; 130: interrupted."""
+    _end(lambda: _start(_prune, help_text))
+
+
+def main_eval() -> NoReturn:
+    """Console script ``neuroal-eval``: measure a model as it is."""
+    _end(lambda: _start(_evaluate, evaluation_help, PRUNING))
+
+
+def main_grid() -> NoReturn:
+    """Console script ``neuroal-grid``: plan, follow and run a grid."""
+    from neuroal.cli_grid import planned
+    from neuroal.grid.command import grid_command
+
+    _end(lambda: grid_command(sys.argv[1:], planned))
+
+
+def main_data() -> NoReturn:
+    """Console script ``neuroal-data``: fetch data sets, or say where they are."""
+    from neuroal.data.command import data_command
+
+    _end(lambda: data_command(sys.argv[1:]))
+
+
+def _prune(config: RunConfig) -> None:
+    from neuroal.run import run  # late: it takes seconds to import
+
+    run(config)
+
+
+def _evaluate(config: RunConfig) -> None:
+    from neuroal.standalone import evaluate_model
+
+    evaluate_model(config)
+
+
+def _end(work: Callable[[], int | None]) -> NoReturn:
+    """Exit with what `work` returns; mistakes end in one line."""
+    sys.path.append(os.getcwd())  # where a user's own methods may be
     try:
-        flags, overrides = _arguments(sys.argv[1:])
-        if flags.help:
-            print(help_text())
-        elif flags.version:
-            print(f"neuroal {version('neuroal')}")
-        else:
-            _run(flags, overrides)
+        code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _say(error)
         sys.exit(2)
     except KeyboardInterrupt:
         print("neuroal: interrupted; finished records stand", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(code)
 
 
 def _say(error: Exception, where: str = "") -> None:
     text = str(error) if isinstance(error, UserError) else _gist(error)
     print(f"neuroal: {where}{text}", file=sys.stderr)
+
+
+def _start(
+    work: Callable[[RunConfig], None], text: Callable[[], str], refused: Sequence[str] = ()
+) -> None:
+    """Let `work` do what the command line says, or print what was asked for."""
+    flags, overrides = _arguments(sys.argv[1:])
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in refused:
+            raise UserError(f"{override}: neuroal-eval prunes nothing; leave it out")
+    if flags.help:
+        print(text())
+    elif flags.version:
+        print(f"neuroal {version('neuroal')}")
+    else:
+        _run(flags, overrides, work)
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -91,9 +139,15 @@ def _arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     return flags, flags.overrides
 
 
-def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
+def _run(
+    flags: argparse.Namespace, overrides: Sequence[str], work: Callable[[RunConfig], None]
+) -> None:
     """Check everything that can be checked, then let Hydra do one run or many."""
     register()
+    if any(override.startswith("+experiment=") for override in overrides) and not flags.cfg:
+        from neuroal.cli_grid import multirun_grid
+
+        work = multirun_grid(overrides, flags.multirun)
     if not (flags.hydra_help or flags.info or flags.shell_completion):
         configs = check(overrides, flags.config_dir, flags.multirun, flags.config_name)
         for config in () if flags.cfg else configs:
@@ -102,10 +156,8 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     def task(composed: DictConfig) -> None:
         nonlocal failures
-        from neuroal.run import run  # late: it takes seconds to import
-
         try:
-            run(resolve(composed))
+            work(resolve(composed))
         except UserError as error:
             if os.getpid() != here:
                 raise  # in a process of the launcher's own, which carries it home
@@ -113,6 +165,8 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str]) -> None:
             failures += 1
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
     if failures:
@@ -156,7 +210,7 @@ def check(
         raise UserError(f"--config-dir={config_dir}: no such folder")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = _parse(overrides)
+        parsed = parse(overrides)
         multirun = multirun or "hydra.mode=MULTIRUN" in overrides
         sweeps = [o for o in parsed if o.is_sweep_override()]
         if sweeps and not multirun:
@@ -166,14 +220,14 @@ def check(
         search = [*own, *(str(path) for o in paths for path in _listed(o.value()))]
         name = config_name or "config"
         choices = _choices([o for o in parsed if o not in paths])
-        return [_compose(name, choice, search) for choice in choices]
+        return [compose_run(name, choice, search) for choice in choices]
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     parsed = []
     for text in overrides:
@@ -206,7 +260,7 @@ def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
             yield [*first[:index], text, *first[index + 1 :]]
 
 
-def _compose(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
+def compose_run(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
     quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
     try:
         found = compose(name, [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])])

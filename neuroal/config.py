@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -76,11 +78,11 @@ class TaskConfig:
 
     names: list[str] = field(
         default_factory=list,
-        metadata={"help": "texts whose perplexity is measured"},
+        metadata={"help": "texts (perplexity) and zero-shot tasks: see conf/task"},
     )
     seqlen: int | None = _key("tokens a window (null: 2048, or the model's context if less)", None)
-    limit: int | None = _key("windows of each text at most (null: all)", None)
-    batch: int | None = _key("windows in one forward pass (null: 8)", None)
+    limit: int | None = _key("windows of each text, documents of each task (null: all)", None)
+    batch: int | None = _key("windows or requests in one forward pass (null: by memory)", None)
 
 
 @dataclass
@@ -138,6 +140,13 @@ class RunConfig:
     out: str = _key("folder for records", "runs")
 
 
+def default_seqlen(given: int | None, context: int, key: str) -> int:
+    """The window length: `given`, or the lesser of 2048 and the model's context."""
+    if given is not None and given > context:
+        raise UserError(f"{key}={given}: longer than the model's context of {context}")
+    return given or min(2048, context)
+
+
 def conf_dir() -> Path:
     """The folder ``conf``: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent
@@ -167,6 +176,32 @@ def resolve(composed: DictConfig) -> RunConfig:
     assert isinstance(config, RunConfig)
     validate(config)
     return config
+
+
+def spread(
+    parsed: Sequence[Override], axes: Collection[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """What the command line says about a grid with `axes`, and what holds in all its runs.
+
+    Returns:
+        Key → values of all that concerns the grid, and the other overrides as they are.
+    """
+    given: dict[str, list[str]] = {}
+    fixed = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise UserError(f"{override.input_line}: give the values one by one")
+            given[key] = [str(text) for text in override.sweep_string_iterator()]
+        elif key == "task.names":
+            value = override.value()
+            given[key] = [str(name) for name in (value if isinstance(value, list) else [value])]
+        elif key in axes or key in ("pruner", "topup", "refine"):
+            given[key] = [override.get_value_element_as_str()]
+        else:
+            fixed.append(str(override.input_line))
+    return given, fixed
 
 
 def explain(error: OmegaConfBaseException) -> str:
@@ -251,4 +286,14 @@ def named_method(group: str, name: str) -> Any:
     return build(group, OmegaConf.to_container(OmegaConf.load(path)))
 
 
-__all__ = ["RunConfig", "build", "conf_dir", "explain", "named_method", "register", "resolve"]
+__all__ = [
+    "RunConfig",
+    "build",
+    "conf_dir",
+    "default_seqlen",
+    "explain",
+    "named_method",
+    "register",
+    "resolve",
+    "spread",
+]

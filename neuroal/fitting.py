@@ -24,17 +24,17 @@ class Batch:
     Attributes:
         stage: its name, for messages.
         size: windows, at present.
+        divides: whether each size must divide the one before, so that batches can be cut.
         too_large: sizes that did not fit, in order.
     """
 
     stage: str
     size: int
+    divides: bool = False
     too_large: list[int] = field(default_factory=list)
 
     def attempt(self, work: Callable[[], Result]) -> tuple[Result] | None:
         """What `work` returns, in a tuple; None if memory did not suffice, which halves `size`.
-
-        The new size divides the old one, so batches made before can be cut into new ones.
 
         Raises:
             UserError: not even one window fits.
@@ -65,7 +65,8 @@ class Batch:
                 "or a shorter calibration.seqlen or task.seqlen"
             )
         self.too_large.append(self.size)
-        self.size = next(n for n in range(self.size // 2, 0, -1) if self.size % n == 0)
+        half = range(self.size // 2, 0, -1)
+        self.size = next(n for n in half if not self.divides or self.size % n == 0)
         warnings.warn(
             f"{self.stage}: memory does not suffice for batches of {self.too_large[-1]} windows; "
             f"going on with {self.size}",

@@ -26,11 +26,12 @@ class Pruned:
 
     Attributes:
         masks: of each linear, by key: (rows, cols) bool on the CPU, True = pruned.
-        batch: windows in one forward pass, and which numbers of them did not fit.
+        batch: windows in one forward pass, and which numbers of them did not fit; None: the masks
+            are not new.
     """
 
     masks: PackedMasks
-    batch: Batch
+    batch: Batch | None = None
 
     @property
     def sparsity(self) -> float:
@@ -67,7 +68,7 @@ def prune_model(
     """
     check_finite(subject)
     needs = pruner.needs | (refine.needs if refine else frozenset())
-    fitting = Batch("prune", batch)
+    fitting = Batch("prune", batch, divides=True)
     replay = Replay(subject, tokens, fitting) if needs else None
     masks = PackedMasks()
     with progress.stage("prune", len(subject), "block") as step:

@@ -22,7 +22,7 @@ class Replay:
     Args:
         subject: the model; may change between calls.
         tokens: windows (windows, seqlen).
-        batch: windows in one forward pass, to begin with.
+        batch: windows in one forward pass, to begin with; must be one that `divides`.
     """
 
     def __init__(self, subject: DecoderModel, tokens: Tensor, batch: Batch) -> None:

@@ -54,6 +54,32 @@ FLAGS
   --hydra-help        what else Hydra can do: other launchers, completion in the shell
 """
 
+PRUNING = ("pruner", "topup", "refine", "sparsity", "rules", "calibration", "save")
+"""Groups and keys that say how to prune."""
+EVALUATION_HELP = """\
+neuroal-eval {version}: measure a model as it is
+
+usage: neuroal-eval [GROUP=OPTION ...] [KEY=VALUE ...]     one model
+       neuroal-eval -m model=A,B ...                       several
+
+examples:
+  neuroal-eval model=hf model.path=FOLDER task=lm data.root=DATA
+  neuroal-eval model=hf model.path=HUB_NAME model.revision=COMMIT task=paper
+  neuroal-eval model=zoo/llama task.names=[arc_easy] task.limit=100 data.root=DATA
+
+{groups}
+
+Keys: those of neuroal --help under model, task, data, device and out. The figures are printed and
+kept under OUT/measured, where they are found again and runs take their dense figures from.
+"""
+
+
+def evaluation_help() -> str:
+    """What ``neuroal-eval --help`` prints."""
+    groups = options_by_group()
+    told = "\n\n".join(_describe(group, groups[group]) for group in ("model", "task"))
+    return EVALUATION_HELP.format(version=version("neuroal"), groups=told)
+
 
 def options_by_group(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
     """Group → option → the comment that its YAML begins with.
@@ -66,7 +92,8 @@ def options_by_group(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
         for path in sorted(root.rglob("*.yaml")):
             group, *option = path.relative_to(root).with_suffix("").parts
             if option and group != "hydra":
-                first = path.read_text(encoding="utf-8").partition("\n")[0]
+                text = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+                first = text.partition("\n")[0]
                 comment = first.lstrip("# ").rstrip() if first.startswith("#") else ""
                 groups.setdefault(group, {})["/".join(option)] = comment
     return {group: options for group, options in groups.items() if options}

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 from neuroal.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from neuroal.config import RunConfig, SparsityConfig
+    from neuroal.config import RunConfig, SparsityConfig, TaskConfig
 
 PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
+ZERO_SHOT_SETS = (
+    "rte",
+    "winogrande",
+    "boolq",
+    "hellaswag",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+)
 CALIBRATION_SETS = (*PERPLEXITY_SETS, "text")
 CHOICES = {  # key → what it may be
     "rules": ("exact", "reference"),
@@ -39,21 +48,13 @@ def validate(config: RunConfig) -> None:
         if value not in choices:
             close = nearest(str(value), choices)
             raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
-    for name in config.task.names:
-        if name not in PERPLEXITY_SETS:
-            known = ", ".join(PERPLEXITY_SETS)
-            raise UserError(
-                f"task.names: no task '{name}'; known: {known}{nearest(name, PERPLEXITY_SETS)}"
-            )
+    check_task(config.task)
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
     at_least = {
         "calibration.windows": (config.calibration.windows, 1),
         "calibration.search_windows": (config.calibration.search_windows, 1),
         "calibration.seqlen": (config.calibration.seqlen, 2),
-        "task.seqlen": (config.task.seqlen, 2),
-        "task.limit": (config.task.limit, 1),
-        "task.batch": (config.task.batch, 1),
         "batch": (config.batch, 1),
         "devices": (config.devices, 1),
     }
@@ -69,6 +70,22 @@ def validate(config: RunConfig) -> None:
         raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)
     _check_paths(config)
+
+
+def check_task(task: TaskConfig) -> None:
+    """Raise `UserError` for a task that there is none of, and for sizes that cannot be."""
+    known = (*PERPLEXITY_SETS, *ZERO_SHOT_SETS)
+    for name in task.names:
+        if name not in known:
+            close = nearest(name, known)
+            raise UserError(f"task.names: no task '{name}'; known: {', '.join(known)}{close}")
+    for key, number, least in (
+        ("task.seqlen", task.seqlen, 2),
+        ("task.limit", task.limit, 1),
+        ("task.batch", task.batch, 1),
+    ):
+        if number is not None and number < least:
+            raise UserError(f"{key}={number}: must be at least {least}")
 
 
 def _check_device(device: str) -> None:

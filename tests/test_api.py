@@ -94,3 +94,21 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(neuroal.UserError, match="leave no linear"):
         neuroal.prune(model, TOKENS, exclude=["*"])
     assert DecoderModel(model).numel > 0
+
+
+@pytest.mark.parametrize(
+    ("pruner", "topup", "allocate", "prune"),
+    [
+        ("magnitude", "uniform", 0, 0),
+        ("magnitude", "owl", 2, 0),
+        ("wanda", "alpha", 0, 6),
+        ("wanda", "neuroal", 2, 6),
+    ],
+)
+def test_the_calibration_tokens_are_those_looked_at(
+    pruner: str, topup: str, allocate: int, prune: int
+) -> None:
+    found = neuroal.prune(
+        tiny_llama().model, TOKENS, pruner=pruner, topup=topup, search_windows=2
+    ).calibration_tokens
+    assert found == {"allocate": allocate * 24, "prune": prune * 24}

@@ -48,6 +48,8 @@ def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
     figures = record.metrics["builtin"]
     assert 1 < figures["dense"]["value"] < figures["pruned"]["value"]
     assert {"load", "calibrate", "allocate", "prune", "evaluate"} <= record.costs["seconds"].keys()
+    assert record.costs["peak_bytes"]["prune"] > 2**26
+    assert record.costs["calibration_tokens"] == {"allocate": 2 * 64, "prune": 4 * 64}
     assert record.environment["packages"]["torch"] == torch.__version__
     assert record.data["calibration"]["fingerprint"] != record.data["builtin"]["fingerprint"]
     assert record.config["seed"] == 0
@@ -120,13 +122,14 @@ def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi", "opt"])
 def test_the_cards_perplexity_is_that_of_the_shipped_weights(family: str) -> None:
-    from neuroal.data.text import BUILTIN, read_rows
+    from neuroal.data.resolve import JsonLines
+    from neuroal.data.text import BUILTIN
     from neuroal.models.load import ZOO
 
     loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
     stated = json.loads((ZOO / family / "training.json").read_text())["heldout_ppl"]
     end = loaded.tokenizer.eos_token
-    text = "".join(row["text"] + end for row in read_rows(BUILTIN / "evaluation.jsonl.gz"))
+    text = "".join(row["text"] + end for row in JsonLines(BUILTIN / "evaluation.jsonl.gz"))
     tokens = torch.tensor(loaded.tokenizer(text)["input_ids"])
     windows = tokens[: len(tokens) // 512 * 512].view(-1, 512)
     assert perplexity(loaded.model, windows, batch=16).value == pytest.approx(stated, rel=0.01)

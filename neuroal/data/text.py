@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +12,17 @@ import torch
 from torch import Tensor
 
 from neuroal.config import CalibrationConfig
+from neuroal.data.resolve import JsonLines, find_rows
+from neuroal.data.sets import data_set
 from neuroal.errors import UserError
 
 BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
+"""Rows of c4_sample before this one are for calibration, the rest for evaluation."""
+C4_DOCUMENTS, C4_WINDOWS = 1100, 256
+"""Evaluation on C4: documents of the validation shard, and the windows taken of them at most."""
 DRAWS = 1000
+"""Documents of C4 drawn for one window before the sampler gives up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,69 +32,99 @@ class Windows:
     Attributes:
         tokens: (windows, seqlen) int64.
         source: data set and split.
+        origin: where that was found: a folder, a file, or ``REPOSITORY@REVISION``.
         fingerprint: SHA-256 of the token ids.
     """
 
     tokens: Tensor
     source: str
+    origin: str = ""
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
 
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl or .jsonl.gz file."""
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    @property
+    def description(self) -> dict[str, str]:
+        """What a record says of them."""
+        return {"source": self.source, "origin": self.origin, "fingerprint": self.fingerprint}
 
 
-def local_rows(name: str, split: str, root: str | None) -> list[dict[str, Any]]:
-    """Rows of data set folder `name` under `root`.
+@dataclass(frozen=True)
+class Stream:
+    """One long text, the data set and split it is, and where that was found."""
+
+    text: str
+    source: str
+    origin: str
+
+
+SPLITS = {
+    "wikitext2": {"calibration": "train", "evaluation": "test"},
+    "ptb": {"calibration": "train", "evaluation": "test"},
+    "c4": {"calibration": "train", "evaluation": "validation"},
+    "c4_sample": {"calibration": "sample", "evaluation": "sample"},
+}
+"""Data set → purpose → split; what is not among them comes with the package or from a file."""
+
+
+def require(name: str, purpose: str, root: str | None) -> None:
+    """Make sure that the text is at hand, before anything that takes long.
 
     Raises:
-        UserError: says where it was looked for.
+        UserError: it is not.
     """
-    if root is None:
-        raise UserError(f"data.root: not set, and data set '{name}' is not built in")
-    for suffix in (".jsonl.gz", ".jsonl"):
-        path = Path(root) / name / f"{split}{suffix}"
-        if path.is_file():
-            return read_rows(path)
-    raise UserError(f"data.root={root}: no {name}/{split}.jsonl.gz in it")
+    if name in SPLITS:
+        find_rows(name, SPLITS[name][purpose], root)
 
 
-def stream(name: str, purpose: str, root: str | None) -> tuple[str, str]:
-    """The long text of set `name` for ``calibration`` or ``evaluation``, and its source."""
+def stream(name: str, purpose: str, root: str | None) -> Stream:
+    """The long text of set `name` for ``calibration`` or ``evaluation``.
+
+    Raises:
+        UserError: the data is not at hand.
+    """
     if name == "builtin":
-        rows = read_rows(BUILTIN / f"{purpose}.jsonl.gz")
-        return "\n\n".join(row["text"] for row in rows), f"builtin {purpose} slice"
+        text = "\n\n".join(row["text"] for row in JsonLines(BUILTIN / f"{purpose}.jsonl.gz"))
+        return Stream(text, f"builtin {purpose} slice", "package")
+    found = find_rows(name, SPLITS[name][purpose], root)
     if name == "c4_sample":
-        rows = local_rows("c4_sample", "sample", root)
+        rows, half = found.rows, C4_SAMPLE_SPLIT
         if purpose == "calibration":
-            return "\n".join(r["text"] for r in rows[:C4_SAMPLE_SPLIT]), "c4_sample rows 0-739"
-        return " ".join(r["text"] for r in rows[C4_SAMPLE_SPLIT:]), "c4_sample rows 740-1479"
-    split = "train" if purpose == "calibration" else "test"
-    if name == "wikitext2":
-        rows = local_rows("wikitext-2-raw-v1", split, root)
-        return "\n\n".join(row["text"] for row in rows), f"wikitext-2-raw-v1 {split}"
-    if name == "ptb":
-        rows = local_rows("ptb_text_only", split, root)
-        return " ".join(row["sentence"] for row in rows), f"ptb_text_only {split}"
-    rows = local_rows("c4", "validation", root)[:1100]
-    return " ".join(row["text"] for row in rows), "c4 validation, first 1100 documents"
+            text, which = "\n".join(row["text"] for row in rows[:half]), f"0-{half - 1}"
+        else:
+            text, which = " ".join(row["text"] for row in rows[half:]), f"{half}-{len(rows) - 1}"
+        return Stream(text, f"c4_sample rows {which}", found.origin)
+    if name == "c4":
+        rows = found.rows[:C4_DOCUMENTS]
+        text = " ".join(row["text"] for row in rows)
+        return Stream(text, f"c4 validation, {len(rows)} documents", found.origin)
+    field, joint = ("sentence", " ") if name == "ptb" else ("text", "\n\n")
+    text = joint.join(row[field] for row in found.rows)
+    return Stream(text, f"{data_set(name).folder} {SPLITS[name][purpose]}", found.origin)
+
+
+def own_text(path: Path) -> Stream:
+    """A user's own file: .txt, or .jsonl or .jsonl.gz with a field ``text``, joined by blank lines.
+
+    Raises:
+        UserError: it cannot be read as such.
+    """
+    try:
+        if path.name.endswith((".jsonl", ".gz")):
+            text = "\n\n".join(row["text"] for row in JsonLines(path))
+        else:
+            text = path.read_text(encoding="utf-8")
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"calibration.path={path}: cannot be read ({error!r}); "
+            'give UTF-8 text, or JSON lines with a field "text"'
+        ) from error
+    return Stream(text, path.name, str(path.absolute()))
 
 
 def _encode(tokenizer: Any, text: str) -> Tensor:
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-
-
-def default_seqlen(given: int | None, context: int, key: str) -> int:
-    """The window length: `given`, or the lesser of 2048 and the model's context."""
-    if given is not None and given > context:
-        raise UserError(f"{key}={given}: longer than the model's context of {context}")
-    return given or min(2048, context)
 
 
 def evaluation_windows(
@@ -101,12 +135,13 @@ def evaluation_windows(
     Raises:
         UserError: the text is shorter than one window.
     """
-    text, source = stream(name, "evaluation", root)
-    tokens = _encode(tokenizer, text)
-    count = min(len(tokens) // seqlen, limit or len(tokens), 256 if name == "c4" else len(tokens))
+    found = stream(name, "evaluation", root)
+    tokens = _encode(tokenizer, found.text)
+    most = C4_WINDOWS if name == "c4" else len(tokens)
+    count = min(len(tokens) // seqlen, limit or len(tokens), most)
     if count == 0:
-        raise UserError(f"task.seqlen={seqlen}: {source} has only {len(tokens)} tokens")
-    return Windows(tokens[: count * seqlen].view(count, seqlen), source)
+        raise UserError(f"task.seqlen={seqlen}: {found.source} has only {len(tokens)} tokens")
+    return Windows(tokens[: count * seqlen].view(count, seqlen), found.source, found.origin)
 
 
 def calibration_windows(
@@ -128,25 +163,26 @@ def calibration_windows(
     generator = random.Random(seed)
     if config.name == "c4":
         return _c4_windows(tokenizer, windows, seqlen, generator, root)
-    if config.name == "text":
-        path = Path(config.path or "")
-        jsonl = path.suffix in (".jsonl", ".gz")
-        text = "\n\n".join(r["text"] for r in read_rows(path)) if jsonl else path.read_text()
-        source = str(path)
-    else:
-        text, source = stream(config.name, "calibration", root)
-    tokens = _encode(tokenizer, text)
+    found = (
+        own_text(Path(config.path or ""))
+        if config.name == "text"
+        else stream(config.name, "calibration", root)
+    )
+    tokens = _encode(tokenizer, found.text)
     if len(tokens) <= seqlen:
-        raise UserError(f"calibration.seqlen={seqlen}: {source} has only {len(tokens)} tokens")
+        raise UserError(
+            f"calibration.seqlen={seqlen}: {found.source} has only {len(tokens)} tokens"
+        )
     offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
-    return Windows(torch.stack([tokens[o : o + seqlen] for o in offsets]), source)
+    chosen = torch.stack([tokens[o : o + seqlen] for o in offsets])
+    return Windows(chosen, found.source, found.origin)
 
 
 def _c4_windows(
     tokenizer: Any, windows: int, seqlen: int, generator: random.Random, root: str | None
 ) -> Windows:
-    rows = local_rows("c4", "train", root)
-    found = []
+    documents = find_rows("c4", "train", root)
+    rows, found = documents.rows, []
     for _ in range(windows):
         for _ in range(DRAWS):
             tokens = _encode(tokenizer, rows[generator.randint(0, len(rows) - 1)]["text"])
@@ -154,8 +190,9 @@ def _c4_windows(
                 break
         else:
             raise UserError(
-                f"calibration.seqlen={seqlen}: of {DRAWS} documents of c4 none is longer"
+                f"calibration.seqlen={seqlen}: of {DRAWS} documents of c4 none is longer; "
+                "give a smaller one"
             )
         offset = generator.randint(0, len(tokens) - seqlen - 1)
         found.append(tokens[offset : offset + seqlen])
-    return Windows(torch.stack(found), "c4 train")
+    return Windows(torch.stack(found), "c4 train, shard 0", documents.origin)

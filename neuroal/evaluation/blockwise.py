@@ -27,7 +27,7 @@ def window_losses_by_block(model: PreTrainedModel, windows: Tensor, batch: int) 
         batch: windows in one forward pass; fewer, should memory not suffice.
     """
     subject = DecoderModel(model, include=_linears(model))
-    replay = Replay(subject, windows, Batch("evaluate", batch))
+    replay = Replay(subject, windows, Batch("evaluate", batch, divides=True))
     for index, _ in subject.walk():
         replay.advance(index)
     targets = windows.to(subject.device)

@@ -8,31 +8,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroal.evaluation.batching import batch_for_logits, halving
 from neuroal.evaluation.blockwise import window_losses_by_block
 from neuroal.placement.base import placement_of
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean window loss, with its standard error."""
+    """exp of the mean window loss, with its standard error (None: one window has none)."""
 
     value: float
-    stderr: float
+    stderr: float | None
     windows: int
 
 
-def perplexity(model: nn.Module, windows: Tensor, batch: int = 8) -> Perplexity:
+def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplexity:
     """exp(mean over windows of the mean cross-entropy of their predicted tokens).
+
+    The loss is taken in float32. The standard error is that of the mean window loss, carried
+    through the exponential: value · std / sqrt(windows).
 
     Args:
         model: causal language model.
         windows: token ids (windows, seqlen).
-        batch: windows in one forward pass.
+        batch: windows in one forward pass; None: by memory.
     """
-    values = window_losses(model, windows, batch).double().cpu()
-    mean = values.mean().exp()
-    stderr = mean * values.std() / len(values) ** 0.5
-    return Perplexity(float(mean), float(stderr), len(values))
+    batch = batch or batch_for_logits(model, windows.shape[1])
+    losses = halving(batch, lambda size: window_losses(model, windows, size)).double().cpu()
+    mean = losses.mean().exp()
+    stderr = float(mean * losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
+    return Perplexity(float(mean), stderr, len(losses))
 
 
 @torch.no_grad()
@@ -45,6 +50,6 @@ def window_losses(model: Any, windows: Tensor, batch: int) -> Tensor:
     for part in windows.split(batch):
         tokens = part.to(device)
         logits = model(tokens, use_cache=False).logits
-        for scores, targets in zip(logits, tokens, strict=True):
+        for scores, targets in zip(logits, tokens, strict=True):  # one window in float32 at a time
             losses.append(nn.functional.cross_entropy(scores[:-1].float(), targets[1:]))
     return torch.stack(losses)

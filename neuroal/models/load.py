@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from neuroal.config import ModelConfig
 from neuroal.errors import UserError, nearest
+from neuroal.hub import unreachable
 from neuroal.models.place import open_on_disk, place_on_host, save_offloaded
 from neuroal.placement.base import placement_of
 
@@ -85,6 +84,8 @@ def load_model(
     """
     folder, gguf = _locate(config)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if not Path(folder).is_dir() and unreachable():
+        options["local_files_only"] = True  # from the cache, without minutes of retries
     if config.revision:
         options["revision"] = config.revision
     if gguf:
@@ -108,7 +109,7 @@ def load_model(
             else:
                 model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path={folder}: cannot be loaded ({_first_line(error)})") from error
+        raise UserError(f"model.path={folder}: cannot be loaded ({_gist(error)})") from error
     model = model.eval().requires_grad_(False)
     if offload == "none":
         model = model.to(device)
@@ -123,12 +124,19 @@ def load_model(
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path={folder}: no tokenizer ({_first_line(error)})") from error
+        raise UserError(f"model.path={folder}: no tokenizer ({_gist(error)})") from error
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
+def _gist(error: Exception) -> str:
+    """What is wrong, and what helps where `transformers` says it in its own terms."""
+    text = str(error).strip() or repr(error)
+    first = text.splitlines()[0].rstrip(".")
+    if "trust_remote_code" in text:
+        return f"{first}; if you trust its code: model.trust_remote_code=true"
+    if "gated repo" in text or "401" in text or "403" in text:
+        return f"{first}; ask for access on its page and set HF_TOKEN to a token of yours"
+    return first
 
 
 @contextmanager
@@ -146,7 +154,8 @@ def _quiet() -> Iterator[None]:
 def _is_encoder(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    known = own_code or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     causal = any("CausalLM" in name for name in config.architectures or [])
     return (not known) or (config.model_type in ("bert", "roberta", "electra") and not causal)
 
@@ -180,7 +189,7 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
         return str(path), None
     if path.is_absolute() or config.path.startswith(".") or config.path.count("/") > 1:
         raise UserError(f"model.path={config.path}: no such folder")
-    _check_hub(config.path)
+    _check_hub(config.path, config.revision)
     return config.path, None
 
 
@@ -191,7 +200,12 @@ def snapshot(folder: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json"]
-    return Path(snapshot_download(folder, revision=revision, allow_patterns=patterns))
+    offline = bool(unreachable())
+    return Path(
+        snapshot_download(
+            folder, revision=revision, allow_patterns=patterns, local_files_only=offline
+        )
+    )
 
 
 def _check_folder(path: Path) -> None:
@@ -202,21 +216,18 @@ def _check_folder(path: Path) -> None:
         raise UserError(f"model.path={path}: no weights (*.safetensors, *.bin) in it")
 
 
-def _check_hub(name: str) -> None:
+def _check_hub(name: str, revision: str | None) -> None:
     """Say at once, not after minutes of retries, that the hub cannot be reached."""
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         return
-    try:
-        if os.environ.get("HF_HUB_OFFLINE") == "1":
-            raise OSError("HF_HUB_OFFLINE=1")
-        socket.create_connection(("huggingface.co", 443), timeout=3).close()
-    except OSError as error:
+    if why := unreachable():
+        wanted = f"{name} --revision {revision}" if revision else name
         raise UserError(
             f"model.path={name}: no such folder, not in the Hugging Face cache, and the hub cannot "
-            f"be reached ({error}); download it where there is network: hf download {name}"
-        ) from error
+            f"be reached ({why}); download it where there is network: hf download {wanted}"
+        )
 
 
 def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any]) -> None:

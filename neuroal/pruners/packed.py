@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -19,13 +20,18 @@ class PackedMasks(Mapping[str, Tensor]):
     def __init__(self) -> None:
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
-        self.zeros: dict[str, int] = {}
+        self._zeros: dict[str, int] = {}
 
     def add(self, key: str, mask: Tensor) -> None:
         """Pack `mask`, on its own device."""
-        self._bits[key] = pack_bits(mask).cpu()
-        self._shapes[key] = (mask.shape[0], mask.shape[1])
-        self.zeros[key] = int(mask.sum())
+        self.add_bits(key, pack_bits(mask).cpu(), (mask.shape[0], mask.shape[1]), int(mask.sum()))
+
+    def add_bits(
+        self, key: str, bits: Tensor, shape: tuple[int, int], zeros: int | None = None
+    ) -> None:
+        """Take a mask that is packed already: (bytes,) uint8 on the host."""
+        self._bits[key], self._shapes[key] = bits, shape
+        self._zeros[key] = int(self[key].sum()) if zeros is None else zeros
 
     def bits(self, key: str) -> Tensor:
         """The bits of one mask, as `masks.pack` orders them: (bytes,) uint8."""
@@ -44,7 +50,15 @@ class PackedMasks(Mapping[str, Tensor]):
     def sparsity(self) -> float:
         """Share of pruned entries over all masks."""
         total = sum(rows * cols for rows, cols in self._shapes.values())
-        return sum(self.zeros.values()) / total
+        return sum(self._zeros.values()) / total
+
+    def sparsities(self) -> dict[str, float]:
+        """Share of pruned entries of each mask."""
+        return {key: self._zeros[key] / (rows * cols) for key, (rows, cols) in self._shapes.items()}
+
+    def digests(self) -> dict[str, str]:
+        """`masks.digest` of each mask."""
+        return {key: sha256(bits.numpy().tobytes()).hexdigest() for key, bits in self._bits.items()}
 
 
 def pack_bits(mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What decides a result, and where it was computed."""
+"""What decides a pruned model, and where it was computed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,66 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from neuroal.config import RunConfig
 from neuroal.records.schema import SCHEMA_VERSION
 
-WHERE_AND_HOW = ("device", "devices", "offload", "batch", "logger", "out", "save", "data")
-"""Keys that say where and how a run works, not what comes of it."""
+if TYPE_CHECKING:
+    import torch
+
+DECIDING = (
+    "model",
+    "pruner",
+    "topup",
+    "refine",
+    "sparsity",
+    "rules",
+    "calibration",
+    "seed",
+)
+"""Keys that decide the pruned model. All others say where and how a run works, or what is measured
+of it: a record grows by the tasks it is started with."""
 PACKAGES = ("neuroal", "torch", "transformers", "tokenizers", "numpy", "hydra-core")
 
 
-def identity(config: RunConfig, fingerprints: Mapping[str, str]) -> str:
-    """Digest (16 hex digits) of the configuration that decides the result and of its data."""
-    deciding = {k: v for k, v in dataclasses.asdict(config).items() if k not in WHERE_AND_HOW}
-    content = {"schema": SCHEMA_VERSION, "config": deciding, "data": dict(fingerprints)}
+def identity(config: RunConfig) -> str:
+    """Digest (16 hex digits) of what decides the pruned model, known without loading anything.
+
+    The name a model is printed under decides nothing. A seed of the calibration that is not given
+    is `config.seed`. Files that are read (a calibration text, a plan) count by their content.
+    """
+    deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
+    deciding["model"].pop("name")
+    calibration = deciding["calibration"]
+    if calibration["seed"] is None:
+        calibration["seed"] = config.seed
+    for part in (calibration, deciding["topup"]):
+        if part.get("path"):
+            part["path"] = _content(part["path"])
+    content = {"schema": SCHEMA_VERSION, "config": deciding}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _plain(node: Any) -> Any:
+    """A part of the configuration as a dict of its own (`dataclasses.asdict` is slow)."""
+    if dataclasses.is_dataclass(node):
+        return dict(vars(node))
+    return dict(node) if isinstance(node, Mapping) else node
+
+
+def _content(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return path  # the run itself will say that it cannot be read
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, commit and device of this process."""
+    import torch  # late: it takes seconds, and an identity does not need it
+
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -25,8 +25,10 @@ class Record:
         plan: ratios, and the top-up's report (λ's, every candidate's criterion).
         sparsity: achieved: overall and for each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``dense`` and ``pruned`` → figures.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of ``dense`` and ``pruned``
+            weights. It grows: a task is added when it has been measured.
         version: of this schema.
+        context: tokens the model takes at most, which ``task.seqlen=null`` is to be read against.
     """
 
     identity: str
@@ -39,9 +41,25 @@ class Record:
     masks: Mapping[str, str]
     metrics: Mapping[str, Any]
     version: int = SCHEMA_VERSION
+    context: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def grown(
+        self,
+        task: str,
+        data: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        costs: Mapping[str, Any],
+    ) -> Record:
+        """This record with one more task: its data and figures, and what all has cost by now."""
+        return dataclasses.replace(
+            self,
+            data={**self.data, task: data},
+            metrics={**self.metrics, task: metrics},
+            costs=costs,
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
@@ -52,7 +70,8 @@ class Record:
         """
         if data.get("version") != SCHEMA_VERSION:
             raise UserError(f"record: schema {data.get('version')}, this is {SCHEMA_VERSION}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if wrong := names ^ data.keys():
+        fields = dataclasses.fields(cls)
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
             raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
         return cls(**data)

@@ -37,7 +37,8 @@ class DSnoT(Refine):
     Source: Zhang et al., 2024 (arXiv 2310.08915), section 3, and its public code.
 
     Args:
-        max_cycle_time: most swaps of one row.
+        max_cycle_time: most swaps of one row; 50 are the authors' for rows of thousands of columns,
+            rows of hundreds are better off with fewer (`results/dsnot.md`).
         threshold: |e_r| at which a row is done.
         variance_power: p.
 

@@ -75,7 +75,8 @@ class WandbTracker:
             _warn(f"{_gist(error)}; the record does not depend on it")
 
     def _open(self) -> Any:
-        wandb.setup(wandb.Settings(silent=True))
+        limit = self._config.logger.timeout
+        wandb.setup(wandb.Settings(silent=True, login_timeout=limit))  # it may ask for a key
         if self._config.logger.mode == "online":
             try:
                 return self._init("online")

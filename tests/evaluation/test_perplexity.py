@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
+from neuroal.config import ModelConfig
+from neuroal.data.text import evaluation_windows
+from neuroal.errors import UserError
+from neuroal.evaluation.batching import halving
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.models.load import load_model
 from tests.tiny import random_tokens, tiny_llama
 
 
@@ -33,3 +38,49 @@ def test_standard_error_shrinks_with_more_windows() -> None:
     few, many = (perplexity(model, random_tokens(n, 24), batch=8) for n in (4, 64))
     assert 0 < many.stderr < few.stderr
     assert many.windows == 64
+
+
+def test_one_window_has_no_standard_error() -> None:
+    assert perplexity(tiny_llama().model, random_tokens(1, 24)).stderr is None
+
+
+def test_a_model_in_half_precision_is_scored_in_float32() -> None:
+    model, windows = tiny_llama().model.to(torch.bfloat16), random_tokens(3, 24)
+    with torch.no_grad():
+        logits = torch.cat([model(window[None]).logits for window in windows])
+    losses = [
+        torch.nn.functional.cross_entropy(scores[:-1].double(), tokens[1:])
+        for scores, tokens in zip(logits, windows, strict=True)
+    ]
+    expected = math.exp(float(torch.stack(losses).mean()))
+    assert perplexity(model, windows, batch=1).value == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    tried = []
+
+    def work(batch: int) -> int:
+        tried.append(batch)
+        if batch > 3:
+            raise torch.OutOfMemoryError
+        return batch
+
+    with pytest.warns(UserWarning, match="evaluate: memory does not suffice"):
+        assert halving(20, work) == 2
+    assert tried == [20, 10, 5, 2]
+    with pytest.raises(UserError, match="single window"):
+        halving(1, lambda batch: work(9))
+
+
+def test_a_real_model_and_text_equal_the_loss_that_transformers_computes() -> None:
+    loaded = load_model(ModelConfig(source="zoo", path="opt"), torch.device("cpu"))
+    windows = evaluation_windows("builtin", loaded.tokenizer, 128, 6, None)
+    with torch.no_grad():
+        losses = [
+            float(loaded.model(window[None], labels=window[None]).loss) for window in windows.tokens
+        ]
+    found = perplexity(loaded.model, windows.tokens)
+    mean = sum(losses) / len(losses)
+    spread = (sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)) ** 0.5
+    assert found.value == pytest.approx(math.exp(mean), rel=1e-4)
+    assert found.stderr == pytest.approx(math.exp(mean) * spread / len(losses) ** 0.5, rel=1e-3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, T5Config
 
+from neuroal import hub
 from neuroal.config import ModelConfig
 from neuroal.errors import UserError
 from neuroal.models.load import load_model, resolve_device
@@ -48,6 +49,7 @@ def test_encoders_are_refused(tmp_path: Path) -> None:
 
 def test_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.unreachable.cache_clear()
     refuse("nobody/nothing", "hf download nobody/nothing")
 
 

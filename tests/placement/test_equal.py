@@ -11,10 +11,14 @@ from transformers import AutoConfig, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from neuroal.api import prune
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.models.adapter import DecoderModel
 from neuroal.models.place import open_on_disk, place_on_host, save_offloaded, weights_of
 from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
 from neuroal.pruners.masks import digest
+from neuroal.pruners.packed import PackedMasks
+from neuroal.pruning import Pruned
+from neuroal.records.stages import Stages
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from tests.tiny import random_tokens, tiny_llama
@@ -139,6 +143,19 @@ def test_all_weights_can_be_looked_at(tmp_path: Path) -> None:
             assert torch.equal(weight, wanted.state_dict()[name]), name
             names.append(name)
         assert names == list(wanted.state_dict())
+
+
+@pytest.mark.parametrize("offload", ["blocks", "disk"])
+def test_masks_that_were_kept_are_put_back(offload: str, tmp_path: Path) -> None:
+    stages, wanted = Stages(tmp_path, "0"), make("llama")
+    result = prune(wanted, TOKENS, topup="uniform")
+    assert isinstance(result.masks, PackedMasks)
+    stages.keep_masks(Pruned(result.masks))
+    model = placed("llama", offload, tmp_path / "dense")
+    restored = stages.restore(DecoderModel(model))
+    assert restored is not None
+    assert restored.sparsity == result.sparsity
+    assert torch.equal(model(TOKENS).logits, wanted(TOKENS).logits)
 
 
 def test_the_model_computes_as_a_whole(tmp_path: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from neuroal.cli import composed
 from neuroal.errors import UserError
-from neuroal.records.identity import identity
 from neuroal.records.schema import Record
 from neuroal.records.store import load_record, prepare_out, save_masks, save_record, write_json
 
@@ -50,12 +47,3 @@ def test_an_out_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 def test_masks_are_kept_packed(tmp_path: Path) -> None:
     save_masks({"0.q": torch.ones(8, 16, dtype=torch.bool)}, tmp_path / "m.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
-
-
-def test_identity_is_what_decides_the_result() -> None:
-    config = composed(["seed=1"])
-    same = dataclasses.replace(config, out="elsewhere", device="cuda", batch=3)
-    other = dataclasses.replace(config, seed=2)
-    assert identity(config, {"a": "1"}) == identity(same, {"a": "1"})
-    assert identity(config, {"a": "1"}) != identity(other, {"a": "1"})
-    assert identity(config, {"a": "1"}) != identity(config, {"a": "2"})

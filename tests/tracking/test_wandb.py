@@ -17,6 +17,7 @@ from neuroal.records.store import load_record
 from neuroal.run import run
 from tests.tracking import offline_files
 
+pytestmark = pytest.mark.xdist_group("wandb")  # its runs are read by many tests
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SMALL = [
     "logger=wandb",
@@ -107,7 +108,7 @@ def test_a_run_done_again_continues_its_wandb_run(
 ) -> None:
     described = [offline_files.run_of(offline_files.records(path)) for path in twice[2]]
     assert len(described) == 2
-    assert {run.run_id for run in described} == {twice[0].identity}
+    assert len({run.run_id for run in described}) == 1
 
 
 def test_the_key_is_written_nowhere(twice: tuple[Record, Path, list[Path]]) -> None:

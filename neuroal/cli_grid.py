@@ -1,0 +1,74 @@
+"""The command line of a grid: from overrides to the runs that they ask for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from neuroal.cli import compose_run, parse
+from neuroal.config import RunConfig, conf_dir, register, spread
+from neuroal.errors import UserError
+from neuroal.grid.declaration import Declaration
+from neuroal.grid.planning import PlannedRun, plan_runs
+
+GRID = "hydra_plugins.neuroal_grid.sweeper.GridSweeper"
+
+
+def planned(overrides: Sequence[str]) -> tuple[Declaration, list[PlannedRun]]:
+    """The grid that `overrides` name and narrow, and its runs.
+
+    Raises:
+        UserError: no grid, or a choice in it that cannot be composed.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        parsed = parse(overrides)
+        declaration = _declared(parsed)
+        given, fixed = spread(parsed, declaration.axes)
+        declaration = declaration.narrowed(given)
+        runs = plan_runs(declaration, fixed, lambda found: compose_run("config", found, []))
+    return declaration, runs
+
+
+def _declared(parsed: Sequence[Override]) -> Declaration:
+    asked = [str(o.input_line) for o in parsed if _declares(o)]
+    node = compose("config", asked, return_hydra_config=True).hydra.sweeper
+    if node.get("_target_") != GRID:
+        raise UserError(
+            "no grid is named: give +experiment=paper, +experiment=zoo, or a file of your own in "
+            "conf/experiment"
+        )
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return Declaration.from_node({str(key): value for key, value in plain.items()})
+
+
+def _declares(override: Override) -> bool:
+    key = override.get_key_element().lstrip("+~")
+    return key == "experiment" or key.startswith("hydra.sweeper")
+
+
+def multirun_grid(overrides: Sequence[str], multirun: bool) -> Callable[[RunConfig], None]:
+    """Check a grid that Hydra is about to run, and how each of its runs is done.
+
+    Raises:
+        UserError: a wrong choice, or no ``-m``.
+    """
+    planned(overrides)
+    if not multirun:
+        raise UserError("+experiment is a grid of runs: add -m, or use neuroal-grid run")
+    return _attempt
+
+
+def _attempt(config: RunConfig) -> None:
+    from neuroal.grid.worker import attempt
+
+    reason = attempt(config).reason
+    if reason:
+        print(f"neuroal: {reason}", file=sys.stderr)

@@ -1,0 +1,184 @@
+"""Zero-shot tasks are lm-eval's own, on data from files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from neuroal.config import ModelConfig
+from neuroal.data.resolve import Found, find_rows
+from neuroal.evaluation.zero_shot import STOCK, TASKS, write_task, zero_shot
+from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.validation import ZERO_SHOT_SETS
+from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
+
+SOURCE = {  # what a task's source of data is made of; everything else is how it is scored
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data written for the test: RTE and ARC as JSON lines, HellaSwag as it is on the hub."""
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "glue-rte/validation.jsonl.gz", RTE)
+    write_jsonl(folder / "ai2_arc-ARC-Easy/test.jsonl", ARC)
+    write_parquet(folder / "hellaswag/data/validation-00000-of-00001.parquet", HELLASWAG)
+    return folder
+
+
+def found(root: Path, name: str) -> tuple[Found, str]:
+    split = "test" if name.startswith("arc") else "validation"
+    return find_rows(name, split, str(root)), split
+
+
+def test_all_tasks_of_the_paper_have_a_stock_definition() -> None:
+    assert set(STOCK) == set(ZERO_SHOT_SETS)
+    for name, path in STOCK.items():
+        assert load_yaml(TASKS / path)["task"] == name
+
+
+@pytest.mark.parametrize("name", ["rte", "arc_easy", "hellaswag"])
+def test_only_the_source_of_the_data_differs_from_the_stock_task(
+    name: str, root: Path, tmp_path: Path
+) -> None:
+    ours = load_yaml(write_task(tmp_path, name, *found(root, name)))
+    stock = load_yaml(TASKS / STOCK[name])
+    differing = {key for key in ours.keys() | stock.keys() if ours.get(key) != stock.get(key)}
+    assert differing <= SOURCE
+    assert ours["training_split"] is None
+
+
+def test_prompts_and_choices_are_those_of_the_task(root: Path, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "hellaswag", *found(root, "hellaswag"))
+    task = TaskManager(include_defaults=False).load([str(path)])["tasks"]["hellaswag"]
+    first, fourth = (dict(task.eval_docs[i]) for i in (0, 3))
+    assert task.doc_to_text(first) == "Baking: A man cracks two eggs. He"
+    assert task.doc_to_choice(first) == HELLASWAG[0]["endings"]
+    assert fourth["query"].startswith("Chess. : A boy sits.")
+    assert fourth["gold"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"), [("rte", {"acc"}), ("hellaswag", {"acc", "acc_norm"})]
+)
+def test_the_figures_of_a_task(
+    name: str, metrics: set[str], loaded: LoadedModel, root: Path
+) -> None:
+    data, split = found(root, name)
+    figures = zero_shot(loaded.model, loaded.tokenizer, name, data, split)
+    named = {*metrics, *(f"{metric}_stderr" for metric in metrics)}
+    assert set(figures) == {*named, "documents", "version"}
+    assert figures["documents"] == len(data.rows)
+    assert figures["version"] == {"lm_eval": "0.4.13", "task": 1.0}
+    assert all(0 <= figures[metric] <= 1 for metric in metrics)
+
+
+def test_accuracy_is_the_share_of_documents_whose_answer_is_likeliest(
+    loaded: LoadedModel, root: Path
+) -> None:
+    right = 0
+    for row in ARC:
+        prompt = f"Question: {row['question']}\nAnswer:"
+        scores = [_log_likelihood(loaded, prompt, f" {text}") for text in row["choices"]["text"]]
+        right += scores.index(max(scores)) == "ABCD".index(row["answerKey"])
+    figures = zero_shot(loaded.model, loaded.tokenizer, "arc_easy", *found(root, "arc_easy"))
+    assert figures["acc"] == pytest.approx(right / len(ARC))
+
+
+@torch.no_grad()
+def _log_likelihood(loaded: LoadedModel, context: str, continuation: str) -> float:
+    whole = loaded.tokenizer(context + continuation)["input_ids"]
+    begin = len(loaded.tokenizer(context)["input_ids"])
+    logs = loaded.model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(float(logs[i - 1, whole[i]]) for i in range(begin, len(whole)))
+
+
+def test_a_limit_takes_the_first_documents_and_batches_do_not_matter(
+    loaded: LoadedModel, root: Path
+) -> None:
+    data, split = found(root, "rte")
+    few = zero_shot(loaded.model, loaded.tokenizer, "rte", data, split, limit=4, batch=1)
+    again = zero_shot(loaded.model, loaded.tokenizer, "rte", data, split, limit=4, batch=8)
+    assert few["documents"] == 4
+    assert few == again
+
+
+def test_the_tokenizer_stays_as_it_was_and_nothing_is_printed(
+    loaded: LoadedModel, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = loaded.tokenizer.pad_token
+    zero_shot(loaded.model, loaded.tokenizer, "rte", *found(root, "rte"), limit=2)
+    assert loaded.tokenizer.pad_token == before
+    assert capfd.readouterr() == ("", "")
+
+
+COMPARED = ("rte", "arc_easy", "hellaswag")
+
+
+@pytest.fixture(scope="module")
+def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save_model(loaded, folder, {})
+    return folder
+
+
+def compare(theirs: Mapping[str, Any], saved: Path, root: Path) -> None:
+    """Hold what lm-eval found by itself against ours on the same saved model and data."""
+    model = load_model(ModelConfig(source="hf", path=str(saved)), torch.device("cpu"))
+    for name in COMPARED:
+        ours = zero_shot(model.model, model.tokenizer, name, *found(root, name), limit=3, batch=4)
+        for metric in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr"):
+            assert ours.get(metric) == theirs[name].get(f"{metric},none")
+
+
+def test_the_numbers_are_those_of_lm_evals_own_evaluation(
+    saved: Path, root: Path, tmp_path: Path
+) -> None:
+    paths = [str(write_task(tmp_path, name, *found(root, name))) for name in COMPARED]
+    theirs = lm_eval.simple_evaluate(
+        "hf",
+        {"pretrained": str(saved), "dtype": "float32"},
+        paths,
+        batch_size=4,
+        device="cpu",
+        limit=3,
+        task_manager=TaskManager(include_defaults=False),
+    )
+    compare(theirs["results"], saved, root)
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_lm_evals_own_command(
+    saved: Path, root: Path, tmp_path: Path
+) -> None:
+    paths = [str(write_task(tmp_path, name, *found(root, name))) for name in COMPARED]
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu"]
+    command += ["--model_args", f"pretrained={saved},dtype=float32"]
+    command += ["--tasks", ",".join(paths), "--batch_size", "4", "--limit", "3"]
+    command += ["--output_path", str(tmp_path / "results.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (written,) = tmp_path.glob("results*.json")
+    compare(json.loads(written.read_text())["results"], saved, root)

@@ -1,0 +1,64 @@
+"""A person sees how far a run is; a log stays quiet; an interruption leaves no half-made file."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from neuroal import cli
+
+SMALL = [
+    "model=zoo/phi",
+    "calibration.windows=2",
+    "calibration.search_windows=2",
+    "calibration.seqlen=64",
+    "task.seqlen=64",
+    "task.limit=2",
+]
+
+
+def read_until(terminal: int, wanted: str, seconds: float = 60) -> str:
+    """What is shown on a pseudo-terminal, up to where `wanted` is."""
+    shown, end = "", time.monotonic() + seconds
+    while wanted not in shown:
+        assert time.monotonic() < end, shown
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    return shown
+
+
+def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    terminal, far_end = pty.openpty()
+    command = [sys.executable, "-m", "neuroal", *SMALL, f"out={tmp_path}", "save.masks=true"]
+    wide = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=far_end, env=wide) as process:
+        os.close(far_end)
+        shown = read_until(terminal, "criterion")
+        assert "search blocks" in shown
+        assert "candidate" in shown
+        assert "left" in shown
+        process.send_signal(signal.SIGINT)
+        read_until(terminal, "interrupted")
+        assert process.wait(timeout=30) == 130
+    os.close(terminal)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_stays_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [*SMALL, "topup=uniform", "pruner=magnitude", f"out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["neuroal", *overrides])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert capfd.readouterr().err == ""
+    assert len(list(tmp_path.glob("*.json"))) == 1

@@ -1,0 +1,71 @@
+"""The built wheel, in an environment of its own, runs from any folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.xdist_group("wheel")  # one environment for both
+
+
+def call(*command: str | Path, cwd: Path) -> str:
+    """Run a command without this process's paths; its output."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    clean = {key: value for key, value in os.environ.items() if key not in hidden}
+    found = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Environment with the wheel in it; what the wheel needs is lent by this environment.
+
+    Only whole packages are lent, through a path file: the checkout, which is installed here in
+    editable form, cannot be imported from there.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    build = ("-m", "build", "--wheel", "--no-isolation", "--outdir")
+    call(sys.executable, *build, folder, ROOT, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    options = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
+    call(python, "-m", "pip", "install", *options, wheel, cwd=folder)
+    home = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
+    Path(home.strip(), "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "env"
+
+
+def test_the_wheel_runs_from_an_unrelated_folder(installed: Path, tmp_path: Path) -> None:
+    settings = ("calibration.windows=2", "calibration.seqlen=32", "task.seqlen=32", "task.limit=2")
+    methods = ("model=zoo/opt", "pruner=wanda", "topup=uniform")
+    call(installed / "bin" / "neuroal", *methods, *settings, "seed=3", cwd=tmp_path)
+    (path,) = (tmp_path / "runs").glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["config"]["seed"] == 3
+    assert record["sparsity"]["overall"] == pytest.approx(0.7, abs=1e-4)
+    assert record["environment"]["commit"] is None  # an installed package, not the checkout
+
+
+def test_the_wheel_brings_configurations_models_and_texts(installed: Path, tmp_path: Path) -> None:
+    python = installed / "bin" / "python"
+    where = "import neuroal; print(neuroal.__path__[0])"
+    package = Path(call(python, "-c", where, cwd=tmp_path).strip())
+    assert package.is_relative_to(installed)
+    for name in ("conf", "data/builtin", "zoo"):
+        source = ROOT / name if name == "conf" else ROOT / "neuroal" / name
+        expected = {p.relative_to(source) for p in source.rglob("*") if _ships(p)}
+        assert expected <= {p.relative_to(package / name) for p in (package / name).rglob("*")}
+
+
+def _ships(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
