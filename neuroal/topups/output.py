@@ -76,7 +76,7 @@ class OutputKL(OutputCriterion):
     def __init__(self, runner: BlockRunner, pruner: Pruner) -> None:
         super().__init__(runner, pruner)
         hidden = runner.embedded
-        for index in range(len(runner.subject)):
+        for index, _ in runner.subject.walk():
             hidden = runner.run(index, hidden)
         self._windows = windows_of(hidden)
 
