@@ -45,8 +45,8 @@ class Batch:
             if not out_of_memory(error):
                 raise
         # Only here, where the traceback no longer holds them, are the tensors of `work` gone.
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()
             torch.cuda.empty_cache()
         self._halve()
         return None
