@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,11 @@ from neuroal.config import TaskConfig, named_method
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.load import LoadedModel
+from neuroal.models.load import LoadedModel, resolve_device
+from neuroal.models.place import place_on_host, take_back
+from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
+from neuroal.placement.base import placement_of
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
@@ -23,6 +27,32 @@ from neuroal.refine.base import Refine
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
 from neuroal.validation import check_task
+
+
+@contextmanager
+def placed(
+    model: PreTrainedModel, device: str | None, offload: str, devices: int
+) -> Iterator[None]:
+    """Have `model` on `device` inside the context, its blocks maybe waiting on the host.
+
+    A model that has a placement of its own keeps it.
+    """
+    home = model.device
+    if placement_of(model).offloads or (offload == "none" and device is None):
+        yield
+        return
+    if offload not in ("none", "blocks"):
+        raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
+    if offload == "blocks":
+        if devices > 1:
+            raise UserError(f"offload=blocks: does not go with devices={devices}")
+        place_on_host(model, resolve_device(device or "auto"))
+    elif device is not None:
+        model.to(resolve_device(device))
+    try:
+        yield
+    finally:
+        take_back(model, home)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +89,9 @@ def prune(
     search_windows: int = 8,
     batch: int | None = None,
     seed: int = 0,
+    device: str | None = None,
+    devices: int = 1,
+    offload: str = "none",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     progress: Progress | None = None,
@@ -79,6 +112,11 @@ def prune(
         search_windows: how many of the windows, from the first, the top-up searches with.
         batch: windows in one forward pass; None: by memory.
         seed: of everything that the top-up draws at random.
+        device: where blocks compute; None: where the model is, or with `offload` the GPU if there
+            is one.
+        devices: how many GPUs share the candidates of a search, each with a copy of the model.
+        offload: ``blocks`` lets the blocks wait in host memory and compute on `device` in turn;
+            the model comes back to where it was. (``disk`` is for models that are not in memory.)
         include: patterns of linears to prune; empty: all.
         exclude: patterns of linears that stay dense.
         progress: told of every step; None: nobody is.
@@ -104,16 +142,19 @@ def prune(
         refine=named_method("refine", refine) if isinstance(refine, str) else refine,
         group=pattern[1] if pattern else None,
         seed=seed,
+        devices=spread(model.device if device is None else resolve_device(device), devices),
     )
     recipe.check()
-    subject = DecoderModel(model, include, exclude)
-    costs = StageCosts(subject.device)
     training = model.training
     model.eval()
     try:
-        allocation, pruned = allocate_and_prune(
-            subject, recipe, windows[:search_windows], windows, costs, progress or QuietProgress()
-        )
+        with placed(model, device, offload, devices):
+            subject = DecoderModel(model, include, exclude)
+            costs = StageCosts(subject.device)
+            shown = progress or QuietProgress()
+            allocation, pruned = allocate_and_prune(
+                subject, recipe, windows[:search_windows], windows, costs, shown
+            )
     finally:
         model.train(training)
     return PruningResult(

@@ -61,8 +61,9 @@ class BlockRunner:
             tokens: token ids.
             batch: windows in one forward pass.
         """
-        probe = tokens[:1, :PROBE_TOKENS].to(subject.device)
-        returns_tuple, each_once = _probe(subject, probe)
+        if subject.probed is None:
+            subject.probed = _probe(subject, tokens[:1, :PROBE_TOKENS].to(subject.device))
+        returns_tuple, each_once = subject.probed
         runner = cls(subject, [], [], returns_tuple, [], each_once)
         runner._record(tokens, batch)
         return runner
@@ -174,11 +175,15 @@ class BlockRunner:
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
     """Let `module` compute `forward` inside the context."""
+    before = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        del module.forward  # the class's own forward shows again
+        if before is None:
+            del module.forward  # the class's own forward shows again
+        else:
+            module.forward = before
 
 
 def _probe(subject: DecoderModel, tokens: Tensor) -> tuple[list[bool], list[bool]]:

@@ -15,6 +15,9 @@ SHARE = 0.25
 TENSORS_ALIVE = 8
 """Activations of the widest linear alive at once in a block, float32 copies included."""
 
+ENOUGH_TOKENS = 8 * 2048
+"""In a batch on a GPU; more keep it no busier, but fill its memory."""
+
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on `device`."""
@@ -39,4 +42,5 @@ def batch_by_memory(subject: DecoderModel, windows: int, seqlen: int) -> int:
         # Without a fused kernel the attention scores are materialised.
         heads * seqlen * seqlen if subject.device.type == "cpu" else 0
     )
-    return int(max(1, min(windows, SHARE * free_memory(subject.device) // (4 * numbers))))
+    most = windows if subject.device.type == "cpu" else -(-ENOUGH_TOKENS // seqlen)
+    return int(max(1, min(windows, most, SHARE * free_memory(subject.device) // (4 * numbers))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.fitting import Batch
 from neuroal.memory import batch_by_memory, process_peak_bytes
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
@@ -32,13 +34,22 @@ class StageCosts:
 
     `peak_bytes` is what was allocated on a GPU during the stage; on a CPU, the most memory that
     the process has held so far. `calibration_tokens` are those of the windows that ``allocate`` and
-    ``prune`` looked at.
+    ``prune`` looked at, `batch` the windows that they took in one forward pass, `too_large` what
+    did not fit.
     """
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     calibration_tokens: dict[str, int] = field(default_factory=dict)
+    batch: dict[str, int] = field(default_factory=dict)
+    too_large: dict[str, list[int]] = field(default_factory=dict)
+
+    def fitted(self, batch: Batch) -> None:
+        """Take down how many windows a stage took at once, and how many did not fit."""
+        self.batch[batch.stage] = batch.size
+        if batch.too_large:
+            self.too_large[batch.stage] = batch.too_large
 
     def to_dict(self) -> dict[str, Any]:
         """For the record."""
@@ -95,6 +106,7 @@ class Recipe:
         refine: changes the masks at equal counts, if anything does.
         group: M of an N:M pattern, whose N each block gets by its ratio; None: no pattern.
         seed: of everything that a top-up draws at random.
+        devices: that share the candidates of a search, the model's first; empty: that alone.
     """
 
     pruner: Pruner
@@ -105,6 +117,7 @@ class Recipe:
     refine: Refine | None = None
     group: int | None = None
     seed: int = 0
+    devices: tuple[torch.device, ...] = ()
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -157,18 +170,25 @@ def allocate(
     check_finite(subject)
     costs.calibration_tokens["allocate"] = tokens.numel() if recipe.topup.searches else 0
     with costs.stage("allocate"):
+        fitting = Batch("allocate", recipe.batch or batch_by_memory(subject, *tokens.shape))
         context = AllocationContext(
             subject=subject,
             pruner=recipe.pruner,
             sparsity=recipe.sparsity,
             rules=recipe.rules,
             tokens=tokens,
-            batch=recipe.batch or batch_by_memory(subject, *tokens.shape),
+            batch=fitting.size,
             progress=progress,
             group=recipe.group,
             seed=recipe.seed,
+            devices=recipe.devices,
         )
-        return recipe.topup.allocate(context)
+        allocation = fitting.fit(
+            lambda size: recipe.topup.allocate(dataclasses.replace(context, batch=size))
+        )
+    if recipe.topup.searches:
+        costs.fitted(fitting)
+    return allocation
 
 
 def prune(
@@ -193,6 +213,9 @@ def prune(
     with costs.stage("prune"):
         allotments = allot(plan, subject, recipe.rules, recipe.group)
         batch = recipe.batch or batch_by_memory(subject, *tokens.shape)
-        return prune_model(
+        pruned = prune_model(
             subject, recipe.pruner, allotments, tokens, batch, progress, recipe.refine
         )
+    if recipe.needs and pruned.batch is not None:
+        costs.fitted(pruned.batch)
+    return pruned

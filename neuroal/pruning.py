@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner
 from neuroal.errors import UserError
+from neuroal.fitting import Batch
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import PrunedWeight, Pruner
 from neuroal.pruners.budget import Allotment
+from neuroal.pruners.packed import PackedMasks
 from neuroal.refine.base import Refine
+from neuroal.replay import Replay
 from neuroal.statistics import InputStatistics
 from neuroal.tracking import Progress
 
@@ -24,15 +26,17 @@ class Pruned:
 
     Attributes:
         masks: of each linear, by key: (rows, cols) bool on the CPU, True = pruned.
+        batch: windows in one forward pass, and which numbers of them did not fit; None: the masks
+            are not new.
     """
 
-    masks: Mapping[str, Tensor]
+    masks: PackedMasks
+    batch: Batch | None = None
 
     @property
     def sparsity(self) -> float:
         """Share of pruned entries over all prunable weights."""
-        zeros = sum(int(mask.sum()) for mask in self.masks.values())
-        return zeros / sum(mask.numel() for mask in self.masks.values())
+        return self.masks.sparsity
 
 
 def prune_model(
@@ -55,7 +59,7 @@ def prune_model(
         pruner: makes the masks.
         allotments: number of zeros of every row, by linear.
         tokens: pruning windows (windows, seqlen); unused if the pruner needs no statistics.
-        batch: windows in one forward pass.
+        batch: windows in one forward pass; fewer, should memory not suffice.
         progress: told of every block.
         refine: changes the masks that the pruner starts with; kept weights stay as they are.
 
@@ -64,14 +68,14 @@ def prune_model(
     """
     check_finite(subject)
     needs = pruner.needs | (refine.needs if refine else frozenset())
-    runner = BlockRunner.capture(subject, tokens, batch) if needs else None
-    hidden = runner.embedded if runner else []
-    masks: dict[str, Tensor] = {}
+    fitting = Batch("prune", batch, divides=True)
+    replay = Replay(subject, tokens, fitting) if needs else None
+    masks = PackedMasks()
     with progress.stage("prune", len(subject), "block") as step:
-        for index, linears in enumerate(subject.linears):
+        for index, linears in subject.walk(writes=True):
             statistics: Mapping[str, InputStatistics] = {}
-            if runner:
-                _, statistics = runner.measure(index, hidden, needs, outputs=False)
+            if replay:
+                statistics = replay.measure(index, needs)
             for linear in linears:
                 weight, found = linear.module.weight.data, statistics.get(linear.key)
                 if refine is None:
@@ -82,11 +86,11 @@ def prune_model(
                         mask = refine.refine(weight, mask, found, allotments[linear.key].rules)
                     pruned = PrunedWeight(weight.masked_fill(mask, 0), mask)
                 _apply(linear, pruned)
-                masks[linear.key] = pruned.mask.cpu()
-            if runner and index < len(subject) - 1:
-                hidden = runner.run(index, hidden)
+                masks.add(linear.key, pruned.mask)
+            if replay and index < len(subject) - 1:
+                replay.advance(index)
             step.advance(1)
-    return Pruned(masks)
+    return Pruned(masks, fitting)
 
 
 def _apply(linear: PrunableLinear, pruned: PrunedWeight) -> None:
@@ -97,6 +101,7 @@ def _apply(linear: PrunableLinear, pruned: PrunedWeight) -> None:
 
 def check_finite(subject: DecoderModel) -> None:
     """Raise `UserError` if a prunable weight is NaN or infinite."""
-    for linear in subject:
-        if not bool(torch.isfinite(linear.module.weight).all()):
-            raise UserError(f"model: the weight of '{linear.key}' has NaN or infinite entries")
+    for _, linears in subject.walk():
+        for linear in linears:
+            if not bool(torch.isfinite(linear.module.weight).all()):
+                raise UserError(f"model: the weight of '{linear.key}' has NaN or infinite entries")

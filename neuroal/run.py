@@ -13,9 +13,9 @@ from neuroal.evaluation.tasks import prepare, require
 from neuroal.measure import MEASURED, measure, measure_once
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
+from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate, prune
 from neuroal.pruners.budget import Rules
-from neuroal.pruners.masks import digest
 from neuroal.pruning import Pruned
 from neuroal.records.identity import environment, identity
 from neuroal.records.schema import Record
@@ -76,7 +76,8 @@ def _work(
     require_text(config.calibration.name, "calibration", root)
     costs.resume(stages.costs)
     with costs.stage("load"):
-        loaded = load_model(config.model, costs.device)
+        out = stages.record_path.parent
+        loaded = load_model(config.model, costs.device, config.offload, out)
         subject = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_for(config, loaded)
@@ -122,7 +123,7 @@ def _first_record(
         costs=costs.to_dict(),
         plan=planned(allocation),
         sparsity=_achieved(pruned),
-        masks={key: digest(mask) for key, mask in pruned.masks.items()},
+        masks=pruned.masks.digests(),
         metrics={},
         context=loaded.context,
     )
@@ -139,6 +140,7 @@ def make_recipe(config: RunConfig) -> Recipe:
         refine=build("refine", config.refine),
         group=config.sparsity.of,
         seed=config.seed,
+        devices=spread(resolve_device(config.device), config.devices),
     )
     recipe.check()
     return recipe
@@ -157,5 +159,4 @@ def calibration_for(config: RunConfig, loaded: LoadedModel) -> tuple[Windows, Wi
 
 
 def _achieved(pruned: Pruned) -> dict[str, Any]:
-    linears = {key: float(mask.double().mean()) for key, mask in pruned.masks.items()}
-    return {"overall": pruned.sparsity, "linears": linears}
+    return {"overall": pruned.sparsity, "linears": pruned.masks.sparsities()}

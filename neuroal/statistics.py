@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LARGEST_COPY = 2**26
+"""Numbers of an input in float32 at once."""
+
 
 class Need(enum.Enum):
     """A statistic that a method may declare; nothing that no method declared is computed."""
@@ -78,8 +81,10 @@ class StatisticsCollector:
             return
         self._last = (x, key)
         self._leader[key] = key
-        part = self._measure(x.reshape(self._batch, -1, x.shape[-1]))
-        self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
+        windows = x.reshape(self._batch, -1, x.shape[-1])
+        for piece in windows.split(max(1, LARGEST_COPY // windows[0].numel())):
+            part = self._measure(piece)
+            self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
 
     def _measure(self, x: Tensor) -> InputStatistics:
         x = x.float()

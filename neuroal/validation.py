@@ -61,12 +61,11 @@ def validate(config: RunConfig) -> None:
     for key, (number, least) in at_least.items():
         if number is not None and number < least:
             raise UserError(f"{key}={number}: must be at least {least}")
-    for key, given, built in (
-        ("devices", config.devices, 1),
-        ("offload", config.offload, "none"),
-    ):
-        if given != built:
-            raise UserError(f"{key}={given}: is not built yet; use {key}={built}")
+    if config.devices > 1 and config.offload != "none":
+        raise UserError(
+            f"devices={config.devices}: every device holds the whole model, which "
+            f"offload={config.offload} is there to avoid; use devices=1 or offload=none"
+        )
     if config.logger.timeout <= 0:
         raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)

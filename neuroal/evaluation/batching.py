@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
-
-from neuroal.memory import SHARE, TENSORS_ALIVE, free_memory
+from neuroal.fitting import Batch
+from neuroal.memory import ENOUGH_TOKENS, SHARE, TENSORS_ALIVE, free_memory
+from neuroal.placement.base import placement_of
 
 MOST = 256
 """Beyond this many a GPU is busy anyway."""
@@ -29,16 +29,10 @@ def batch_for_logits(model: Any, seqlen: int) -> int:
     widest = max(int(getattr(config, "intermediate_size", 0) or 0), 4 * int(config.hidden_size))
     logits = int(config.vocab_size) * (2 * model.dtype.itemsize + 4)
     numbers = seqlen * (logits + 4 * TENSORS_ALIVE * widest)
-    return int(max(1, min(MOST, SHARE * free_memory(device) // numbers)))
+    most = -(-ENOUGH_TOKENS // seqlen) if placement_of(model).offloads else MOST
+    return int(max(1, min(most, SHARE * free_memory(device) // numbers)))
 
 
 def halving(batch: int, work: Callable[[int], Result]) -> Result:
-    """`work` with `batch`, or with half of it as often as the GPU's memory does not suffice."""
-    while True:
-        try:
-            return work(batch)
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-        batch = max(1, batch // 2)
-        torch.cuda.empty_cache()
+    """`work` with `batch`, or with half of it as often as memory does not suffice; it says so."""
+    return Batch("evaluate", batch).fit(work)

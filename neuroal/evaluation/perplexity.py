@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuroal.evaluation.batching import batch_for_logits, halving
+from neuroal.evaluation.blockwise import window_losses_by_block
+from neuroal.placement.base import placement_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Perplexity:
     windows: int
 
 
-def perplexity(model: nn.Module, windows: Tensor, batch: int | None = None) -> Perplexity:
+def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplexity:
     """exp(mean over windows of the mean cross-entropy of their predicted tokens).
 
     The loss is taken in float32. The standard error is that of the mean window loss, carried
@@ -38,8 +41,10 @@ def perplexity(model: nn.Module, windows: Tensor, batch: int | None = None) -> P
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, windows: Tensor, batch: int) -> Tensor:
+def window_losses(model: Any, windows: Tensor, batch: int) -> Tensor:
     """Mean cross-entropy of the tokens 1 … seqlen − 1 of each window: (windows,) float32."""
+    if placement_of(model).offloads:
+        return window_losses_by_block(model, windows, batch)
     device = next(model.parameters()).device
     losses = []
     for part in windows.split(batch):

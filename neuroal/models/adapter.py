@@ -6,6 +6,7 @@ Nothing outside ``neuroal.models`` asks which architecture a model has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
+from neuroal.placement.base import placement_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,13 @@ class DecoderModel:
         include: patterns (``fnmatch``) over ``NAME`` and ``BLOCK.NAME``; empty means all.
         exclude: patterns of linears that stay dense.
 
+    Attributes:
+        model: what was given.
+        blocks: its decoder blocks.
+        linears: the prunable linears of each block.
+        placement: where the weights are that are not at work.
+        probed: what `BlockRunner` has seen of the blocks' ways, which takes a pass to see.
+
     Raises:
         UserError: no blocks, no linears left, or weights that are no ``nn.Linear``.
     """
@@ -62,7 +71,8 @@ class DecoderModel:
         exclude: Sequence[str] = (),
     ) -> None:
         self.model = model
-        self.blocks_name, self.blocks = _find_blocks(model)
+        self._selection = (tuple(include), tuple(exclude))
+        self.blocks_name, self.blocks = find_blocks(model)
         self.linears: tuple[tuple[PrunableLinear, ...], ...] = tuple(
             tuple(_find_linears(index, block, include, exclude))
             for index, block in enumerate(self.blocks)
@@ -72,7 +82,13 @@ class DecoderModel:
                 f"model.include={list(include)} model.exclude={list(exclude)} leave no linear to "
                 f"prune; the first block has: {', '.join(_linear_names(self.blocks[0]))}"
             )
+        self.placement = placement_of(model)
+        self.probed: tuple[list[bool], list[bool]] | None = None
         self.model_type: str = model.config.get_text_config().model_type
+
+    def of(self, model: PreTrainedModel) -> DecoderModel:
+        """The same view of another model of this architecture."""
+        return DecoderModel(model, *self._selection)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -94,8 +110,24 @@ class DecoderModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go in: the device of the embeddings."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        return self.placement.device
+
+    def present(self, index: int, *, writes: bool = False) -> AbstractContextManager[None]:
+        """Have the weights of block `index` on the device inside the context.
+
+        Whoever touches weights does it in here, or on a `walk`. What is written to them is kept
+        only if it `writes`.
+        """
+        return self.placement.present(index, writes=writes)
+
+    def walk(
+        self, *, backwards: bool = False, writes: bool = False
+    ) -> Iterator[tuple[int, tuple[PrunableLinear, ...]]]:
+        """Index and linears of each block, which is `present` until the next one is asked for."""
+        order = range(len(self))
+        for index in reversed(order) if backwards else order:
+            with self.present(index, writes=writes):
+                yield index, self.linears[index]
 
     def row_source(self, linear: PrunableLinear) -> str | None:
         """Name of the linear of the same block at whose input the rows of `linear` are scored.
@@ -143,7 +175,7 @@ class DecoderModel:
             ) from None
 
 
-def _find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The ``ModuleList`` of decoder blocks: as long as the config says, with the most weights."""
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = {

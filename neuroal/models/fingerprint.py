@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroal.models.place import weights_of
+
 SAMPLES = 1024
 """Entries of each tensor that are hashed as they are; all of them are summed."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -18,12 +20,12 @@ def fingerprint(model: Any) -> str:
     """SHA-256 over all parameters and buffers: name, shape, dtype, the sum of all bit patterns
     (which any single change alters) and every n-th bit pattern.
 
-    A model whose weights wait elsewhere (on the meta device) is told by names and shapes alone.
+    Weights that wait elsewhere are fetched, block by block.
     """
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights_of(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        if tensor.device.type != "meta" and tensor.numel():
+        if tensor.numel():
             digest.update(_bits(tensor))
     return digest.hexdigest()
 

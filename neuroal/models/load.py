@@ -18,6 +18,8 @@ from transformers.utils import logging as transformers_logging
 from neuroal.config import ModelConfig
 from neuroal.errors import UserError, nearest
 from neuroal.hub import unreachable
+from neuroal.models.place import open_on_disk, place_on_host, save_offloaded
+from neuroal.placement.base import placement_of
 
 ZOO = Path(__file__).parents[1] / "zoo"
 DTYPES = {
@@ -61,10 +63,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
+def load_model(
+    config: ModelConfig,
+    device: torch.device,
+    offload: str = "none",
+    scratch: Path | None = None,
+) -> LoadedModel:
     """Load the model that `config` names, in evaluation mode, onto `device`.
 
     ``dtype=auto`` is the checkpoint's on a GPU and float32 on a CPU.
+
+    Args:
+        config: which model.
+        device: where it computes.
+        offload: where blocks wait that are not at work: ``none`` (there), ``blocks``, ``disk``.
+        scratch: folder for blocks that are written under ``offload=disk``.
 
     Raises:
         UserError: nothing there, no decoder-only model, no weights, or NaN in the weights.
@@ -85,13 +98,28 @@ def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
                 raise UserError(
                     f"model.path={folder}: {described.model_type} is not a decoder-only model"
                 )
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+            if offload == "disk":
+                if gguf:
+                    raise UserError(f"offload=disk: {gguf} is no safetensors; use offload=blocks")
+                place = snapshot(folder, config.revision)
+                kind = None if dtype == "auto" else dtype
+                model = open_on_disk(
+                    place, described, kind, device, scratch, config.trust_remote_code
+                )
+            else:
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model.path={folder}: cannot be loaded ({_gist(error)})") from error
-    model = model.eval().requires_grad_(False).to(device)
+    model = model.eval().requires_grad_(False)
+    if offload == "none":
+        model = model.to(device)
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
+            if offload == "disk" and 0 in weight.stride():
+                continue  # a block's matrix, read and checked when its turn comes
             raise UserError(f"model: '{name}' has NaN or infinite entries")
+    if offload == "blocks":
+        place_on_host(model, device)
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -165,6 +193,21 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
     return config.path, None
 
 
+def snapshot(folder: str, revision: str | None) -> Path:
+    """The local folder of a model: itself, or the hub's, downloaded if need be."""
+    if Path(folder).is_dir():
+        return Path(folder)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json"]
+    offline = bool(unreachable())
+    return Path(
+        snapshot_download(
+            folder, revision=revision, allow_patterns=patterns, local_files_only=offline
+        )
+    )
+
+
 def _check_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise UserError(f"model.path={path}: no config.json in it")
@@ -197,7 +240,10 @@ def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any])
         if hasattr(loaded.model.config, "quantization_config"):
             del loaded.model.config.quantization_config  # it was dequantised when it was loaded
             loaded.model.hf_quantizer = None  # or older releases refuse to write it
-        loaded.model.save_pretrained(part)
+        if placement_of(loaded.model).offloads:
+            save_offloaded(loaded.model, part)
+        else:
+            loaded.model.save_pretrained(part)
         loaded.tokenizer.save_pretrained(part)
         (part / "plan.json").write_text(json.dumps(plan))
         if target.exists():

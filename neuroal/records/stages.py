@@ -19,7 +19,6 @@ import torch
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
-from neuroal.pruners.masks import digest
 from neuroal.pruning import Pruned
 from neuroal.records.lease import leased
 from neuroal.records.schema import Record
@@ -79,9 +78,10 @@ class Stages:
             return None
         shapes = {linear.key: (linear.rows, linear.cols) for linear in subject}
         masks = load_masks(path, shapes)
-        for linear in subject:
-            weight = linear.module.weight.data
-            weight.masked_fill_(masks[linear.key].to(weight.device), 0)
+        for _, linears in subject.walk(writes=True):
+            for linear in linears:
+                weight = linear.module.weight.data
+                weight.masked_fill_(masks[linear.key].to(weight.device), 0)
         return Pruned(masks)
 
     def keep_masks(self, pruned: Pruned) -> None:
@@ -137,7 +137,7 @@ def check_same(record: Record, pruned: Pruned, device: torch.device) -> None:
     Raises:
         UserError: pruned again from the same plan, it came out differently.
     """
-    if {key: digest(mask) for key, mask in pruned.masks.items()} != record.masks:
+    if pruned.masks.digests() != record.masks:
         raise UserError(
             f"record {record.identity}: pruned again on {device}, the masks differ from those "
             f"made on {record.environment.get('device')} or with other data; delete the record"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from neuroal.errors import UserError
-from neuroal.pruners.masks import pack, unpack
+from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
 
 
@@ -67,19 +67,22 @@ def load_record(path: str | Path) -> Record:
         raise UserError(f"record {path}: cannot be read ({error})") from error
 
 
-def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
+def save_masks(masks: PackedMasks, path: Path) -> None:
     """Write packed masks as an npz, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
-        arrays: dict[str, Any] = {key: pack(mask) for key, mask in masks.items()}
+        arrays: dict[str, Any] = {key: masks.bits(key).numpy() for key in masks}
         np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
 
 
-def load_masks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+def load_masks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> PackedMasks:
     """Read what `save_masks` wrote; `shapes`: (rows, cols) of every mask."""
+    masks = PackedMasks()
     with np.load(path) as kept:
-        return {key: unpack(kept[key], shape) for key, shape in shapes.items()}
+        for key, shape in shapes.items():
+            masks.add_bits(key, torch.from_numpy(kept[key]), shape)
+    return masks

@@ -50,7 +50,7 @@ class AlignmentCriterion:
         criterion = 0.0
         differences: dict[str, Tensor] = {}
         hidden = self._runner.embedded
-        for index, linears in enumerate(self._runner.subject.linears):
+        for index, linears in self._runner.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
                 lin.key: self._pruner.prune(

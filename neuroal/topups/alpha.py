@@ -46,7 +46,7 @@ class AlphaPruning(TopUp):
         subject = context.subject
         exponents: dict[int, float] = {}
         with context.progress.stage("fit spectra", len(subject), "block") as step:
-            for index, linears in enumerate(subject.linears):
+            for index, linears in subject.walk():
                 if linears:
                     exponents[index] = float(np.mean([exponent_of(linear) for linear in linears]))
                 step.advance(1)

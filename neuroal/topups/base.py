@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from neuroal.models.adapter import DecoderModel
@@ -30,6 +31,7 @@ class AllocationContext:
         progress: told of every step.
         group: M of an N:M pattern, where one is asked for.
         seed: of everything drawn at random.
+        devices: that share the candidates of a search, the subject's first; empty: that alone.
     """
 
     subject: DecoderModel
@@ -41,6 +43,7 @@ class AllocationContext:
     progress: Progress
     group: int | None = None
     seed: int = 0
+    devices: tuple[torch.device, ...] = ()
 
     def allot(self, plan: SparsityPlan) -> dict[str, Allotment]:
         """What `plan` comes to in zeros."""

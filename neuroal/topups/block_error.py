@@ -36,7 +36,7 @@ class BlockError:
         """The objective, by forward passes alone."""
         runner = self._runner.on(self._tokens[list(windows)], self._batch)
         hidden, total = runner.embedded, 0.0
-        for index, linears in enumerate(runner.subject.linears):
+        for index, linears in runner.subject.walk():
             truth = runner.run(index, hidden)
             with swapped_weights(linears, self._ranks.masked(linears, counts)):
                 hidden = runner.run(index, hidden)
@@ -48,7 +48,7 @@ class BlockError:
         runner = self._runner.on(self._tokens[list(windows)], self._batch)
         hidden, total = runner.embedded, 0.0
         costs: dict[str, Tensor] = {}
-        for index, linears in enumerate(runner.subject.linears):
+        for index, linears in runner.subject.walk():
             truth = runner.run(index, hidden)
             with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
                 outputs = [runner.call(index, batch, part) for batch, part in enumerate(hidden)]

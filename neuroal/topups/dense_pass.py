@@ -29,7 +29,7 @@ def score_blocks(context: AllocationContext, score: BlockScore) -> dict[int, flo
     hidden = runner.embedded
     scores: dict[int, float] = {}
     with context.progress.stage("dense pass", len(subject), "block") as step:
-        for index, linears in enumerate(subject.linears):
+        for index, linears in subject.walk():
             last = index == len(subject) - 1
             hidden, statistics = runner.measure(
                 index, hidden, frozenset({Need.NORM}), outputs=not last

@@ -111,7 +111,7 @@ class OutputDivergence:
         """The objective, by forward passes alone."""
         runner = self._runner.on(self._tokens[list(windows)], self._batch)
         hidden = runner.embedded
-        for index, linears in enumerate(self._subject.linears):
+        for index, linears in self._subject.walk():
             with swapped_weights(linears, self._ranks.masked(linears, counts)):
                 hidden = runner.run(index, hidden)
         losses = [self._loss(*piece) for piece in self._pieces(runner, hidden, windows)]
@@ -139,7 +139,7 @@ class OutputDivergence:
         fitting = _graphs_that_fit(self._subject, len(windows) * self._tokens.shape[1])
         passes: list[_Pass] = []
         hidden = runner.embedded
-        for index, linears in enumerate(self._subject.linears):
+        for index, linears in self._subject.walk():
             keep = index >= len(self._subject) - fitting  # the last ones are needed soonest
             with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
                 passed = _Pass.forward(runner, index, hidden, leaves if keep else None)
@@ -147,8 +147,8 @@ class OutputDivergence:
             passes.append(passed if keep else passed.without_outputs())
         value, flowing = self._head_gradients(runner, hidden, windows)
         costs: dict[str, Tensor] = {}
-        for index in reversed(range(len(passes))):
-            passed, linears = passes.pop(), self._subject.linears[index]
+        for index, linears in self._subject.walk(backwards=True):
+            passed = passes.pop()
             if not passed.leaves:
                 with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
                     gradients, flowing = _backward(runner, index, passed, leaves, flowing)
@@ -295,6 +295,8 @@ def _repeatable(device: torch.device) -> Iterator[None]:
 
 def _graphs_that_fit(subject: DecoderModel, tokens: int) -> int:
     """Blocks whose graphs memory takes at once: their masked weights and activations."""
+    if subject.placement.offloads:  # graphs of many blocks are what shall not be in memory
+        return 0
     width = next(iter(subject)).module.weight.element_size()
     activations = TENSORS_OF_GRAPH * tokens * sum(linear.rows for linear in subject)
     each = width * (subject.numel + activations) / len(subject)

@@ -39,7 +39,7 @@ class OutputCriterion:
     def measure(self, allotments: Mapping[str, Allotment]) -> OutputOutcome:
         """Criterion for one candidate; the model is left dense."""
         runner, hidden = self._runner, self._runner.embedded
-        for index, linears in enumerate(runner.subject.linears):
+        for index, linears in runner.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
                 lin.key: self._pruner.prune(
@@ -76,7 +76,7 @@ class OutputKL(OutputCriterion):
     def __init__(self, runner: BlockRunner, pruner: Pruner) -> None:
         super().__init__(runner, pruner)
         hidden = runner.embedded
-        for index in range(len(runner.subject)):
+        for index, _ in runner.subject.walk():
             hidden = runner.run(index, hidden)
         self._windows = windows_of(hidden)
 

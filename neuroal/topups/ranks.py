@@ -48,7 +48,7 @@ class Ranks:
         """
         hidden = runner.embedded
         with progress.stage("rank weights", len(self._subject), "block") as step:
-            for index, linears in enumerate(self._subject.linears):
+            for index, linears in self._subject.walk():
                 statistics: Mapping[str, InputStatistics] = {}
                 if self._pruner.needs:
                     _, statistics = runner.measure(index, hidden, self._pruner.needs, outputs=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment
 from neuroal.topups.base import AllocationContext
+from neuroal.topups.spread import SpreadCriterion
 
 
 class Outcome(Protocol):
@@ -67,13 +68,23 @@ def choose(
     """
     criteria: list[float] = []
     winner = 0
+    plans = [make(candidate) for candidate in candidates]
+    outcomes = measured(criterion, (context.allot(plan) for plan in plans))
     with context.progress.stage(name, len(candidates), "candidate") as step:
-        for index, candidate in enumerate(candidates):
-            plan = make(candidate)
-            outcome = criterion.measure(context.allot(plan))
+        for index, (candidate, outcome) in enumerate(zip(candidates, outcomes, strict=True)):
             criteria.append(outcome.criterion)
             # A NaN (rules=reference) is never smaller, so the first candidate stays.
             if index == 0 or outcome.criterion < criteria[winner]:
-                winner, best_plan, best = index, plan, outcome
+                winner, best = index, outcome
             step.advance(1, candidate=candidate, criterion=outcome.criterion)
-    return Choice(winner, best_plan, best, criteria)
+    return Choice(winner, plans[winner], best, criteria)
+
+
+def measured(
+    criterion: Criterion, allotments: Iterable[Mapping[str, Allotment]]
+) -> Iterator[Outcome]:
+    """The outcomes of all candidates in order; several at once where the criterion can."""
+    if isinstance(criterion, SpreadCriterion):
+        yield from criterion.measure_all(allotments)
+    else:
+        yield from map(criterion.measure, allotments)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from neuroal.errors import UserError
+from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
 from neuroal.records.store import load_record, prepare_out, save_masks, save_record, write_json
 
@@ -45,5 +46,7 @@ def test_an_out_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_masks_are_kept_packed(tmp_path: Path) -> None:
-    save_masks({"0.q": torch.ones(8, 16, dtype=torch.bool)}, tmp_path / "m.npz")
+    masks = PackedMasks()
+    masks.add("0.q", torch.ones(8, 16, dtype=torch.bool))
+    save_masks(masks, tmp_path / "m.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]

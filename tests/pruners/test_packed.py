@@ -1,0 +1,25 @@
+"""Packed masks are the masks."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuroal.pruners.masks import digest, pack
+from neuroal.pruners.packed import PackedMasks, pack_bits
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 9), cols=st.integers(1, 19), seed=st.integers(0, 99))
+def test_what_is_packed_comes_back(rows: int, cols: int, seed: int) -> None:
+    mask = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed)) < 0.6
+    assert pack_bits(mask).tolist() == pack(mask).tolist()
+    masks = PackedMasks()
+    masks.add("0.a", mask)
+    masks.add("1.a", ~mask)
+    assert torch.equal(masks["0.a"], mask)
+    assert torch.equal(masks["1.a"], ~mask)
+    assert masks.digests() == {key: digest(mask) for key, mask in masks.items()}
+    assert masks.sparsities()["0.a"] == float(mask.double().mean())
+    assert masks.sparsity == 0.5
