@@ -111,13 +111,14 @@ def setting_of(parsed: argparse.Namespace, name: str) -> Setting:
 def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Result]:
     """Do what is not done yet, in the order given; the results by `Case.file`.
 
-    A case that time did not suffice for is missing among them.
+    A case that failed, or that time did not suffice for, is missing among them.
     """
     setting.out.mkdir(parents=True, exist_ok=True)
     todo = [case for case in cases if not (setting.out / case.file).is_file()]
     start = time.perf_counter()
     for count, (case, result) in enumerate(_done(todo, setting, jobs), 1):
-        shown = result.get("refused") or f"{result['perplexity']:.3f}"
+        failed = result.get("refused") or result.get("failed")
+        shown = failed or f"{result['perplexity']:.3f}"
         print(
             f"{time.perf_counter() - start:5.0f} s  {count}/{len(todo)}  {case.file}: {shown}",
             flush=True,
@@ -147,6 +148,8 @@ def _work(case: Case, setting: Setting) -> tuple[Case, Result]:
         result = measure(case, setting)
     except neuroal.UserError as error:
         result = {"refused": str(error)}
+    except Exception as error:  # one case costs no other; it is tried again by the next call
+        return case, {"failed": f"FAILED: {error!r}"}
     path = setting.out / case.file
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps({"case": asdict(case), **result}, indent=1))

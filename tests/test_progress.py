@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -33,7 +34,7 @@ def read_until(terminal: int, wanted: str, seconds: float = 60) -> str:
     return shown
 
 
-def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_nothing(
+def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_no_half_file(
     tmp_path: Path,
 ) -> None:
     terminal, far_end = pty.openpty()
@@ -49,7 +50,14 @@ def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_nothing(
         read_until(terminal, "interrupted")
         assert process.wait(timeout=30) == 130
     os.close(terminal)
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*.json"))  # no record
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [
+        path for path in left if path.name.startswith(".")
+    ]  # files are made under such names
+    for path in left:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
 
 
 def test_a_log_stays_quiet(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Tracker(Protocol):
     """Told of a run. Nothing that goes wrong in here may end the run."""
 
+    def begin(self) -> None:
+        """Work begins; called at every stage. A run that finds all done never calls it."""
+
     def log(self, values: dict[str, float], x_axis: str) -> None:
         """Figures of one step of a stage; `x_axis` is the one of them to plot the rest over."""
 
@@ -31,6 +34,9 @@ class Tracker(Protocol):
 
 class NoTracker:
     """The record alone."""
+
+    def begin(self) -> None:
+        return
 
     def log(self, values: dict[str, float], x_axis: str) -> None:
         return
@@ -76,6 +82,7 @@ class TrackedProgress:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Step]:
+        self._tracker.begin()
         with self._shown.stage(name, total, unit) as step:
             yield _TrackedStep(step, name, self._tracker.log)
 

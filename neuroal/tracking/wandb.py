@@ -22,7 +22,8 @@ LONGEST_TAG = 64
 class WandbTracker:
     """One W&B run for each run identity; started again, it goes on.
 
-    The W&B run begins with the first figure, so a run that is refused before any work leaves none.
+    The W&B run begins with the first stage, so a run that is refused before any work, or that finds
+    all of it done, leaves none.
     Whatever W&B raises ends in one warning on stderr and, from then on, silence: the record does
     not depend on it. Where the server cannot be reached within ``logger.timeout`` seconds the run
     is kept on disk instead, as ``logger.mode=offline`` keeps it, for ``wandb sync`` to send.
@@ -37,6 +38,9 @@ class WandbTracker:
         self._run: Any = None
         self._dead = False
         self._axes: set[str] = set()
+
+    def begin(self) -> None:
+        self._contained(lambda: None)
 
     def log(self, values: dict[str, float], x_axis: str) -> None:
         def send() -> None:
@@ -56,7 +60,8 @@ class WandbTracker:
             artifact.add_file(str(path))
             self._run.log_artifact(artifact)
 
-        self._contained(send)
+        if self._run is not None:
+            self._contained(send)
 
     def close(self, failed: bool) -> None:
         if self._run is not None:

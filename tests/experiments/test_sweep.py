@@ -56,6 +56,21 @@ def test_what_cannot_be_combined_is_noted_and_the_sweep_goes_on(few: sweep.Setti
     assert found[cases[1].file]["perplexity"] > 1
 
 
+def test_a_case_that_fails_costs_no_other_and_is_tried_again(
+    few: sweep.Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = [sweep.Case("opt", "magnitude", sparsity=0.5), sweep.Case("opt")]
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep.neuroal, "prune", fail)
+        assert list(sweep.sweep(cases, few, jobs=1)) == ["opt-dense.json"]
+    assert "out of memory" in capsys.readouterr().out
+    assert len(sweep.sweep(cases, few, jobs=1)) == 2
+
+
 def test_cases_have_files_of_their_own() -> None:
     methods = topups.methods()
     cases = [

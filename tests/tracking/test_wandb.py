@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,30 +27,40 @@ SMALL = [
     "calibration.search_windows=1",
     "calibration.seqlen=32",
     "task.seqlen=32",
-    "task.limit=2",
     "topup.block_candidates=[0.05,0.15]",
     "topup.row_candidates=[0.0]",
 ]
 
 
+class Tracked(NamedTuple):
+    """A run's first record, where it is, and W&B's files of each time it had something to do."""
+
+    record: Record
+    path: Path
+    files: list[Path]
+
+
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path, list[Path]]:
-    """The record of a run done twice, its path, and W&B's files of both times."""
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    """A run, gone on with as more windows are asked for, and started with nothing left to do."""
     out = tmp_path_factory.mktemp("tracked")
+    records = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_API_KEY", KEY)
-        for _ in range(2):
-            record, path = run(composed([*SMALL, f"out={out}"]))
+        for limit in (2, 3, 3):
+            record, path = run(composed([*SMALL, f"task.limit={limit}", f"out={out}"]))
+            records.append(record)
             time.sleep(1)  # W&B names its folders by the second
-    return record, path, sorted((out / "wandb").glob("offline-run-*/run-*.wandb"))
+    files = sorted((out / "wandb").glob("offline-run-*/run-*.wandb"))
+    return Tracked(records[0], path, files)
 
 
 @pytest.fixture(scope="module")
-def found(twice: tuple[Record, Path, list[Path]]) -> list[Any]:
-    return offline_files.records(twice[2][0])
+def found(tracked: Tracked) -> list[Any]:
+    return offline_files.records(tracked.files[0])
 
 
-def test_the_run_is_described(twice: tuple[Record, Path, list[Path]], found: list[Any]) -> None:
+def test_the_run_is_described(tracked: Tracked, found: list[Any]) -> None:
     described = offline_files.run_of(found)
     assert described.project == "neuroal"
     assert described.run_group == "night"
@@ -61,19 +71,17 @@ def test_the_run_is_described(twice: tuple[Record, Path, list[Path]], found: lis
 
 
 def test_each_candidates_criterion_is_logged_as_it_comes(
-    twice: tuple[Record, Path, list[Path]], found: list[Any]
+    tracked: Tracked, found: list[Any]
 ) -> None:
     rows = [row for row in offline_files.history(found) if "search blocks/criterion" in row]
     assert [row["search blocks/candidate"] for row in rows] == [0.05, 0.15]
     assert [row["search blocks/done"] for row in rows] == [1, 2]
     criteria = [row["search blocks/criterion"] for row in rows]
-    assert criteria == twice[0].plan["report"]["criterion_block"]
+    assert criteria == tracked.record.plan["report"]["criterion_block"]
 
 
-def test_the_summary_has_metrics_and_seconds(
-    twice: tuple[Record, Path, list[Path]], found: list[Any]
-) -> None:
-    summary, record = offline_files.summary(found), twice[0]
+def test_the_summary_has_metrics_and_seconds(tracked: Tracked, found: list[Any]) -> None:
+    summary, record = offline_files.summary(found), tracked.record
     pruned = record.metrics["builtin"]["pruned"]["value"]
     assert summary["builtin/pruned/value"] == pytest.approx(pruned)
     assert summary["sparsity"] == record.sparsity["overall"]
@@ -81,10 +89,8 @@ def test_the_summary_has_metrics_and_seconds(
     assert {"seconds/allocate", "seconds/prune", "seconds/evaluate"} <= summary.keys()
 
 
-def test_density_by_block_is_a_chart(
-    twice: tuple[Record, Path, list[Path]], found: list[Any]
-) -> None:
-    table = next((twice[2][0].parent / "files" / "media" / "table").glob("density_by_block*"))
+def test_density_by_block_is_a_chart(tracked: Tracked, found: list[Any]) -> None:
+    table = next((tracked.files[0].parent / "files" / "media" / "table").glob("density_by_block*"))
     rows = json.loads(table.read_text())["data"]
     assert [block for block, _ in rows] == list(range(8))
     assert sum(density for _, density in rows) / 8 == pytest.approx(0.3, abs=1e-3)
@@ -92,29 +98,26 @@ def test_density_by_block_is_a_chart(
     assert last["density_by_block_table._type"] == "table-file"
 
 
-def test_the_record_is_an_artifact(
-    twice: tuple[Record, Path, list[Path]], found: list[Any]
-) -> None:
+def test_the_record_is_an_artifact(tracked: Tracked, found: list[Any]) -> None:
     names = [
         record.request.log_artifact.artifact.name or record.artifact.name
         for record in found
         if record.HasField("artifact") or record.request.HasField("log_artifact")
     ]
-    assert f"record-{twice[0].identity}" in names
+    assert f"record-{tracked.record.identity}" in names
 
 
-def test_a_run_done_again_continues_its_wandb_run(
-    twice: tuple[Record, Path, list[Path]],
-) -> None:
-    described = [offline_files.run_of(offline_files.records(path)) for path in twice[2]]
-    assert len(described) == 2
-    assert len({run.run_id for run in described}) == 1
+def test_a_run_gone_on_with_continues_its_wandb_run(tracked: Tracked) -> None:
+    described = [offline_files.run_of(offline_files.records(path)) for path in tracked.files]
+    assert [run.run_id for run in described] == [tracked.record.identity] * 2
+    last = offline_files.summary(offline_files.records(tracked.files[1]))
+    assert last["builtin/pruned/windows"] == 3
 
 
-def test_the_key_is_written_nowhere(twice: tuple[Record, Path, list[Path]]) -> None:
-    files = [path for path in twice[1].parent.rglob("*") if path.is_file()]
-    assert twice[1] in files
-    assert twice[2][0] in files
+def test_the_key_is_written_nowhere(tracked: Tracked) -> None:
+    files = [path for path in tracked.path.parent.rglob("*") if path.is_file()]
+    assert tracked.path in files
+    assert tracked.files[0] in files
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
@@ -133,7 +136,7 @@ def test_a_server_that_is_dead_costs_a_warning_and_no_more(
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         start = time.perf_counter()
         online = ["logger.mode=online", "logger.timeout=1.5"]
-        _, path = run(composed([*SMALL, *online, f"out={tmp_path}"]))
+        _, path = run(composed([*SMALL, *online, "task.limit=2", f"out={tmp_path}"]))
         assert time.perf_counter() - start < 30
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
@@ -147,7 +150,7 @@ def test_whatever_wandb_raises_costs_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wandb").write_text("a file where W&B wants its folder")
-    _, path = run(composed([*SMALL, f"out={tmp_path}"]))
+    _, path = run(composed([*SMALL, "task.limit=2", f"out={tmp_path}"]))
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
     assert load_record(path).identity == path.stem
