@@ -32,7 +32,8 @@ def table_block(table: Table, base: str = "") -> str:
 
 def _table(table: Table, base: str) -> str:
     heads = "".join(
-        f'<th scope="col"{_class(["label"] if i < table.labels else [])}>'
+        f'<th scope="col" data-head="{escape(head)}"'
+        f"{_class(['label'] if i < table.labels else [])}>"
         f'<button type="button">{escape(head)}</button></th>'
         for i, head in enumerate(table.heads)
     )
@@ -112,9 +113,9 @@ def legend(swatches: Mapping[str, str]) -> str:
 def bars(counts: Mapping[str, int], total: int) -> str:
     """A bar for each name: how many of `total`."""
     rows = "".join(
-        f'<span>{escape(name)}</span><span class="track"><span class="bar" '
-        f'style="display:block;width:{100 * count / max(total, 1):.2f}%"></span></span>'
-        f'<span class="count">{count:,} of {total:,}</span>\n'
+        f'<span>{escape(name)}</span><span class="count">{count:,} of {total:,}</span>'
+        f'<span class="track"><span class="bar" '
+        f'style="width:{100 * count / max(total, 1):.2f}%"></span></span>\n'
         for name, count in counts.items()
     )
     return f'<div class="bars">\n{rows}</div>\n'

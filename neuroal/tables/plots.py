@@ -12,7 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from neuroal.tables.labels import label
 from neuroal.tables.reading import Curve, Shape
@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, which the colour-blind tell apart; without yellow, which white swallows."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.2, 1.5)))
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "neuroal",
     "font.family": "sans-serif",
@@ -39,7 +39,13 @@ SETTINGS = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
 }
-SIZE = (3.5, 2.5)
+SIZE = (3.0, 2.15)
+RING: dict[str, Any] = {
+    "marker": "o",
+    "linestyle": "",
+    "markerfacecolor": "none",
+    "markersize": 10,
+}
 WIDE_SPREAD = 6.0
 """Above this ratio of largest to smallest an axis is logarithmic."""
 
@@ -119,7 +125,7 @@ def density_by_block(shapes: Mapping[str, Shape], names: Sequence[str]) -> str:
                 axes.plot(range(len(densities)), densities, **style.line(), markevery=every)
         axes.set_xlabel("block")
         axes.set_ylabel("density")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return svg(made)
 
 
@@ -127,6 +133,7 @@ def criterion_by_spread(curves: Mapping[str, Sequence[Curve]]) -> str:
     """Criterion over its least, by λ; ringed: the winner. `curves`: by sparsity."""
     with mpl.rc_context(SETTINGS):
         made, axes = figure()
+        heights: list[float] = []
         for sparsity, style in styles(list(curves)).items():
             for curve in curves[sparsity]:
                 least = min((c for c in curve.criteria if c > 0), default=1.0)
@@ -134,12 +141,13 @@ def criterion_by_spread(curves: Mapping[str, Sequence[Curve]]) -> str:
                 line = style.line() | {"linestyle": "-" if curve.step == "block" else ":"}
                 axes.plot(curve.candidates, height, **line, label=f"{sparsity}, {curve.step}s")
                 won = curve.candidates.index(curve.winner)
-                ring = {"markerfacecolor": "none", "markersize": 10, "color": style.colour}
-                axes.plot([curve.winner], [height[won]], marker="o", linestyle="", **ring)
+                ring = RING | {"color": style.colour}
+                axes.plot([curve.winner], [height[won]], **ring)
+                heights += height
         axes.legend(fontsize=7, frameon=False, handlelength=2.4)
         axes.set_xlabel("λ")
         axes.set_ylabel("criterion / least")
-        _scale(axes, [y for line in axes.lines for y in line.get_ydata()])
+        _scale(axes, heights)
         return svg(made)
 
 
@@ -149,16 +157,16 @@ def performance_by_runtime(part: pd.DataFrame, names: Sequence[str]) -> str:
     if part["increase"].isna().all():
         figure_of, text = ("accuracy", "mean accuracy")
     with mpl.rc_context(SETTINGS):
-        made, axes = figure((4.6, 3.2))
+        made, axes = figure((4.2, 2.9))
         front = part[part["front"]].sort_values("seconds")
-        ends = {"color": "#8a8f98", "linewidth": 1, "zorder": 1}
+        ends: dict[str, Any] = {"color": "#8a8f98", "linewidth": 1, "zorder": 1}
         axes.step(front["seconds"], front[figure_of], where="post", **ends)
         for _, row in part.iterrows():
             style = styles(names)[row["competitor"]]
             point = (row["seconds"], row[figure_of])
             axes.plot(*point, style.marker, color=style.colour, markersize=7)
-            place = {"xytext": (6, 5), "textcoords": "offset points", "fontsize": 8}
-            axes.annotate(label(row["competitor"]), point, **place)
+            text_at: dict[str, Any] = {"xytext": (6, 5), "textcoords": "offset points"}
+            axes.annotate(label(row["competitor"]), point, fontsize=8, **text_at)
         axes.set_xlabel("seconds to allocate and prune")
         axes.set_ylabel(text)
         axes.margins(x=0.15, y=0.12)

@@ -16,6 +16,8 @@ from neuroal.tables.table import MISSING, Cell, Table, rules_between
 RESAMPLES = 10_000
 ALIKE = 1e-4
 """Perplexities that differ by less, relatively, tie: what the order of float sums can do."""
+FEWEST = 8
+"""Pruned models below which a bootstrap says nothing."""
 CLUSTER = ("model", "pruner", "sparsity")
 
 
@@ -121,10 +123,10 @@ def bootstrap(points: pd.Series, clusters: Iterable[str], seed: int) -> tuple[fl
     """95 % percentile interval of the mean of `points`, drawn by whole clusters.
 
     The cases of one pruned model (its tasks) rise and fall together; drawn one by one they would
-    make the interval too narrow.
+    make the interval too narrow. NaN for fewer than `FEWEST` clusters.
     """
     sums = points.groupby(np.array(list(clusters))).agg(["sum", "count"]) if len(points) else None
-    if sums is None or len(sums) < 2:
+    if sums is None or len(sums) < FEWEST:
         return math.nan, math.nan
     totals, counts = sums["sum"].to_numpy(float), sums["count"].to_numpy(float)
     generator = np.random.default_rng(seed)
@@ -162,8 +164,8 @@ def wins_table(fought: list[Duel]) -> Table:
         notes=(
             "A case is a model, pruner, sparsity and task; seeds are averaged first. Share won: a "
             f"tie counts half; interval by bootstrap ({RESAMPLES:,} draws of whole pruned models, "
-            f"seeded). Perplexities within {ALIKE:g} of each other tie. Tests are two-sided and "
-            "not corrected for the number of pairs.",
+            f"seeded). Perplexities that differ by less than {100 * ALIKE:g} % tie. Tests are "
+            "two-sided and not corrected for the number of pairs.",
         ),
         groups=rules_between([tuple(cell.text for cell in row[:2]) for row in rows]),
     )
