@@ -100,7 +100,7 @@ def select(overrides: Sequence[str], limited: bool, choices: Compose) -> Selecti
             tasks = frozenset(name for config in configs for name in config["task"]["names"])
         else:
             wanted.append(tuple(_values(key, config) for config in configs))
-    return Selection(tuple(wanted), tasks, limited, " ".join(selecting))
+    return Selection(tuple(wanted), tasks, limited=limited, text=" ".join(selecting))
 
 
 def _key(override: str) -> str:

@@ -36,12 +36,19 @@ class Expected:
         competitors: as `records.naming.competitor` calls them, in the order of the tables.
         seeds: an axis like the others.
         unavailable: why a case cannot be run here; such a case is missing all the same.
+        beside: tasks that have tables, but no part in wins, means over cases and counts.
     """
 
     cases: tuple[Case, ...]
     competitors: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
     unavailable: Mapping[Case, str] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
+
+    @property
+    def counted(self) -> tuple[Case, ...]:
+        """The cases that are counted: all but those of the tasks that stand beside."""
+        return tuple(case for case in self.cases if case.task not in self.beside)
 
     def axis(self, name: str) -> list[str]:
         """Distinct values of one field of the cases, in order."""

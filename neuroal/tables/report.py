@@ -53,7 +53,7 @@ def _own(name: str) -> str:
 
 
 def _summary(of: Study) -> str:
-    wanted, found = int(of.cells["wanted"].sum()), int(of.cells["seeds"].sum())
+    wanted, found = int(of.counted["wanted"].sum()), int(of.counted["seeds"].sum())
     expected = of.expected
     seeds = f" with {len(expected.seeds)} seeds" if len(expected.seeds) > 1 else ""
     axes = (
@@ -61,11 +61,11 @@ def _summary(of: Study) -> str:
         f"{', '.join(map(label, expected.axis('pruner')))}; {', '.join(expected.axis('sparsity'))}."
     )
     return (
-        f'<p class="lead">{len(expected.competitors)} top-ups meet in {len(expected.cases):,} '
+        f'<p class="lead">{len(expected.competitors)} top-ups meet in {len(expected.counted):,} '
         f"cases{seeds}: {escape(axes)}</p>\n"
         + html.facts(
             {
-                "cases": f"{len(expected.cases):,}",
+                "cases": f"{len(expected.counted):,}",
                 "top-ups": f"{len(expected.competitors)}",
                 "records": f"{len(of.paid):,}",
                 "results found": f"{found:,} of {wanted:,}",
@@ -103,7 +103,7 @@ def _best(of: Study) -> str:
     """In how many cases each competitor is best, as printed; ties count for all."""
     counts = dict.fromkeys(of.expected.competitors, 0)
     decided = 0
-    for _, part in of.cells.groupby(CASE, sort=False):
+    for _, part in of.counted.groupby(CASE, sort=False):
         kind = str(part["kind"].iloc[0])
         got = part[part["state"] != "missing"]
         values = [float(value) for value in got["value"]]

@@ -19,14 +19,20 @@ class Selection:
         wanted: for every override its alternatives, each dotted key → value. A record matches
             if, for every override, all values of an alternative are its own.
         tasks: names, or None for all.
+        identities: of the records that are looked at, or None for all.
         limited: whether results on part of a task are wanted without their limit being named.
         text: the overrides, for messages.
     """
 
     wanted: tuple[tuple[Mapping[str, Any], ...], ...] = ()
     tasks: frozenset[str] | None = None
+    identities: frozenset[str] | None = None
     limited: bool = False
     text: str = ""
+
+    def knows(self, identity: str) -> bool:
+        """Whether a record of this identity is to be read at all."""
+        return self.identities is None or identity in self.identities
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """Whether a record's configuration is among those asked for."""

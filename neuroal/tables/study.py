@@ -48,9 +48,14 @@ class Study:
     paid: pd.DataFrame
 
     @property
+    def counted(self) -> pd.DataFrame:
+        """The cells of counted cases."""
+        return self.cells[~self.cells["task"].isin(self.expected.beside)]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of any table must know."""
-        missing = missing_notes(self.cells, self.all.left_out)
+        missing = missing_notes(self.counted, self.all.left_out)
         return (*limit_notes(self.found), *missing, *settings_notes(self.found))
 
     def trade(self) -> pd.DataFrame:

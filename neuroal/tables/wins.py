@@ -58,9 +58,10 @@ def duels(found: pd.DataFrame, expected: Expected, seed: int = 0) -> list[Duel]:
         found: from `cases.relevant`.
         seed: of the bootstrap's generator.
     """
+    found = found[~found["task"].isin(expected.beside)]
     values = found.set_index([*CASE, "seed", "competitor"])["value"].unstack("competitor")
     kinds = found.drop_duplicates("task").set_index("task")["kind"]
-    counts = pd.Series([case.task for case in expected.cases]).value_counts()
+    counts = pd.Series([case.task for case in expected.counted]).value_counts()
     return [
         duel
         for one in expected.competitors

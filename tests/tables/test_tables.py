@@ -11,10 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from neuroal.config import CalibrationConfig
 from neuroal.records.store import save_record
 from neuroal.tables import formats
 from neuroal.tables.cases import Case, Expected
+from neuroal.tables.declared import expected_from_runs
 from neuroal.tables.labels import in_order, label
+from neuroal.tables.selection import Selection
 from neuroal.tables.study import Study, named, study, tables
 from neuroal.tables.table import MISSING, number, ranks
 from tests.synthetic import LM, MODELS, ZERO_SHOT, fill, record
@@ -204,3 +207,29 @@ def test_names_are_printed_as_the_field_writes_them_and_in_one_order() -> None:
 )
 def test_figures_have_the_digits_that_mean_something(value: float, kind: str, text: str) -> None:
     assert number(value, kind) == text
+
+
+def test_a_declared_grid_says_what_to_expect_and_what_only_stands_beside(tmp_path: Path) -> None:
+    tasks = ("wikitext2", "c4", "c4_sample")
+    made = [record(competitor=name, tasks=("wikitext2", "c4_sample")) for name in ("owl", "alpha")]
+    runs = [(one.config, tasks) for one in made]
+    expected = expected_from_runs(runs, {"c4": "not at hand"}, {"c4_sample"})
+    for one in (*made, record(competitor="uniform")):
+        save_record(one, tmp_path)
+    found = study(tmp_path, expected=expected)
+    assert expected.competitors == ("owl", "alpha")
+    assert [case.task for case in expected.counted] == ["wikitext2", "c4"]
+    made_tables = tables(found)
+    assert named(made_tables, "perplexity-c4_sample").rows[1][3].text != MISSING
+    assert named(made_tables, "perplexity-c4").rows[1][3].text == MISSING
+    assert {row[3].text for row in named(made_tables, "wins").rows} == {"2"}
+    assert "1 cases cannot be run here: not at hand." in found.notes
+    assert "2 of 4 results are missing" in found.notes[0]
+
+
+def test_only_records_of_known_identity_are_looked_at(tmp_path: Path) -> None:
+    wanted, other = record(), record(calibration=CalibrationConfig(name="c4_sample", windows=8))
+    for one in (wanted, other):
+        save_record(one, tmp_path)
+    found = study(tmp_path, Selection(identities=frozenset({wanted.identity})))
+    assert list(found.found["identity"]) == [wanted.identity]
