@@ -138,7 +138,7 @@ def metrics(generator: np.random.Generator) -> dict[str, Any]:
 
 def seconds(command: str, folder: Path) -> float:
     """Of the command from start to end, imports and all."""
-    call = "import sys; from neuroal.cli import tables; sys.argv[0] = 'neuroal-tables'; tables()"
+    call = "import sys; from neuroal.cli import main_tables; sys.argv[0] = 'x'; main_tables()"
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", call, command, f"out={folder}"], check=True, capture_output=True

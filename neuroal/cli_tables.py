@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neuroal.config import RunConfig, conf_dir
+from neuroal.cli import check
+from neuroal.config import RunConfig, conf_dir, register
 from neuroal.errors import UserError, nearest
 from neuroal.tables.selection import Selection
+
+if TYPE_CHECKING:
+    from neuroal.tables.cases import Expected
+    from neuroal.tables.study import Study
 
 HELP = """\
 neuroal-tables: tables and a report from records alone
@@ -100,7 +105,7 @@ def select(overrides: Sequence[str], limited: bool, choices: Compose) -> Selecti
             tasks = frozenset(name for config in configs for name in config["task"]["names"])
         else:
             wanted.append(tuple(_values(key, config) for config in configs))
-    return Selection(tuple(wanted), tasks, limited=limited, text=" ".join(selecting))
+    return Selection(tuple(wanted), tasks, limited=limited, text=f"has {' '.join(selecting)}")
 
 
 def _key(override: str) -> str:
@@ -130,13 +135,57 @@ def _leaves(group: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{group}.{key}", value
 
 
-def execute(request: Request, selection: Selection, out: Path) -> list[str]:
-    """Do what was asked for; returns the lines to print."""
-    from neuroal.tables import formats  # late: pandas and matplotlib take a second
-    from neuroal.tables.report import write_report
-    from neuroal.tables.study import named, study, tables
+def tables_command(arguments: Sequence[str]) -> None:
+    """Do what `arguments` say.
 
-    found = study(out, selection)
+    Raises:
+        UserError: wrong arguments, or records that do not give what is asked for.
+    """
+    request = parse(arguments)
+    if request is None:
+        print(HELP, end="")
+        return
+    from neuroal.tables.study import study  # late: pandas and matplotlib take a second
+
+    if any(override.startswith("+experiment=") for override in request.overrides):
+        out, selection, expected = _of_grid(request)
+        found = study(out, selection, expected)
+    else:
+        register()
+        out = Path(check(request.overrides)[0].out)
+        found = study(out, select(request.overrides, request.limited, check))
+    print(*_made(request, found, out), sep="\n")
+
+
+def _of_grid(request: Request) -> tuple[Path, Selection, Expected]:
+    """Where the records of a declared grid are, which they are, and what there should be."""
+    from neuroal.cli_grid import planned
+    from neuroal.tables.declared import expected_from_runs
+
+    declaration, runs = planned(request.overrides)
+    parts = declaration.parts
+    configs = [dataclasses.asdict(run.config) for run in runs]
+    pruners = [dict(run.run.choices)["pruner"] for run in runs]
+    tasks = [[t for part in parts if p in part.pruners for t in part.tasks] for p in pruners]
+    counted = {task for part in parts if not part.beside for task in part.tasks}
+    beside = {task for part in parts for task in part.tasks} - counted
+    expected = expected_from_runs(zip(configs, tasks, strict=True), declaration.missing, beside)
+    asked = {f"task.{key}": configs[0]["task"][key] for key in ("limit", "seqlen")}
+    selection = Selection(
+        wanted=tuple(({key: value},) for key, value in asked.items() if value is not None),
+        identities=frozenset(run.identity for run in runs),
+        limited=request.limited,
+        text="is of this grid; see neuroal-grid status",
+    )
+    return Path(runs[0].config.out), selection, expected
+
+
+def _made(request: Request, found: Study, out: Path) -> list[str]:
+    """Make what was asked for; returns the lines to print."""
+    from neuroal.tables import formats
+    from neuroal.tables.report import write_report
+    from neuroal.tables.study import named, tables
+
     made = tables(found)
     if request.command == "compare":
         if len(found.expected.competitors) < 2:
@@ -145,6 +194,5 @@ def execute(request: Request, selection: Selection, out: Path) -> list[str]:
         return [formats.terminal(named(made, "wins"))]
     if request.command == "report":
         return [str(write_report(found, made, out, request.to))]
-    folder = request.to or out / "tables"
-    paths = formats.write(made, folder)
+    paths = formats.write(made, request.to or out / "tables")
     return [*(str(path) for path in paths if path.suffix == ".md"), *found.notes]

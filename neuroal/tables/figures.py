@@ -53,10 +53,10 @@ def criterion(of: Study) -> str:
     """Criterion by λ of every competitor that searched: a panel for each pruner and model."""
     seed = of.expected.seeds[0]
     curves: dict[tuple[str, str, str], dict[str, Shape]] = {}
-    for shape in of.all.shapes:
+    for shape in _answering(of):
         run = shape.run
         key = (run["competitor"], run["model"], run["pruner"])
-        if shape.curves and run["seed"] == seed and _answers(shape, of):
+        if shape.curves and run["seed"] == seed:
             curves.setdefault(key, {})[run["sparsity"]] = shape
     order = in_order(key[0] for key in curves)
     parts: list[str] = []
@@ -104,17 +104,16 @@ def _by(part: pd.DataFrame, of: Study) -> list[tuple[tuple[str, str], pd.DataFra
     return [(pair, groups[pair]) for pair in _pairs(of) if pair in groups]
 
 
-def _answers(shape: Shape, of: Study) -> bool:
-    return shape.run["identity"] in set(of.paid["identity"])
+def _answering(of: Study) -> list[Shape]:
+    answering = set(of.paid["identity"])
+    return [shape for shape in of.all.shapes if shape.run["identity"] in answering]
 
 
 def _shapes(of: Study, sparsity: str) -> Mapping[tuple[str, str], dict[str, Shape]]:
     """Shapes by model and pruner, then competitor, of the first seed."""
-    answering = set(of.paid["identity"])
     groups: dict[tuple[str, str], dict[str, Shape]] = {pair: {} for pair in _pairs(of)}
-    for shape in of.all.shapes:
+    for shape in _answering(of):
         run = shape.run
-        first = run["seed"] == of.expected.seeds[0] and run["sparsity"] == sparsity
-        if first and run["identity"] in answering:
+        if run["seed"] == of.expected.seeds[0] and run["sparsity"] == sparsity:
             groups[run["model"], run["pruner"]][run["competitor"]] = shape
     return {pair: shapes for pair, shapes in groups.items() if shapes}

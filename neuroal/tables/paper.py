@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from neuroal.tables.labels import LOWER_IS_BETTER, label
 from neuroal.tables.table import MISSING, Cell, Table, number, ranks, rules_between, with_deviation
 
 Key = tuple[str, ...]
+Answers = dict[str, dict[str, Any]]
 
 
 def perplexity_table(table: pd.DataFrame, task: str, expected: Expected) -> Table:
@@ -22,11 +24,12 @@ def perplexity_table(table: pd.DataFrame, task: str, expected: Expected) -> Tabl
         task: a text.
     """
     part = table[table["task"] == task]
-    by_case = _groups(part, ["pruner", "sparsity"])
+    answers = _answers(part)
     models = [name for name in expected.axis("model") if name in set(part["model"])]
     rows = [_dense_row(part, [("model", name) for name in models], 3, "perplexity")]
-    for (pruner, sparsity), group in by_case.items():
-        columns = [_ranked(group[group["model"] == model], expected) for model in models]
+    for pruner, sparsity in _distinct(part, ["pruner", "sparsity"]):
+        cases = [(model, pruner, sparsity, task) for model in models]
+        columns = [_ranked(answers.get(case, {}), expected, "perplexity") for case in cases]
         for competitor in expected.competitors:
             labels = (pruner, sparsity, competitor)
             rows.append((*_labels(labels), *(column[competitor] for column in columns)))
@@ -54,12 +57,14 @@ def zero_shot_table(table: pd.DataFrame, found: pd.DataFrame, expected: Expected
     tasks = [name for name in expected.axis("task") if name in set(part["task"])]
     possible = [name for name in tasks if not (part[part["task"] == name]["why"] != "").all()]
     means = _means(found, possible, expected)
+    answers = _answers(part)
     rows: list[tuple[Cell, ...]] = []
-    for (model, pruner, sparsity), group in _groups(part, ["model", "pruner", "sparsity"]).items():
+    for model, pruner, sparsity in _distinct(part, ["model", "pruner", "sparsity"]):
         if not any(row[0].text == label(model) for row in rows):
             rows.append(_dense_with_mean(part[part["model"] == model], model, tasks, possible))
-        columns = [_ranked(group[group["task"] == task], expected) for task in tasks]
-        columns.append(_ranked_means(means, (model, pruner, sparsity), expected))
+        found_of = [answers.get((model, pruner, sparsity, task), {}) for task in tasks]
+        found_of.append(means.get((model, pruner, sparsity), {}))
+        columns = [_ranked(answer, expected, "zero_shot") for answer in found_of]
         for competitor in expected.competitors:
             labels = (model, pruner, sparsity, competitor)
             rows.append((*_labels(labels), *(column[competitor] for column in columns)))
@@ -83,18 +88,24 @@ def _rules(rows: Sequence[tuple[Cell, ...]], labels: int) -> frozenset[int]:
     return rules_between([tuple(cell.text for cell in row[:labels]) for row in rows])
 
 
-def _groups(part: pd.DataFrame, by: list[str]) -> dict[Key, pd.DataFrame]:
+def _distinct(part: pd.DataFrame, by: list[str]) -> list[Key]:
     """In the order of the frame, which is the order of the cases."""
-    return {tuple(map(str, key)): group for key, group in part.groupby(by, sort=False)}
+    return list(part[by].drop_duplicates().itertuples(index=False, name=None))
 
 
-def _ranked(part: pd.DataFrame, expected: Expected) -> Mapping[str, Cell]:
+def _answers(part: pd.DataFrame) -> dict[Key, Answers]:
+    """Case → competitor → its row."""
+    answers: dict[Key, Answers] = {}
+    for row in part.to_dict("records"):
+        answers.setdefault(tuple(row[key] for key in CASE), {})[row["competitor"]] = row
+    return answers
+
+
+def _ranked(answers: Answers, expected: Expected, kind: str) -> Mapping[str, Cell]:
     """Cells of one case by competitor; missing ones too."""
-    rows = {str(row["competitor"]): row for _, row in part.iterrows()}
-    got = [rows.get(name) for name in expected.competitors]
-    texts = [None if row is None or row["state"] == "missing" else _text(row) for row in got]
+    got = [answers.get(name) for name in expected.competitors]
+    texts = [None if row is None or row["state"] == "missing" else _text(row, kind) for row in got]
     values = [math.nan if row is None else float(row["value"]) for row in got]
-    kind = str(part["kind"].iloc[0]) if len(part) else "perplexity"
     places = ranks(_rounded(values, texts, kind), values, LOWER_IS_BETTER[kind])
     return {
         name: Cell(MISSING)
@@ -114,8 +125,8 @@ def _rounded(values: Sequence[float], texts: Sequence[str | None], kind: str) ->
     ]
 
 
-def _text(row: pd.Series) -> str:
-    text = with_deviation(float(row["value"]), float(row["deviation"]), str(row["kind"]))
+def _text(row: Mapping[str, Any], kind: str) -> str:
+    text = with_deviation(float(row["value"]), float(row["deviation"]), kind)
     partial = row["state"] == "partial"
     return f"{text} ({row['seeds']} of {row['wanted']} seeds)" if partial else text
 
@@ -147,7 +158,7 @@ def _dense_with_mean(
     return (Cell(label(model)), *row[1:], mean)
 
 
-def _means(found: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> pd.DataFrame:
+def _means(found: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> dict[Key, Answers]:
     """Mean over `tasks` for each seed that has them all; then mean and deviation over seeds."""
     part = found[found["task"].isin(tasks)]
     key = [name for name in CELL if name != "task"]
@@ -155,27 +166,19 @@ def _means(found: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> pd.
         value=("value", "mean"), tasks=("task", "nunique"), records=("identity", "first")
     )
     complete = seeds[seeds["tasks"] == len(tasks)].groupby(key, sort=False)
-    return complete.agg(
+    means = complete.agg(
         value=("value", "mean"),
         deviation=("value", "std"),
         seeds=("value", "count"),
         records=("records", " ".join),
     )
-
-
-def _ranked_means(means: pd.DataFrame, case: Key, expected: Expected) -> Mapping[str, Cell]:
-    rows = []
-    for name in expected.competitors:
-        at = (*case, name)
-        row = {"competitor": name, "kind": "zero_shot", "wanted": len(expected.seeds)}
-        if at in means.index:
-            found = means.loc[at].to_dict()
-            done = found["seeds"] == len(expected.seeds)
-            row |= found | {"state": "done" if done else "partial"}
-        else:
-            row |= {"state": "missing", "value": math.nan, "deviation": math.nan, "records": ""}
-        rows.append(row)
-    return _ranked(pd.DataFrame(rows), expected)
+    answers: dict[Key, Answers] = {}
+    wanted = len(expected.seeds)
+    for row in means.reset_index().to_dict("records"):
+        state = "done" if row["seeds"] == wanted else "partial"
+        case = tuple(row[name] for name in key[:-1])
+        answers.setdefault(case, {})[row["competitor"]] = row | {"wanted": wanted, "state": state}
+    return answers
 
 
 def _tidy(part: pd.DataFrame) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def read_records(folder: str | Path, selection: Selection | None = None) -> Foun
     paths = [path for path in paths if wanted.knows(path.stem)]
     records = [found for found in _read_all(paths, wanted) if found is not None]
     if not records:
-        raise UserError(f"out={folder}: none of its records has {wanted.text}")
+        raise UserError(f"out={folder}: none of its records {wanted.text}")
     results = [result for _, rows, _ in records for result in rows]
     kept = [result for result in results if wanted.allows(result)]
     if results and not kept:

@@ -21,7 +21,7 @@ class Selection:
         tasks: names, or None for all.
         identities: of the records that are looked at, or None for all.
         limited: whether results on part of a task are wanted without their limit being named.
-        text: the overrides, for messages.
+        text: what the records that it leaves out are not, for messages: ``has seed=7``.
     """
 
     wanted: tuple[tuple[Mapping[str, Any], ...], ...] = ()
@@ -52,7 +52,7 @@ class Selection:
     def _asked(self, result: Mapping[str, Any]) -> bool:
         return (self.tasks is None or result["task"] in self.tasks) and all(
             any(
-                all(result[key] == alternative.get(key, result[key]) for key in OF_RESULTS)
+                all(_has(result, key, alternative) for key in OF_RESULTS)
                 for alternative in alternatives
             )
             for alternatives in self.wanted
@@ -60,6 +60,13 @@ class Selection:
 
     def _may_be_limited(self) -> bool:
         return self.limited or any("task.limit" in a for group in self.wanted for a in group)
+
+
+def _has(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) -> bool:
+    """Whether a result was measured as asked; zero-shot tasks have no windows to be of a length."""
+    if key not in alternative or (key == "task.seqlen" and result["kind"] == "zero_shot"):
+        return True
+    return bool(result[key] == alternative[key])
 
 
 def _agrees(alternative: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -101,7 +102,7 @@ def _duel(gains: pd.DataFrame, one: str, other: str, kind: str, cases: int, seed
     gain = gains["gain"].to_numpy(float)
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
     points = pd.Series((np.sign(gain) + 1) / 2)
-    clusters = gains[list(CLUSTER)].agg("|".join, axis=1) if len(gains) else []
+    clusters = gains.groupby(list(CLUSTER)).ngroup()
     low, high = bootstrap(points, clusters, seed)
     return Duel(
         one=one,
@@ -120,7 +121,7 @@ def _duel(gains: pd.DataFrame, one: str, other: str, kind: str, cases: int, seed
     )
 
 
-def bootstrap(points: pd.Series, clusters: Iterable[str], seed: int) -> tuple[float, float]:
+def bootstrap(points: pd.Series, clusters: Iterable[int], seed: int) -> tuple[float, float]:
     """95 % percentile interval of the mean of `points`, drawn by whole clusters.
 
     The cases of one pruned model (its tasks) rise and fall together; drawn one by one they would
@@ -130,10 +131,17 @@ def bootstrap(points: pd.Series, clusters: Iterable[str], seed: int) -> tuple[fl
     if sums is None or len(sums) < FEWEST:
         return math.nan, math.nan
     totals, counts = sums["sum"].to_numpy(float), sums["count"].to_numpy(float)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    drawn = _draws(len(sums), seed)
     low, high = np.quantile((drawn @ totals) / (drawn @ counts), [0.025, 0.975])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _draws(clusters: int, seed: int) -> np.ndarray:
+    """How often each cluster is drawn (RESAMPLES, clusters)."""
+    shares = np.full(clusters, 1 / clusters)
+    drawn = np.random.default_rng(seed).multinomial(clusters, shares, size=RESAMPLES)
+    return drawn.astype(float)  # products of floats go through BLAS, of integers they do not
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -26,7 +26,7 @@ def call(
     """Exit code, output and errors of the command."""
     monkeypatch.setattr(sys, "argv", ["neuroal-tables", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        cli.tables()
+        cli.main_tables()
     said = capsys.readouterr()
     return int(ended.value.code or 0), said.out, said.err
 
@@ -121,7 +121,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     code, _, error = call(monkeypatch, capsys, *arguments)
     assert code == 2
     assert error.count("\n") == 1, error
-    assert error.startswith("neuroal-tables: ")
+    assert error.startswith("neuroal: ")
     assert message in error
 
 

@@ -92,8 +92,8 @@ def test_wilcoxons_test_drops_ties_and_needs_a_difference() -> None:
 
 def test_the_bootstrap_is_seeded_and_draws_whole_clusters() -> None:
     points = pd.Series(np.repeat([0.0, 1.0] * 6, 10))
-    each = [str(i) for i in range(len(points))]
-    whole = [str(i // 10) for i in range(len(points))]
+    each = list(range(len(points)))
+    whole = [i // 10 for i in range(len(points))]
     assert bootstrap(points, whole, 0) == bootstrap(points, whole, 0)
     skewed = pd.Series(np.arange(120.0) ** 2)
     assert bootstrap(skewed, whole, 0) != bootstrap(skewed, whole, 1)
