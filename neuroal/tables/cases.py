@@ -134,7 +134,7 @@ def cells(found: pd.DataFrame, expected: Expected) -> pd.DataFrame:
         [(*case, name) for case in expected.cases for name in expected.competitors], names=CELL
     )
     table = table.reindex(index).reset_index()
-    kinds = found.drop_duplicates("task").set_index("task")["kind"]
+    kinds = kinds_of(found)
     table["dense"] = dense.reindex(pd.MultiIndex.from_frame(table[["model", "task"]])).to_numpy()
     table["kind"] = [str(kinds.get(task, kind_of(task))) for task in table["task"]]
     table["seeds"] = table["seeds"].fillna(0).astype(int)
@@ -150,6 +150,11 @@ def cells(found: pd.DataFrame, expected: Expected) -> pd.DataFrame:
         why.get(Case(*case), "") for case in table[CASE].itertuples(index=False, name=None)
     ]
     return table
+
+
+def kinds_of(found: pd.DataFrame) -> pd.Series:
+    """Task → kind, of the tasks that have results."""
+    return found.drop_duplicates("task").set_index("task")["kind"]
 
 
 def kind_of(task: str) -> str:
@@ -192,8 +197,9 @@ def missing_notes(table: pd.DataFrame, left_out: int = 0) -> list[str]:
             f"{wanted - found:,} of {wanted:,} results are missing (–, or fewer seeds than asked)."
         )
     reasons = table[(table["state"] == "missing") & (table["why"] != "")]
-    for why, part in reasons.groupby("why", sort=True):
-        notes.append(f"{len(part.drop_duplicates(CASE))} cases cannot be run here: {why}.")
+    for (task, why), part in reasons.groupby(["task", "why"], sort=False):
+        number = len(part.drop_duplicates(CASE))
+        notes.append(f"{label(str(task))} ({number} cases) cannot be run here: {why}.")
     if left_out:
         notes.append(f"{left_out:,} results on part of a task (task.limit) are left out.")
     return notes

@@ -88,7 +88,8 @@ def trade_off(paid: pd.DataFrame, found: pd.DataFrame, expected: Expected) -> pd
     """
     found = found[~found["task"].isin(expected.beside)]
     joined = found.merge(paid[["identity", "together", "device"]], on="identity", how="left")
-    joined = joined.assign(log=np.log(joined["value"] / joined["dense"]))
+    increase = (joined["value"] / joined["dense"]).where(joined["kind"] == "perplexity")
+    joined = joined.assign(log=np.log(increase))
     case = [*CASE, "seed", "device"]
     competing = joined["competitor"].nunique()
     common = joined[joined.groupby(case)["competitor"].transform("nunique") == competing]

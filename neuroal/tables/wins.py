@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from neuroal.tables.cases import CASE, Expected
+from neuroal.tables.cases import CASE, Expected, kind_of, kinds_of
 from neuroal.tables.labels import KINDS, LOWER_IS_BETTER, label
 from neuroal.tables.table import MISSING, Cell, Table, rules_between
 
@@ -61,8 +61,9 @@ def duels(found: pd.DataFrame, expected: Expected, seed: int = 0) -> list[Duel]:
     """
     found = found[~found["task"].isin(expected.beside)]
     values = found.set_index([*CASE, "seed", "competitor"])["value"].unstack("competitor")
-    kinds = found.drop_duplicates("task").set_index("task")["kind"]
     counts = pd.Series([case.task for case in expected.counted]).value_counts()
+    kinds = kinds_of(found).reindex(counts.index)
+    kinds = kinds.fillna(pd.Series({task: kind_of(task) for task in counts.index}))
     return [
         duel
         for one in expected.competitors
@@ -79,8 +80,7 @@ def _kinds(
     present = [kind for kind in KINDS if kind in set(kinds)]
     for kind in ["all", *present] if len(present) > 1 else present:
         tasks = kinds.index if kind == "all" else kinds.index[kinds == kind]
-        everything = int(counts.sum()) if kind == "all" or len(present) == 1 else None
-        cases = everything or int(counts.reindex(tasks).fillna(0).sum())
+        cases = int(counts[tasks].sum())
         yield _duel(gains[gains["task"].isin(tasks)], one, other, kind, cases, seed)
 
 

@@ -91,7 +91,7 @@ def test_a_mean_with_a_task_missing_is_missing_unless_the_task_cannot_be_run(
     table = named(tables(study(tmp_path, expected=expected)), "zero-shot")
     assert table.heads[-1] == "Mean of 3"
     assert MISSING not in {row[-1].text for row in table.rows}
-    assert any("1 cases cannot be run here: its data are not here" in n for n in table.notes)
+    assert any("(1 cases) cannot be run here: its data are not here" in n for n in table.notes)
 
 
 def test_seeds_become_mean_and_deviation(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_declared_grid_says_what_to_expect_and_what_only_stands_beside(tmp_pat
     assert named(made_tables, "perplexity-c4_sample").rows[1][3].text != MISSING
     assert named(made_tables, "perplexity-c4").rows[1][3].text == MISSING
     assert {row[3].text for row in named(made_tables, "wins").rows} == {"2"}
-    assert "1 cases cannot be run here: not at hand." in found.notes
+    assert "C4 (1 cases) cannot be run here: not at hand." in found.notes
     assert "2 of 4 results are missing" in found.notes[0]
 
 

@@ -115,3 +115,11 @@ def test_duels_mirror_each_other(tmp_path: Path) -> None:
         assert one.share == pytest.approx(1 - other.share)
         assert one.sign == other.sign
     assert fought["neuroal", "all"].cases == len(found.expected.cases)
+
+
+def test_a_task_that_nobody_has_answered_counts_as_missing() -> None:
+    found = results({"a": [1.0], "b": [2.0]}, "ptb", "perplexity")
+    cases = tuple(Case("a", "wanda", "70 %", task) for task in ("ptb", "c4", "rte"))
+    fought = {d.kind: d for d in duels(found, Expected(cases, ("a", "b"))) if d.one == "a"}
+    counted = {kind: (duel.cases, duel.missing) for kind, duel in fought.items()}
+    assert counted == {"all": (3, 2), "perplexity": (2, 1), "zero_shot": (1, 1)}
