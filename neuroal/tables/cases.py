@@ -23,6 +23,8 @@ class Case(NamedTuple):
     task: str
 
 
+SHARED = "All:"
+"""How the note begins that says what all results have in common."""
 CASE = list(Case._fields)
 CELL = [*CASE, "competitor"]
 
@@ -175,7 +177,7 @@ def settings_notes(found: pd.DataFrame) -> list[str]:
             shared.append(f"{key}={values.pop()}")
         elif len(values) > 1:
             notes.append(_differing(known, key))
-    return [*([f"All: {', '.join(shared)}."] if shared else []), *notes]
+    return [*([f"{SHARED} {', '.join(shared)}."] if shared else []), *notes]
 
 
 def _differing(found: pd.DataFrame, key: str) -> str:

@@ -14,7 +14,7 @@ def expected_from_runs(
     missing: Mapping[str, str],
     beside: Collection[str] = (),
 ) -> Expected:
-    """Cases, competitors and seeds of planned runs, in their order.
+    """Cases, competitors and seeds of planned runs; each field in its order of appearance.
 
     Args:
         runs: the configuration of each (`dataclasses.asdict`) and the tasks it answers, with those
@@ -31,10 +31,20 @@ def expected_from_runs(
         where = (model_name(config), method_name("pruner", config["pruner"]), sparsity_name(config))
         for task in tasks:
             cases.setdefault(Case(*where, task))
+    ordered = in_fields_order(cases)
     return Expected(
-        cases=tuple(cases),
+        cases=ordered,
         competitors=tuple(competitors),
         seeds=tuple(sorted(seeds)),
-        unavailable={case: missing[case.task] for case in cases if case.task in missing},
+        unavailable={case: missing[case.task] for case in ordered if case.task in missing},
         beside=frozenset(beside),
     )
+
+
+def in_fields_order(cases: Collection[Case]) -> tuple[Case, ...]:
+    """Sorted by model, pruner, sparsity and task, each in the order in which they first appear."""
+    places = [
+        {value: place for place, value in enumerate(dict.fromkeys(values))}
+        for values in zip(*cases, strict=True)
+    ]
+    return tuple(sorted(cases, key=lambda case: [p[v] for p, v in zip(places, case, strict=True)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from neuroal.tables import figures, html
-from neuroal.tables.cases import CASE
+from neuroal.tables.cases import CASE, SHARED
 from neuroal.tables.labels import label
 from neuroal.tables.study import Study
 from neuroal.tables.table import MISSING, Cell, Table, number, plain, ranks
@@ -79,7 +80,8 @@ def _sections(of: Study, made: Sequence[Table], base: str) -> list[Section]:
     by_name = {table.name: table for table in made}
 
     def shown(*names: str) -> str:
-        return "".join(html.table_block(by_name[name], base) for name in names if name in by_name)
+        found = (by_name[name] for name in names if name in by_name)
+        return "".join(html.table_block(_without_settings(table), base) for table in found)
 
     texts = [table.name for table in made if table.name.startswith("perplexity-")]
     missing = by_name["missing"]
@@ -97,6 +99,12 @@ def _sections(of: Study, made: Sequence[Table], base: str) -> list[Section]:
         ("missing", "Missing", html.table_block(missing) if missing.rows else ""),
         ("records", "Records", html.table_block(records_table(of), base)),
     ]
+
+
+def _without_settings(table: Table) -> Table:
+    """Without what the head of the page says of all tables."""
+    notes = tuple(note for note in table.notes if not note.startswith(SHARED))
+    return dataclasses.replace(table, notes=notes)
 
 
 def _best(of: Study) -> str:
