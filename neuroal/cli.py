@@ -64,6 +64,13 @@ def main_grid() -> NoReturn:
     _end(lambda: grid_command(sys.argv[1:], planned))
 
 
+def main_tables() -> NoReturn:
+    """Console script ``neuroal-tables``: tables and a report from records."""
+    from neuroal.cli_tables import tables_command
+
+    _end(lambda: tables_command(sys.argv[1:]))
+
+
 def main_data() -> NoReturn:
     """Console script ``neuroal-data``: fetch data sets, or say where they are."""
     from neuroal.data.command import data_command

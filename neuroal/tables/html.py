@@ -1,0 +1,138 @@
+"""Pieces of HTML: tables, figures, notes. All text is escaped here."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from neuroal.tables.table import MISSING, Cell, Table
+
+RANKS = {1: "first", 2: "second"}
+FEW_ROWS = 8
+"""Tables of no more rows need no filter."""
+
+
+def table_block(table: Table, base: str = "") -> str:
+    """The table with its title, filter and notes; `base` + IDENTITY.json is a record's address."""
+    name = escape(table.name)
+    field = (
+        f'<input type="search" data-for="{name}" placeholder="Filter rows" '
+        f'aria-label="Filter rows: {escape(table.title)}">'
+        if len(table.rows) > FEW_ROWS
+        else ""
+    )
+    return (
+        f'<div class="tools"><h3>{escape(table.title)}</h3>{field}</div>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
+        f"{_table(table, base)}</div>\n{notes(table.notes)}"
+    )
+
+
+def _table(table: Table, base: str) -> str:
+    heads = "".join(
+        f'<th scope="col" data-head="{escape(head)}"'
+        f"{_class(['label'] if i < table.labels else [])}>"
+        f'<button type="button">{escape(head)}</button></th>'
+        for i, head in enumerate(table.heads)
+    )
+    rows = "".join(
+        f'<tr data-row="{number}"{_class(["rule"] if number in table.groups else [])}>'
+        f"{''.join(_cell(cell, i < table.labels, base) for i, cell in enumerate(row))}</tr>\n"
+        for number, row in enumerate(table.rows)
+    )
+    name = escape(table.name)
+    return (
+        f'<table id="{name}" class="sortable {name}"><thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody></table>"
+    )
+
+
+def _class(names: Sequence[str]) -> str:
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _cell(cell: Cell, is_label: bool, base: str) -> str:
+    names = ["label"] if is_label else []
+    names += [RANKS[cell.rank]] if cell.rank else []
+    names += ["none"] if cell.text == MISSING else []
+    value = "" if cell.value is None else f' data-value="{_number(cell.value)}"'
+    return f"<td{_class(names)}{value}>{_linked(cell, base)}</td>"
+
+
+def _number(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _linked(cell: Cell, base: str) -> str:
+    text = escape(cell.text)
+    if len(cell.records) == 1:
+        return f'<a href="{escape(base + cell.records[0])}.json">{text}</a>'
+    if cell.records:
+        return f'<span title="records {escape(", ".join(cell.records))}">{text}</span>'
+    return f"<span>{text}</span>" if cell.rank else text
+
+
+def notes(texts: Iterable[str]) -> str:
+    """Small print; what limits a result stands out."""
+    items = "".join(
+        f"<li{_class(['warn'] if text.startswith('LIMITED') else [])}>{escape(text)}</li>"
+        for text in texts
+    )
+    return f'<ul class="notes">{items}</ul>\n' if items else ""
+
+
+def image(svg: str, text: str, shown: bool = True) -> str:
+    """An SVG in the page itself, apart from the page's own styles and names."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(text if shown else "")}">'
+
+
+def panel(svg: str, caption: str, what: str) -> str:
+    """A plot with its caption; `what` it shows is said to who cannot see it."""
+    return (
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f"{image(svg, f'{what}: {caption}')}</figure>\n"
+    )
+
+
+def panels(items: Iterable[str], wide: bool = False) -> str:
+    """Plots side by side, as many as fit."""
+    return f'<div class="panels{" wide" if wide else ""}">\n{"".join(items)}</div>\n'
+
+
+def legend(swatches: Mapping[str, str]) -> str:
+    """Names beside their lines. `swatches`: printed name → SVG."""
+    items = "".join(
+        f"<li>{image(svg, '', shown=False)}{escape(name)}</li>" for name, svg in swatches.items()
+    )
+    return f'<ul class="legend">{items}</ul>\n'
+
+
+def bars(counts: Mapping[str, int], total: int) -> str:
+    """A bar for each name: how many of `total`."""
+    rows = "".join(
+        f'<span>{escape(name)}</span><span class="count">{count:,} of {total:,}</span>'
+        f'<span class="track"><span class="bar" '
+        f'style="width:{100 * count / max(total, 1):.2f}%"></span></span>\n'
+        for name, count in counts.items()
+    )
+    return f'<div class="bars">\n{rows}</div>\n'
+
+
+def details(summary: str, content: str, opened: bool) -> str:
+    """A part that can be folded."""
+    return (
+        f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>\n"
+        f"{content}</details>\n"
+    )
+
+
+def facts(items: Mapping[str, str]) -> str:
+    """Figures in large print."""
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in items.items()
+    )
+    return f'<dl class="facts">{rows}</dl>\n'

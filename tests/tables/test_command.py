@@ -1,0 +1,134 @@
+"""`neuroal-tables`: overrides select records as they select runs elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuroal import cli
+from neuroal.config import CalibrationConfig
+from neuroal.records.store import save_record
+from tests.synthetic import fill, record
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    fill(folder, pruners=("wanda", "magnitude"), sparsities=(0.6, 0.7), tasks=("ptb", "rte"))
+    return folder
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command."""
+    monkeypatch.setattr(sys, "argv", ["neuroal-tables", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main_tables()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def test_paper_writes_every_table_in_every_format(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "paper", f"out={records}")
+    assert code == 0
+    stems = {"perplexity-ptb", "zero-shot", "wins", "runtime", "performance-runtime", "missing"}
+    names = {f"{s}.{form}" for s in stems for form in ("md", "tex", "csv", "parquet")}
+    assert {path.name for path in (records / "tables").iterdir()} == names
+    assert "perplexity-ptb.md" in out
+
+
+def test_overrides_select_and_several_values_are_alternatives(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ("topup=uniform,owl", "refine=none", "sparsity=s60", "model=zoo/llama")
+    code, out, _ = call(
+        monkeypatch, capsys, "compare", f"out={records}", *chosen, "task.names=[ptb]"
+    )
+    assert code == 0
+    lines = [line.split() for line in out.splitlines() if line.startswith(("OWL", "Uniform"))]
+    assert [line[:2] for line in lines] == [["Uniform", "OWL"], ["OWL", "Uniform"]]
+    assert all(line[3] == "2" for line in lines)  # cases: two pruners
+
+
+def test_a_key_tells_apart_what_the_groups_leave_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for windows in (8, 128):
+        calibration = CalibrationConfig(name="c4_sample", windows=windows)
+        for name in ("uniform", "owl"):
+            save_record(record(competitor=name, calibration=calibration), tmp_path)
+    asked = ("compare", f"out={tmp_path}", "calibration=c4_sample")
+    code, _, error = call(monkeypatch, capsys, *asked)
+    assert code == 2
+    assert "say which, as in calibration.windows=" in error
+    code, out, _ = call(monkeypatch, capsys, *asked, "calibration.windows=8")
+    assert code == 0
+    assert "calibration.windows=8" in out
+
+
+def test_report_says_where_it_is(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "report", f"out={records}", "sparsity=s70")
+    assert code == 0
+    assert Path(out.strip()) == records / "report.html"
+    assert "70 %" in (records / "report.html").read_text()
+
+
+def test_limited_results_need_the_flag_or_their_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_record(record(limit=8), tmp_path)
+    save_record(record(competitor="owl", limit=8), tmp_path)
+    code, _, error = call(monkeypatch, capsys, "compare", f"out={tmp_path}")
+    assert code == 2
+    assert "--limited" in error
+    for more in ("--limited", "task.limit=8"):
+        code, out, _ = call(monkeypatch, capsys, "compare", f"out={tmp_path}", more)
+        assert code == 0
+        assert "LIMITED: WikiText-2 on 8" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["papr"], "did you mean 'paper'"),
+        (["paper", "--limted"], "did you mean '--limited'"),
+        (["paper", "--to"], "--to FOLDER"),
+        (["paper", "out=nowhere"], "no such folder"),
+        (["paper", "topup=neural"], "did you mean 'neuroal'"),
+        (["paper", "topupp=owl"], "did you mean 'topup'"),
+        (["compare", "topup=owl"], "needs two"),
+        (["paper", "seed=7"], "none of its records has seed=7"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    records: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not any(argument.startswith("out=") for argument in arguments):
+        arguments = [arguments[0], f"out={records}", *arguments[1:]]
+    if arguments[0] == "papr":
+        arguments = ["papr"]
+    code, _, error = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert error.count("\n") == 1, error
+    assert error.startswith("neuroal: ")
+    assert message in error
+
+
+def test_help_names_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "--help")
+    assert code == 0
+    for command in ("paper", "report", "compare"):
+        assert f"\n  {command} " in out

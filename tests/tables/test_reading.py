@@ -1,0 +1,133 @@
+"""Records → frames: nothing is mixed, dropped or passed off as something else."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from neuroal.config import CalibrationConfig
+from neuroal.errors import UserError
+from neuroal.records.schema import Record
+from neuroal.records.store import save_record
+from neuroal.tables.cases import Case, Expected
+from neuroal.tables.labels import label
+from neuroal.tables.reading import read_records, without_ratios
+from neuroal.tables.selection import Selection
+from neuroal.tables.study import study
+from tests.synthetic import fill, record
+
+
+def test_a_row_is_a_result_of_a_run(tmp_path: Path) -> None:
+    made = record(tasks=("ptb", "rte"), competitor="owl", sparsity=0.6, seed=3)
+    save_record(made, tmp_path)
+    results = read_records(tmp_path).results.set_index("task")
+    assert list(results.index) == ["ptb", "rte"]
+    assert results.loc["ptb", "value"] == made.metrics["ptb"]["pruned"]["value"]
+    assert results.loc["rte", "value"] == made.metrics["rte"]["pruned"]["acc"]
+    assert set(results["competitor"]) == {"owl"}
+    assert set(results["sparsity"]) == {"60 %"}
+    assert set(results["seed"]) == {3}
+
+
+def test_the_plans_ratios_are_skipped_and_nothing_else(tmp_path: Path) -> None:
+    path = save_record(record(competitor="neuroal"), tmp_path)
+    text = path.read_text()
+    short, full = json.loads(without_ratios(text)), json.loads(text)
+    assert short["plan"]["ratios"] == {}
+    assert full["plan"].pop("ratios")
+    short["plan"].pop("ratios")
+    assert short == full
+    compact = json.dumps(full)
+    assert without_ratios(compact) == compact
+
+
+def test_results_on_part_of_a_task_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    save_record(record(limit=8), tmp_path)
+    with pytest.raises(UserError, match=r"task.limit=8.*--limited"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path, Selection(limited=True)).results) == 1
+    named = Selection(wanted=(({"task.limit": 8},),))
+    assert len(read_records(tmp_path, named).results) == 1
+    with pytest.raises(UserError, match="--limited"):
+        read_records(tmp_path, Selection(wanted=(({"task.limit": 9},),)))
+
+
+def test_beside_whole_results_limited_ones_are_left_out_and_counted(tmp_path: Path) -> None:
+    save_record(record(competitor="owl", limit=8), tmp_path)
+    save_record(record(competitor="uniform"), tmp_path)
+    found = read_records(tmp_path)
+    assert list(found.results["competitor"]) == ["uniform"]
+    assert found.left_out == 1
+    assert any("left out" in note for note in study(tmp_path).notes)
+    shown = study(tmp_path, Selection(limited=True))
+    assert shown.notes[0].startswith("LIMITED: WikiText-2 on 8")
+
+
+def test_a_substitute_is_never_under_the_real_sets_name(tmp_path: Path) -> None:
+    save_record(record(tasks=("c4_sample",)), tmp_path)
+    expected = Expected(
+        tuple(Case("zoo/llama", "wanda", "70 %", task) for task in ("c4", "c4_sample")),
+        ("uniform",),
+    )
+    cells = study(tmp_path, expected=expected).cells.set_index("task")
+    assert cells.loc["c4", "state"] == "missing"
+    assert cells.loc["c4_sample", "state"] == "done"
+    assert label("c4_sample") != label("c4")
+
+
+def test_two_records_for_one_cell_are_refused_with_the_key_that_tells_them_apart(
+    tmp_path: Path,
+) -> None:
+    for windows in (8, 128):
+        calibration = CalibrationConfig(name="c4_sample", windows=windows)
+        save_record(record(calibration=calibration), tmp_path)
+    with pytest.raises(UserError, match=r"calibration.windows \((8 and 128|128 and 8)\)"):
+        study(tmp_path)
+    chosen = Selection(wanted=(({"calibration.windows": 8},),))
+    assert len(study(tmp_path, chosen).found) == 1
+
+
+def test_no_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> None:
+    made = record().to_dict()
+    made["metrics"]["wikitext2"]["pruned"]["value"] = math.nan
+    save_record(Record.from_dict(made), tmp_path)
+    cell = study(tmp_path).cells.iloc[0]
+    assert (cell["value"], cell["state"]) == (math.inf, "done")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"version": 1', '"version": 0'), "schema 0"),
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: text.replace('"identity": "', '"identity": "0'), "it says that it is"),
+    ],
+)
+def test_what_is_no_record_stops_with_its_name(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = save_record(record(), tmp_path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=message) as told:
+        read_records(tmp_path)
+    assert path.name in str(told.value)
+
+
+def test_folders_without_records_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        read_records(tmp_path / "nowhere")
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no records"):
+        read_records(tmp_path)
+
+
+def test_many_records_are_read_in_parallel_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, sparsities=(0.7,), tasks=("ptb",))
+    alone = read_records(tmp_path)
+    monkeypatch.setattr("neuroal.tables.reading.FEW", 0)
+    together = read_records(tmp_path)
+    assert together.results.equals(alone.results)
+    assert together.shapes == alone.shapes

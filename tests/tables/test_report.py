@@ -1,0 +1,123 @@
+"""The report: one page that needs nothing else and leaves nobody out."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from neuroal.tables.plots import MARKERS, styles
+from neuroal.tables.report import report, write_report
+from neuroal.tables.study import Study, study, tables
+from tests.synthetic import fill
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+    folder = tmp_path_factory.mktemp("records")
+    fill(folder, models=("zoo/llama",), pruners=("wanda",), seeds=(0, 1), tasks=("ptb", "rte"))
+    return study(folder), folder
+
+
+@pytest.fixture(scope="module")
+def page(found: tuple[Study, Path]) -> str:
+    return report(found[0], tables(found[0]))
+
+
+def images(page: str) -> list[str]:
+    data = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    return [base64.b64decode(text).decode() for text in data]
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    assert re.findall(r"(?:https?:)?//[a-z]", re.sub(r"^\s*//.*$", "", page, flags=re.M)) == []
+    assert not re.search(r"<link|<script src|@import|url\(|fetch\(|XMLHttp", page)
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert sources
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    for svg in images(page):
+        assert "<image" not in svg
+        assert not re.search(r'href="(?!#)', svg)
+
+
+def test_all_plots_of_the_study_are_there_and_said_in_words(page: str) -> None:
+    said = re.findall(r'<img src="[^"]+" alt="([^"]+)"', page)
+    for what in (
+        "Perplexity on PTB by sparsity: zoo/llama, Wanda",
+        "Density by block: zoo/llama, Wanda, 70 %",
+        "Criterion by λ, NeuroAL: zoo/llama, Wanda",
+        "Performance by runtime: Wanda, CPU, 1 threads",
+    ):
+        assert what in said
+
+
+def test_links_lead_to_the_records(found: tuple[Study, Path], page: str) -> None:
+    links = set(re.findall(r'href="([^"#]+)"', page))
+    files = {path.name for path in found[1].glob("*.json")}
+    assert links == files
+
+
+def test_links_lead_to_the_records_from_elsewhere_too(
+    found: tuple[Study, Path], tmp_path: Path
+) -> None:
+    path = write_report(found[0], tables(found[0]), found[1], tmp_path / "page")
+    links = set(re.findall(r'href="([^"#]+)"', path.read_text()))
+    assert links
+    assert all((path.parent / link).is_file() for link in links)
+
+
+def test_the_same_records_give_the_same_page(found: tuple[Study, Path], page: str) -> None:
+    again = study(found[1])
+    assert report(again, tables(again)) == page
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    fill(tmp_path, models=('<b>"x"&amp;',), pruners=("wanda",), tasks=("ptb",), sparsities=(0.7,))
+    one = study(tmp_path)
+    text = report(one, tables(one))
+    assert "<b>" not in text
+    assert "&lt;b&gt;&quot;x&quot;&amp;amp;" in text
+
+
+def test_competitors_differ_without_colour() -> None:
+    drawn = styles([str(i) for i in range(len(MARKERS))])
+    assert len({style.marker for style in drawn.values()}) == len(MARKERS)
+    shapes = {(s.colour, s.marker) for s in styles([str(i) for i in range(63)]).values()}
+    assert len(shapes) == 63
+
+
+@pytest.mark.parametrize("lost", ["protan", "deutan", "tritan"])
+def test_the_first_colours_stay_apart_for_the_colour_blind(lost: str) -> None:
+    """Distance in CIELAB after the loss of one cone type (Viénot 1999, Brettel's for tritan)."""
+    seen = [simulated(style.colour, lost) for style in styles(list("abcdef")).values()]
+    gaps = [
+        sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
+        for i, one in enumerate(seen)
+        for other in seen[:i]
+    ]
+    assert min(gaps) > 8  # a just noticeable difference is about 2.3
+
+
+LOST = {
+    "protan": ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0)),
+    "deutan": ((0.29275, 0.70725, 0.0), (0.29275, 0.70725, 0.0), (-0.02234, 0.02234, 1.0)),
+    "tritan": ((1.0, 0.15236, -0.15236), (0.0, 0.86717, 0.13283), (0.0, 0.86717, 0.13283)),
+}
+"""Matrices on linear RGB."""
+XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+WHITE = (0.9505, 1.0, 1.089)
+
+
+def simulated(colour: str, lost: str) -> tuple[float, float, float]:
+    """CIELAB of what remains of a colour."""
+    codes = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in codes]
+    for matrix in (LOST[lost], XYZ):
+        linear = [sum(m * c for m, c in zip(row, linear, strict=True)) for row in matrix]
+    x, y, z = (
+        t ** (1 / 3) if (t := max(c, 0) / w) > 0.008856 else 7.787 * t + 16 / 116
+        for c, w in zip(linear, WHITE, strict=True)
+    )
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
