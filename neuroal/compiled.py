@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from types import MethodType
 from typing import Any
 
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 ENOUGH_WORK = 1e12
 """Floating-point operations of a block's products from which on compiling pays for itself."""
-_GRAPHS = 16
-"""Graphs kept for one function: (outputs or not) × (kinds of blocks) × (shapes)."""
+_GRAPHS = 64
+"""Graphs kept for one function: (outputs or not) × (kinds of blocks) × (shapes) × (devices)."""
 
 _seen: list[Tensor] = []
+_alone = Lock()
+"""Candidates may be measured in threads, one a device."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,6 @@ class CallOrder:
 
     keys: tuple[str, ...]
     leader: tuple[int, ...]
-
-
-def worth_compiling(weights: int, hidden: Tensor) -> bool:
-    """Whether a block with that many prunable weights has enough to do on `hidden`."""
-    tokens = hidden.shape[0] * hidden.shape[1]
-    return hidden.is_cuda and 2 * weights * tokens >= ENOUGH_WORK
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +68,27 @@ class BlockCall:
 
 
 class CompiledBlocks:
-    """Runs blocks compiled; once that fails, says so and is `broken`."""
+    """Runs blocks compiled; once that fails, it says so and takes no more.
 
-    def __init__(self, backend: str = "inductor") -> None:
-        self.broken = False
-        self._function = _compiled(backend)
+    Args:
+        backend: of `torch.compile`.
+        least_work: floating-point operations of a block's products below which it stays as it is.
+        devices: types of devices on which blocks are compiled.
+    """
+
+    def __init__(
+        self,
+        backend: str = "inductor",
+        least_work: float = ENOUGH_WORK,
+        devices: Sequence[str] = ("cuda",),
+    ) -> None:
+        self._backend, self._least_work, self._devices = backend, least_work, devices
+        self._broken = False
+
+    def takes(self, weights: int, hidden: Tensor) -> bool:
+        """Whether a block with that many prunable weights is compiled for `hidden`."""
+        work = 2 * weights * hidden.shape[:-1].numel()
+        return not self._broken and hidden.device.type in self._devices and work >= self._least_work
 
     @torch.no_grad()
     def run(
@@ -92,18 +105,18 @@ class CompiledBlocks:
 
         Returns None if the block cannot be compiled.
         """
-        if self.broken:
-            return None
-        try:
-            with _recording(linears):
-                output, inputs = self._function(block, call, hidden, order.leader, outputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            self.broken = True
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            warnings.warn(f"blocks run uncompiled, which is slower: {reason}", stacklevel=2)
-            return None
-        finally:
-            _seen.clear()
+        function = _compiled(self._backend)
+        with _alone:
+            try:
+                with _recording(linears):
+                    output, inputs = function(block, call, hidden, order.leader, outputs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self._broken = True
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                warnings.warn(f"blocks run uncompiled, which is slower: {reason}", stacklevel=2)
+                return None
+            finally:
+                _seen.clear()
         return output, {
             key: inputs[place] for key, place in zip(order.keys, order.leader, strict=True)
         }
