@@ -74,6 +74,9 @@ class CompiledBlocks:
         backend: of `torch.compile`.
         least_work: floating-point operations of a block's products below which it stays as it is.
         devices: types of devices on which blocks are compiled.
+
+    Attributes:
+        runs: of blocks, compiled.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class CompiledBlocks:
     ) -> None:
         self._backend, self._least_work, self._devices = backend, least_work, devices
         self._broken = False
+        self.runs = 0
 
     def takes(self, weights: int, hidden: Tensor) -> bool:
         """Whether a block with that many prunable weights is compiled for `hidden`."""
@@ -117,6 +121,7 @@ class CompiledBlocks:
                 return None
             finally:
                 _seen.clear()
+        self.runs += 1
         return output, {
             key: inputs[place] for key, place in zip(order.keys, order.leader, strict=True)
         }

@@ -7,7 +7,7 @@ at or below it, which on real weights is after about half of the 32 steps.
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 import triton
@@ -19,14 +19,14 @@ _OUTSIDE = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _select_rows(
-    values: Any,
-    row_factors: Any,
-    col_factors: Any,
-    counts: Any,
-    pruned: Any,
-    mask: Any,
-    cols: Any,
+def _select_rows(  # type: ignore[no-untyped-def]
+    values,
+    row_factors,
+    col_factors,
+    counts,
+    pruned,
+    mask,
+    cols,
     SCORE: tl.constexpr,  # noqa: N803
     BY_ROW: tl.constexpr,  # noqa: N803
     BY_COL: tl.constexpr,  # noqa: N803
@@ -34,7 +34,7 @@ def _select_rows(
     WRITE_MASK: tl.constexpr,  # noqa: N803
     TIES_TO_HIGHER: tl.constexpr,  # noqa: N803
     WIDTH: tl.constexpr,  # noqa: N803
-) -> None:
+):
     """One row: score = |value|·row factor·column factor (or the value itself), in float32."""
     row = tl.program_id(0).to(tl.int64)
     places = tl.arange(0, WIDTH)
@@ -117,20 +117,22 @@ def _launch(
     width = max(triton.next_power_of_2(cols), 16)
     values = values.contiguous()
     unused = values
-    _select_rows[(rows,)](
-        values,
-        unused if row_factors is None else row_factors.float().contiguous(),
-        unused if col_factors is None else col_factors.float().contiguous(),
-        counts.to(values.device),
-        unused if pruned is None else pruned,
-        unused if mask is None else mask.view(torch.int8),
-        cols,
-        SCORE=score,
-        BY_ROW=row_factors is not None,
-        BY_COL=col_factors is not None,
-        WRITE_PRUNED=pruned is not None,
-        WRITE_MASK=mask is not None,
-        TIES_TO_HIGHER=ties_to_higher,
-        WIDTH=width,
-        num_warps=min(max(width // 512, 1), 32),
-    )
+    device = torch.cuda.device(values.device) if values.is_cuda else nullcontext()
+    with device:
+        _select_rows[(rows,)](
+            values,
+            unused if row_factors is None else row_factors.float().contiguous(),
+            unused if col_factors is None else col_factors.float().contiguous(),
+            counts.to(values.device),
+            unused if pruned is None else pruned,
+            unused if mask is None else mask.view(torch.int8),
+            cols,
+            SCORE=score,
+            BY_ROW=row_factors is not None,
+            BY_COL=col_factors is not None,
+            WRITE_PRUNED=pruned is not None,
+            WRITE_MASK=mask is not None,
+            TIES_TO_HIGHER=ties_to_higher,
+            WIDTH=width,
+            num_warps=min(max(width // 512, 1), 32),
+        )
