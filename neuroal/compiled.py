@@ -81,7 +81,7 @@ class CompiledBlocks:
 
     def __init__(
         self,
-        backend: str = "inductor",
+        backend: str | Callable[..., Any] = "inductor",
         least_work: float = ENOUGH_WORK,
         devices: Sequence[str] = ("cuda",),
     ) -> None:
@@ -142,7 +142,9 @@ def _traced(
 
 
 @lru_cache(maxsize=4)
-def _compiled(backend: str) -> Callable[..., tuple[Tensor | None, Mapping[int, Tensor]]]:
+def _compiled(
+    backend: str | Callable[..., Any],
+) -> Callable[..., tuple[Tensor | None, Mapping[int, Tensor]]]:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     # Round where the uncompiled block rounds, so that criteria do not depend on the compiler.
     options: Any = {"emulate_precision_casts": True} if backend == "inductor" else None

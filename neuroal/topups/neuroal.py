@@ -27,8 +27,8 @@ from neuroal.topups.uniform import uniform_plan
 STEPS = ("block", "row", "both")
 SPREADS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25)
 """The paper's candidates for λ; from sparsity 0.8 on without the last."""
-SHORTER = 8
-"""An adaptive search ranks candidates on that part of every window."""
+RANKED_TOKENS = 256
+"""An adaptive search ranks candidates on that many tokens of every window."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class NeuroAL(TopUp):
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
         search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
             lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks all on the first
-            eighth of every window and measures the best three (mostly the same λ's).
+            256 tokens of every window and measures the best three (mostly the same λ's; windows
+            that are no longer than that get ``early_out``).
         rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
             in every block of columns a row gives up its share. Not the authors' method.
 
@@ -160,9 +161,9 @@ class NeuroAL(TopUp):
 
     def _ranking(self, context: AllocationContext, runner: BlockRunner) -> Criterion | None:
         """The criterion on the first tokens of every window, for an adaptive search."""
-        if self.search != "adaptive":
+        if self.search != "adaptive" or context.tokens.shape[1] <= RANKED_TOKENS:
             return None
-        tokens = context.tokens[:, : max(1, context.tokens.shape[1] // SHORTER)]
+        tokens = context.tokens[:, :RANKED_TOKENS]
         short = dataclasses.replace(context, tokens=tokens, devices=())
         return make_criterion(self.criterion, short, runner.on(tokens, context.batch))
 
