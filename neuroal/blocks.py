@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroal.compiled import BlockCall, CallOrder
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.probe import probe_blocks
 from neuroal.statistics import InputStatistics, Need, StatisticsCollector
 
 PROBE_TOKENS = 8
@@ -49,7 +51,8 @@ class BlockRunner:
     _calls: list[list[_Call]]
     _returns_tuple: list[bool]
     _input_keyword: list[str | None]
-    _runs_each_once: list[bool] = field(default_factory=list)
+    _orders: list[CallOrder | None] = field(default_factory=list)
+    _windows: int = 0
 
     @classmethod
     @torch.no_grad()
@@ -62,20 +65,21 @@ class BlockRunner:
             batch: windows in one forward pass.
         """
         if subject.probed is None:
-            subject.probed = _probe(subject, tokens[:1, :PROBE_TOKENS].to(subject.device))
-        returns_tuple, each_once = subject.probed
-        runner = cls(subject, [], [], returns_tuple, [], each_once)
+            subject.probed = probe_blocks(subject, tokens[:1, :PROBE_TOKENS].to(subject.device))
+        returns_tuple, orders = subject.probed
+        runner = cls(subject, [], [], returns_tuple, [], orders)
         runner._record(tokens, batch)
         return runner
 
     @torch.no_grad()
     def on(self, tokens: Tensor, batch: int) -> BlockRunner:
         """A runner of the same model on other windows (windows, seqlen)."""
-        runner = BlockRunner(self.subject, [], [], self._returns_tuple, [], self._runs_each_once)
+        runner = BlockRunner(self.subject, [], [], self._returns_tuple, [], self._orders)
         runner._record(tokens, batch)
         return runner
 
     def _record(self, tokens: Tensor, batch: int) -> None:
+        self._windows = min(batch, len(tokens))
         self._calls = [[] for _ in self.subject.blocks]
         self._input_keyword = [None] * len(self.subject)
         with ExitStack() as stack:
@@ -111,14 +115,41 @@ class BlockRunner:
 
     def call(self, index: int, batch: int, hidden: Tensor) -> Tensor:
         """Output of block `index` on batch `batch`; gradients flow where they are enabled."""
-        block, call = self.subject.blocks[index], self._calls[index][batch]
-        keyword = self._input_keyword[index]
-        if keyword is None:
-            output = block(hidden, *call.args, **call.kwargs)
-        else:
-            output = block(*call.args, **{keyword: hidden}, **call.kwargs)
-        result: Tensor = output[0] if self._returns_tuple[index] else output
-        return result
+        found = self._compiled(index, batch, hidden, outputs=True)
+        if found is not None and found[0] is not None:
+            return found[0]
+        return self._block_call(index, batch)(self.subject.blocks[index], hidden)
+
+    def _block_call(self, index: int, batch: int) -> BlockCall:
+        call = self._calls[index][batch]
+        return BlockCall(
+            call.args, call.kwargs, self._input_keyword[index], self._returns_tuple[index]
+        )
+
+    def _compiled(
+        self, index: int, batch: int, hidden: Tensor, *, outputs: bool
+    ) -> tuple[Tensor | None, dict[str, Tensor]] | None:
+        """Output of a block and the inputs of its linears, compiled; None where that is not done.
+
+        Batches of another size than the first would need a graph of their own.
+        """
+        order, compiled = self._orders[index], self.subject.compiled
+        linears = self.subject.linears[index]
+        if (
+            order is None
+            or torch.is_grad_enabled()
+            or len(hidden) != self._windows
+            or not compiled.takes(sum(linear.numel for linear in linears), hidden)
+        ):
+            return None
+        return compiled.run(
+            self.subject.blocks[index],
+            [linear.module for linear in linears],
+            order,
+            self._block_call(index, batch),
+            hidden,
+            outputs=outputs,
+        )
 
     @torch.no_grad()
     def run(self, index: int, hidden: Sequence[Tensor]) -> list[Tensor]:
@@ -149,27 +180,53 @@ class BlockRunner:
         Raises:
             UserError: an input is NaN or infinite (names the linear).
         """
-        linears = self.subject.linears[index]
         collector = StatisticsCollector(needs)
         results: list[Tensor] = []
-        stop_after = None if outputs or not self._runs_each_once[index] else len(linears)
-        with _input_hooks(linears, collector, stop_after):
-            for batch, part in enumerate(hidden):
-                collector.start_batch(len(part))
-                try:
-                    output = self.call(index, batch, part)
-                except _Stop:
-                    continue
-                if outputs:
-                    results.append(output)
+        for batch, part in enumerate(hidden):
+            collector.start_batch(len(part))
+            found = self._compiled(index, batch, part, outputs=outputs)
+            if found is None:
+                output = self._hooked(index, batch, part, collector, outputs=outputs)
+            else:
+                output = found[0]
+                for key, x in found[1].items():
+                    collector.see(key, x)
+            if outputs and output is not None:
+                results.append(output)
         statistics = collector.finish()
-        for key, found in statistics.items():
-            if not bool(torch.isfinite(found.square_sums).all()):
-                raise UserError(
-                    f"model: the input of '{key}' is NaN or infinite on the calibration windows; "
-                    "try model.dtype=float32 or bfloat16"
-                )
+        _check_finite(statistics)
         return results, statistics
+
+    def _hooked(
+        self,
+        index: int,
+        batch: int,
+        hidden: Tensor,
+        collector: StatisticsCollector,
+        *,
+        outputs: bool,
+    ) -> Tensor | None:
+        """Output of a block while `collector` looks on; it ends early where none is wanted."""
+        block, linears = self.subject.blocks[index], self.subject.linears[index]
+        stop_after = None if outputs or self._orders[index] is None else len(linears)
+        with _input_hooks(linears, collector, stop_after):
+            try:
+                return self._block_call(index, batch)(block, hidden)
+            except _Stop:
+                return None
+
+
+def _check_finite(statistics: Mapping[str, InputStatistics]) -> None:
+    """Raise `UserError` for inputs that are NaN or infinite; a GPU is waited for just once."""
+    if not statistics:
+        return
+    finite = torch.stack([torch.isfinite(x.square_sums).all() for x in statistics.values()])
+    for key, fine in zip(statistics, finite.tolist(), strict=True):
+        if not fine:
+            raise UserError(
+                f"model: the input of '{key}' is NaN or infinite on the calibration windows; "
+                "try model.dtype=float32 or bfloat16"
+            )
 
 
 @contextmanager
@@ -184,32 +241,6 @@ def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
             del module.forward  # the class's own forward shows again
         else:
             module.forward = before
-
-
-def _probe(subject: DecoderModel, tokens: Tensor) -> tuple[list[bool], list[bool]]:
-    """What each block returns (tuple or tensor), and whether it calls each linear just once."""
-    returns_tuple = [False] * len(subject)
-    calls = {linear.key: 0 for linear in subject}
-    handles = []
-    for index, block in enumerate(subject.blocks):
-
-        def note_output(_m: nn.Module, _i: Any, output: Any, index: int = index) -> None:
-            returns_tuple[index] = isinstance(output, tuple)
-
-        handles.append(block.register_forward_hook(note_output))
-    for linear in subject:
-
-        def note_call(_m: nn.Module, _i: Any, key: str = linear.key) -> None:
-            calls[key] += 1
-
-        handles.append(linear.module.register_forward_pre_hook(note_call))
-    try:
-        subject.model(tokens, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    each_once = [all(calls[linear.key] == 1 for linear in block) for block in subject.linears]
-    return returns_tuple, each_once
 
 
 @contextmanager

@@ -82,23 +82,45 @@ class StatisticsCollector:
         self._last = (x, key)
         self._leader[key] = key
         windows = x.reshape(self._batch, -1, x.shape[-1])
-        for piece in windows.split(max(1, LARGEST_COPY // windows[0].numel())):
+        most = len(windows) if self._copies_none(x) else LARGEST_COPY // windows[0].numel()
+        for piece in windows.split(max(1, most)):
             part = self._measure(piece)
             self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
 
+    def _copies_none(self, x: Tensor) -> bool:
+        """Whether what is asked for needs no float32 copy of `x`: a GPU's kernels convert."""
+        return x.is_cuda and Need.VARIANCE not in self._needs
+
     def _measure(self, x: Tensor) -> InputStatistics:
-        x = x.float()
-        flat = x.flatten(0, 1)
+        gram = _gram(x.flatten(0, 1)) if Need.GRAM in self._needs else None
+        if not self._copies_none(x):
+            x = x.float()
         return InputStatistics(
-            square_sums=x.square().sum(1),
-            sums=x.sum(1) if Need.SUM in self._needs else None,
+            square_sums=_square_sums(x),
+            sums=x.sum(1, dtype=torch.float32) if Need.SUM in self._needs else None,
             variances=x.var(1, correction=0) if Need.VARIANCE in self._needs else None,
-            gram=flat.T @ flat if Need.GRAM in self._needs else None,
+            gram=gram,
         )
 
     def finish(self) -> dict[str, InputStatistics]:
         """Statistics over all batches, by key."""
         return {key: self._totals[leader] for key, leader in self._leader.items()}
+
+
+def _square_sums(x: Tensor) -> Tensor:
+    """Σ_tokens x² in float32: (windows, tokens, cols) → (windows, cols)."""
+    if x.dtype == torch.float32:
+        return x.square().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
+    return norms.square()
+
+
+def _gram(x: Tensor) -> Tensor:
+    """xᵀ x in float32; a GPU multiplies halves as they are and adds up in float32."""
+    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(x.T, x, out_dtype=torch.float32)
+    x = x.float()
+    return x.T @ x
 
 
 def _join(first: InputStatistics, second: InputStatistics) -> InputStatistics:

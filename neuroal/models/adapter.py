@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from neuroal.compiled import CallOrder, CompiledBlocks
 from neuroal.errors import UserError
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
 from neuroal.placement.base import placement_of
@@ -58,6 +59,7 @@ class DecoderModel:
         blocks: its decoder blocks.
         linears: the prunable linears of each block.
         placement: where the weights are that are not at work.
+        compiled: runs blocks compiled where that pays.
         probed: what `BlockRunner` has seen of the blocks' ways, which takes a pass to see.
 
     Raises:
@@ -83,7 +85,8 @@ class DecoderModel:
                 f"prune; the first block has: {', '.join(_linear_names(self.blocks[0]))}"
             )
         self.placement = placement_of(model)
-        self.probed: tuple[list[bool], list[bool]] | None = None
+        self.probed: tuple[list[bool], list[CallOrder | None]] | None = None
+        self.compiled = CompiledBlocks()
         self.model_type: str = model.config.get_text_config().model_type
 
     def of(self, model: PreTrainedModel) -> DecoderModel:

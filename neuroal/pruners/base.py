@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from neuroal.kernels.selection import prune_rows, scores_of, zeroed
 from neuroal.pruners.budget import Allotment
 from neuroal.pruners.masks import lowest_per_row
 from neuroal.statistics import InputStatistics, Need
@@ -41,6 +42,12 @@ class Pruner(ABC):
     ) -> PrunedWeight:
         """Prune `weight` (rows, cols) by `allotment`; `weight` itself is left as it is."""
 
+    def pruned_weight(
+        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+    ) -> Tensor:
+        """The weight that `prune` makes, where its mask is not wanted: in a search."""
+        return self.prune(weight, statistics, allotment).weight
+
     def initial_mask(
         self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
     ) -> Tensor:
@@ -63,7 +70,61 @@ class ScorePruner(Pruner):
         self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
     ) -> PrunedWeight:
         mask = lowest(self.scores(weight, statistics), allotment)
-        return PrunedWeight(weight.masked_fill(mask, 0), mask)
+        return PrunedWeight(zeroed(weight, mask), mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A score |W_rc|·u_r·v_c: u (rows,) and v (cols,) float32; None: all ones."""
+
+    rows: Tensor | None = None
+    cols: Tensor | None = None
+
+
+class FactorPruner(ScorePruner):
+    """A score that is |W_rc|·u_r·v_c, so that a GPU need never write the scores down."""
+
+    @abstractmethod
+    def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        """u and v for `weight` (rows, cols)."""
+
+    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+        factors = self.factors(weight, statistics)
+        return scores_of(weight, factors.rows, factors.cols)
+
+    def prune(
+        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+    ) -> PrunedWeight:
+        if allotment.pattern is not None:
+            return super().prune(weight, statistics, allotment)
+        pruned, mask = self._prune_rows(weight, statistics, allotment, with_mask=True)
+        assert mask is not None
+        return PrunedWeight(pruned, mask)
+
+    def pruned_weight(
+        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+    ) -> Tensor:
+        if allotment.pattern is not None:
+            return super().pruned_weight(weight, statistics, allotment)
+        return self._prune_rows(weight, statistics, allotment, with_mask=False)[0]
+
+    def _prune_rows(
+        self,
+        weight: Tensor,
+        statistics: InputStatistics | None,
+        allotment: Allotment,
+        *,
+        with_mask: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        factors = self.factors(weight, statistics)
+        return prune_rows(
+            weight,
+            factors.rows,
+            factors.cols,
+            allotment.counts,
+            ties_to_higher=allotment.ties_to_higher,
+            with_mask=with_mask,
+        )
 
 
 def lowest(scores: Tensor, allotment: Allotment) -> Tensor:

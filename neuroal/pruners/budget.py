@@ -10,6 +10,7 @@ method made it, and rounding is carried from row to row. This makes methods comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,8 @@ from neuroal.plan import Ratio, SparsityPlan
 from neuroal.pruners.patterns import Pattern, nearest_patterns
 
 BISECTION_STEPS = 100
+NEAR = 2.0**-48
+"""Newton's steps end where the rounding of a sum over all rows begins."""
 
 
 class Rules(StrEnum):
@@ -166,12 +169,25 @@ def _shift(
     highest = max(0.99, sparsity)
     values, weights = _grouped(ratios, shapes)
     low, high = -float(values.max()), highest - float(values.min())
+    guess = 0.0
     for _ in range(BISECTION_STEPS):
-        shift = (low + high) / 2
-        if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
+        shift = guess if low < guess < high else (low + high) / 2
+        if shift in (low, high):
+            break  # no number lies between them
+        ratio = values + shift
+        missing = total - float((ratio.clamp(0, highest) * weights).sum())
+        if missing > 0:
             low = shift
         else:
             high = shift
+        if high - low <= NEAR:
+            guess = math.nan
+            continue
+        # The sum is piecewise linear in the shift, so Newton's steps reach the bend they look for;
+        # going a little too far brings the other end of the bracket near, too.
+        slope = float(((ratio > 0) & (ratio < highest)).to(weights.dtype) @ weights)
+        guess = shift + missing / slope if slope else math.nan
+        guess += math.copysign(NEAR / 4, missing)
     # The least shift that reaches the total, so ratios that already do stay as they are.
     return high, highest
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from neuroal.pruners.base import ScorePruner
+from neuroal.pruners.base import FactorPruner, Factors
 from neuroal.statistics import InputStatistics
 
 
 @dataclass(frozen=True)
-class Magnitude(ScorePruner):
+class Magnitude(FactorPruner):
     """Score of weight (r, c): |W_rc|. Needs no calibration.
 
     Source: Han et al., 2015 (arXiv 1506.02626), compared within a row as in NeuroAL's code.
     """
 
-    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
-        return weight.float().abs()
+    def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        return Factors()

@@ -8,45 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuroal.kernels.selection import lowest_per_row
 
-def lowest_per_row(scores: Tensor, counts: Tensor, *, ties_to_higher: bool = False) -> Tensor:
-    """Mask of the lowest scores of every row.
-
-    Args:
-        scores: (rows, cols), no NaN.
-        counts: (rows,) int64, how many entries of each row are pruned; 0 … cols.
-        ties_to_higher: among equal scores prune the higher columns first, not the lower ones.
-
-    Returns:
-        (rows, cols) bool, True = pruned, with exactly `counts` True in the rows.
-    """
-    counts = counts.to(scores.device)
-    cols = scores.shape[1]
-    ordered = _sorted_rows(scores)
-    position = (counts - 1).clamp(min=0)[:, None]
-    threshold = ordered.gather(1, position)
-    # Where the next value up is larger than the threshold, no tie crosses it.
-    following = ordered.gather(1, counts.clamp(max=cols - 1)[:, None])
-    mask = scores <= threshold
-    mask[counts == 0] = False
-    tied = ((following == threshold).squeeze(1) & (counts > 0) & (counts < cols)).nonzero()[:, 0]
-    if len(tied):
-        mask[tied] = _break_ties(scores[tied], threshold[tied], counts[tied], ties_to_higher)
-    return mask
-
-
-def _sorted_rows(scores: Tensor) -> Tensor:
-    """Ascending values of each row. On a CPU numpy's vectorised sort is several times faster."""
-    if scores.device.type == "cpu" and scores.dtype == torch.float32:
-        return torch.from_numpy(np.sort(scores.numpy(), axis=1))
-    return scores.sort(dim=1).values
-
-
-def _break_ties(scores: Tensor, threshold: Tensor, counts: Tensor, to_higher: bool) -> Tensor:
-    below, equal = scores < threshold, scores == threshold
-    wanted = (counts - below.sum(1))[:, None]
-    running = equal.flip(1).cumsum(1).flip(1) if to_higher else equal.cumsum(1)
-    return below | (equal & (running <= wanted))
+__all__ = ["digest", "lowest_overall", "lowest_per_row", "pack", "unpack"]
 
 
 def lowest_overall(scores: Tensor, count: int) -> Tensor:

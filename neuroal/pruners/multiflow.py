@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from neuroal.pruners.base import ScorePruner, measured
+from neuroal.pruners.base import FactorPruner, Factors, measured
 from neuroal.statistics import InputStatistics, Need
 
 
 @dataclass(frozen=True)
-class Multiflow(ScorePruner):
+class Multiflow(FactorPruner):
     """Score of weight (r, c): |W_rc|·u_r·v_c.
 
     With S = |W|·a (a broadcast over rows), u (rows,) are the row means of S and v (cols,) its
@@ -23,7 +23,6 @@ class Multiflow(ScorePruner):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NORM})
 
-    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
-        magnitude = weight.float().abs()
-        saliency = magnitude * measured(statistics).norm
-        return magnitude * saliency.mean(1, keepdim=True) * saliency.mean(0, keepdim=True)
+    def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        saliency = weight.float().abs() * measured(statistics).norm
+        return Factors(rows=saliency.mean(1), cols=saliency.mean(0))

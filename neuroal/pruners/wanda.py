@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from neuroal.pruners.base import ScorePruner, measured
+from neuroal.pruners.base import FactorPruner, Factors, measured
 from neuroal.statistics import InputStatistics, Need
 
 
 @dataclass(frozen=True)
-class Wanda(ScorePruner):
+class Wanda(FactorPruner):
     """Score of weight (r, c): |W_rc|·a_c, with a_c = sqrt(mean over windows of Σ_tokens x_c²).
 
     Source: Sun et al., 2024 (arXiv 2306.11695), section 3.
@@ -20,5 +20,5 @@ class Wanda(ScorePruner):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NORM})
 
-    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
-        return weight.float().abs() * measured(statistics).norm
+    def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        return Factors(cols=measured(statistics).norm)

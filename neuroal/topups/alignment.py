@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,12 +20,15 @@ class Alignment:
     """Outcome of one candidate.
 
     Attributes:
-        criterion: Σ over linears of ‖a^D/Σa^D − a^S/Σa^S‖₂ / cols; lower is better.
+        criterion: Σ over linears of ‖a^D/Σa^D − a^S/Σa^S‖₂ / cols; lower is better. If not
+            `complete`, over the blocks that were looked at.
         differences: δ = a^D − a^S of each linear, by key: (cols,) float32.
+        complete: whether all blocks were looked at.
     """
 
     criterion: float
     differences: Mapping[str, Tensor]
+    complete: bool = True
 
 
 class AlignmentCriterion:
@@ -45,17 +49,21 @@ class AlignmentCriterion:
         self._reference = rules is Rules.REFERENCE
         self._first: dict[str, InputStatistics] | None = None
 
-    def measure(self, allotments: Mapping[str, Allotment]) -> Alignment:
-        """Criterion and differences for one candidate; the model is left dense."""
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Alignment:
+        """Criterion and differences for one candidate; the model is left dense.
+
+        The criterion only grows from block to block. Once it is above `bound`, the rest is not
+        looked at.
+        """
         criterion = 0.0
         differences: dict[str, Tensor] = {}
         hidden = self._runner.embedded
         for index, linears in self._runner.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
-                lin.key: self._pruner.prune(
+                lin.key: self._pruner.pruned_weight(
                     lin.module.weight.data, dense[lin.key], allotments[lin.key]
-                ).weight
+                )
                 for lin in linears
             }
             last = index == len(self._runner.subject) - 1
@@ -63,11 +71,15 @@ class AlignmentCriterion:
                 hidden, sparse = self._runner.measure(
                     index, hidden, frozenset({Need.NORM}), outputs=not last
                 )
-            for lin in linears:
-                before = self._norm(dense[lin.key])
-                after = self._norm(sparse[lin.key])
-                criterion += self._distance(before, after) / lin.cols
-                differences[lin.key] = before - after
+            norms = {
+                lin.key: (self._norm(dense[lin.key]), self._norm(sparse[lin.key]))
+                for lin in linears
+            }
+            for lin, distance in zip(linears, self._distances(norms), strict=True):
+                criterion += distance / lin.cols
+            differences |= {key: before - after for key, (before, after) in norms.items()}
+            if criterion > bound:
+                return Alignment(criterion, differences, complete=last)
         return Alignment(criterion, differences)
 
     def _dense(self, index: int, hidden: list[Tensor]) -> dict[str, InputStatistics]:
@@ -82,10 +94,20 @@ class AlignmentCriterion:
     def _norm(self, statistics: InputStatistics) -> Tensor:
         return self._pruner.input_norm(statistics, reference=self._reference)
 
-    def _distance(self, before: Tensor, after: Tensor) -> float:
-        return float(torch.linalg.vector_norm(self._normalise(before) - self._normalise(after)))
+    def _distances(self, norms: Mapping[str, tuple[Tensor, Tensor]]) -> list[float]:
+        """Of each linear; all are read at once, because a GPU has to be waited for."""
+        if not norms:
+            return []
+        distances = [
+            torch.linalg.vector_norm(self._normalise(before) - self._normalise(after))
+            for before, after in norms.values()
+        ]
+        found: list[float] = torch.stack(distances).tolist()
+        return found
 
     def _normalise(self, norm: Tensor) -> Tensor:
         """To sum 1. Zeros stay zeros, but for the reference, where 0/0 gives its NaN."""
         total = norm.sum()
-        return norm if not self._reference and float(total) == 0 else norm / total
+        if self._reference:
+            return norm / total
+        return norm / total.masked_fill(total == 0, 1)

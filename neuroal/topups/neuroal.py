@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,12 +21,14 @@ from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.criteria import CRITERIA, make_criterion
 from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
-from neuroal.topups.search import Outcome, choose
+from neuroal.topups.search import SEARCHES, Criterion, Known, Outcome, choose
 from neuroal.topups.uniform import uniform_plan
 
 STEPS = ("block", "row", "both")
 SPREADS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25)
 """The paper's candidates for λ; from sparsity 0.8 on without the last."""
+RANKED_TOKENS = 256
+"""An adaptive search ranks candidates on that many tokens of every window."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class NeuroAL(TopUp):
             rows are ordered by alignment in any case.
         block_candidates: λ's; None takes the paper's for the sparsity asked for.
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
+        search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
+            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks all on the first
+            256 tokens of every window and measures the best three (mostly the same λ's; windows
+            that are no longer than that get ``early_out``).
         rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
             in every block of columns a row gives up its share. Not the authors' method.
 
@@ -52,6 +59,7 @@ class NeuroAL(TopUp):
         criterion: alignment
         block_candidates: null
         row_candidates: null
+        search: exact
         rows_with_updates: false
     """
 
@@ -59,6 +67,7 @@ class NeuroAL(TopUp):
     criterion: str = "alignment"
     block_candidates: list[float] | None = None
     row_candidates: list[float] | None = None
+    search: str = "exact"
     rows_with_updates: bool = False
 
     searches: ClassVar[bool] = True
@@ -70,6 +79,15 @@ class NeuroAL(TopUp):
             known = ", ".join(CRITERIA)
             close = nearest(self.criterion, CRITERIA)
             raise UserError(f"topup.criterion={self.criterion}: must be one of {known}{close}")
+        if self.search not in SEARCHES:
+            known = ", ".join(SEARCHES)
+            close = nearest(self.search, SEARCHES)
+            raise UserError(f"topup.search={self.search}: must be one of {known}{close}")
+        if self.search != "exact" and self.criterion != "alignment":
+            raise UserError(
+                f"topup.search={self.search}: only topup.criterion=alignment grows block by block; "
+                f"use topup.search=exact with criterion={self.criterion}"
+            )
         _check_candidates("block_candidates", self.block_candidates)
         _check_candidates("row_candidates", self.row_candidates)
 
@@ -98,7 +116,10 @@ class NeuroAL(TopUp):
     def allocate(self, context: AllocationContext) -> Allocation:
         runner = BlockRunner.capture(context.subject, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
+        ranking = self._ranking(context, runner)
         report: dict[str, Any] = {"step": self.step, "criterion": self.criterion}
+        if self.search != "exact":
+            report["search"] = self.search
         best: Outcome
         if self.step == "row":
             plan = uniform_plan(context.subject, context.sparsity)
@@ -107,12 +128,19 @@ class NeuroAL(TopUp):
         else:
             spreads = self.block_candidates or _paper_candidates(context.sparsity)
             blocks = choose(
-                context, criterion, spreads, lambda x: block_plan(context, x), "search blocks"
+                context,
+                criterion,
+                spreads,
+                lambda x: block_plan(context, x),
+                "search blocks",
+                search=self.search,
+                ranking=ranking,
             )
             plan, best = blocks.plan, blocks.outcome
             report |= blocks.report("block", spreads)
         if self._has_rows(context.pruner):
             start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
+            known = None if context.pruner.updates_weights else Known(context.allot(plan), best)
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
                 best = alignment.measure(context.allot(plan))
@@ -123,10 +151,21 @@ class NeuroAL(TopUp):
                 spreads,
                 lambda x: row_plan(context.subject, start, delta, x, context.rules),
                 "search rows",
+                search=self.search,
+                known=known,
+                ranking=ranking,
             )
             plan = rows.plan
             report |= rows.report("row", spreads)
         return Allocation(plan, report)
+
+    def _ranking(self, context: AllocationContext, runner: BlockRunner) -> Criterion | None:
+        """The criterion on the first tokens of every window, for an adaptive search."""
+        if self.search != "adaptive" or context.tokens.shape[1] <= RANKED_TOKENS:
+            return None
+        tokens = context.tokens[:, :RANKED_TOKENS]
+        short = dataclasses.replace(context, tokens=tokens, devices=())
+        return make_criterion(self.criterion, short, runner.on(tokens, context.batch))
 
     def _has_rows(self, pruner: Pruner) -> bool:
         return self.step != "block" and (self.rows_with_updates or not pruner.updates_weights)

@@ -21,6 +21,7 @@ class OutputOutcome:
     """Outcome of one candidate; lower is better."""
 
     criterion: float
+    complete: bool = True
 
 
 class OutputCriterion:
@@ -36,15 +37,17 @@ class OutputCriterion:
         self._pruner = pruner
         self._first: dict[str, InputStatistics] | None = None
 
-    def measure(self, allotments: Mapping[str, Allotment]) -> OutputOutcome:
-        """Criterion for one candidate; the model is left dense."""
+    def measure(
+        self, allotments: Mapping[str, Allotment], bound: float = math.inf
+    ) -> OutputOutcome:
+        """Criterion for one candidate, known at the last block only; the model is left dense."""
         runner, hidden = self._runner, self._runner.embedded
         for index, linears in runner.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
-                lin.key: self._pruner.prune(
+                lin.key: self._pruner.pruned_weight(
                     lin.module.weight.data, dense.get(lin.key), allotments[lin.key]
-                ).weight
+                )
                 for lin in linears
             }
             with swapped_weights(linears, pruned):

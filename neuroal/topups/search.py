@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 from neuroal.plan import SparsityPlan
-from neuroal.pruners.budget import Allotment
+from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
 from neuroal.topups.spread import SpreadCriterion
 
+SEARCHES = ("exact", "early_out", "adaptive")
+FINALISTS = 3
+"""Candidates that an adaptive search measures on all tokens."""
+
 
 class Outcome(Protocol):
-    """What came of a candidate; the lower the criterion, the better."""
+    """What came of a candidate; the lower the criterion, the better.
+
+    Not `complete`: the candidate was given up, and its criterion is at least the one that is given.
+    """
 
     @property
     def criterion(self) -> float: ...
 
+    @property
+    def complete(self) -> bool: ...
+
 
 class Criterion(Protocol):
-    """Measures candidates, given as numbers of zeros; the model is left dense."""
+    """Measures candidates, given as numbers of zeros; the model is left dense.
 
-    def measure(self, allotments: Mapping[str, Allotment]) -> Outcome: ...
+    One whose criterion is sure to exceed `bound` may be given up.
+    """
+
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Outcome: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A candidate that was measured before; others with the same zeros need no measuring."""
+
+    allotments: Mapping[str, Allotment]
+    outcome: Outcome
+
+    def covers(self, allotments: Mapping[str, Allotment]) -> bool:
+        """Whether `allotments` lead to the same masks under a pruner that keeps weights."""
+        return all(
+            torch.equal(mine.counts, theirs.counts)
+            and mine.ties_to_higher == theirs.ties_to_higher
+            and mine.pattern == theirs.pattern
+            for mine, theirs in ((self.allotments[key], allotments[key]) for key in allotments)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +66,30 @@ class Choice:
         winner: index of the candidate.
         plan: made from it.
         outcome: what the criterion made of that plan.
-        criteria: of every candidate, in order.
+        criteria: of every candidate, in order; None where it was given up or left out.
+        partial: what was known when a candidate was given up; None for the others.
+        ranking: criteria on the shortened windows of an adaptive search; else None.
     """
 
     winner: int
     plan: SparsityPlan
     outcome: Outcome
-    criteria: list[float]
+    criteria: list[float | None]
+    partial: list[float | None]
+    ranking: list[float] | None = None
 
     def report(self, step: str, candidates: Sequence[float]) -> dict[str, Any]:
         """For `Allocation.report`, under names that end in `step`."""
-        return {
+        found: dict[str, Any] = {
             f"lambda_{step}": candidates[self.winner],
             f"candidates_{step}": list(candidates),
             f"criterion_{step}": self.criteria,
         }
+        if None in self.criteria:
+            found[f"partial_{step}"] = self.partial
+        if self.ranking is not None:
+            found[f"ranking_{step}"] = self.ranking
+        return found
 
 
 def choose(
@@ -56,8 +98,12 @@ def choose(
     candidates: Sequence[float],
     make: Callable[[float], SparsityPlan],
     name: str,
+    *,
+    search: str = "exact",
+    known: Known | None = None,
+    ranking: Criterion | None = None,
 ) -> Choice:
-    """Measure the plan of every candidate; the lowest criterion wins, the first on ties.
+    """Measure the plans of the candidates; the lowest criterion wins, the first on ties.
 
     Args:
         context: what the plans are for.
@@ -65,19 +111,79 @@ def choose(
         candidates: at least one.
         make: plan of a candidate.
         name: of the stage, for progress.
+        search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
+            changes no winner; ``adaptive`` also leaves out all but the first `FINALISTS` on
+            shortened windows.
+        known: a candidate that need not be measured again.
+        ranking: the criterion on shortened windows.
     """
-    criteria: list[float] = []
-    winner = 0
     plans = [make(candidate) for candidate in candidates]
-    outcomes = measured(criterion, (context.allot(plan) for plan in plans))
-    with context.progress.stage(name, len(candidates), "candidate") as step:
-        for index, (candidate, outcome) in enumerate(zip(candidates, outcomes, strict=True)):
-            criteria.append(outcome.criterion)
-            # A NaN (rules=reference) is never smaller, so the first candidate stays.
-            if index == 0 or outcome.criterion < criteria[winner]:
-                winner, best = index, outcome
-            step.advance(1, candidate=candidate, criterion=outcome.criterion)
-    return Choice(winner, plans[winner], best, criteria)
+    ranks: list[float] | None = None
+    if search == "adaptive" and ranking is not None and len(plans) > FINALISTS:
+        ranks = [ranking.measure(context.allot(plan)).criterion for plan in plans]
+    free = known is not None and known.covers(context.allot(plans[0]))
+    order = _order(len(plans), search, context.rules, ranks, free)
+    outcomes: dict[int, Outcome] = {}
+    winner = order[0]
+    with context.progress.stage(name, len(order), "candidate") as step:
+        for index, outcome in _outcomes(context, criterion, plans, order, search, known):
+            outcomes[index] = outcome
+            winner = min(outcomes, key=lambda i: _place(i, outcomes[i]))
+            best = outcomes[winner]
+            step.advance(1, candidate=candidates[index], criterion=outcome.criterion)
+    values = [outcomes.get(index) for index in range(len(plans))]
+    return Choice(
+        winner,
+        plans[winner],
+        best,
+        [found.criterion if found and found.complete else None for found in values],
+        [found.criterion if found and not found.complete else None for found in values],
+        ranks,
+    )
+
+
+def _order(
+    count: int, search: str, rules: Rules, ranks: list[float] | None, free: bool
+) -> list[int]:
+    """Which candidates are measured, and when: likely winners first where the others may go."""
+    if ranks is not None:
+        order = sorted(range(count), key=lambda i: (ranks[i], i))[:FINALISTS]
+    elif search == "exact" or rules is Rules.REFERENCE:  # there the first may win by its NaN
+        return list(range(count))
+    else:
+        order = sorted(range(count), key=lambda i: abs(i - 2 * count / 3))
+    return [0, *(index for index in order if index != 0)] if free else order
+
+
+def _outcomes(
+    context: AllocationContext,
+    criterion: Criterion,
+    plans: Sequence[SparsityPlan],
+    order: Sequence[int],
+    search: str,
+    known: Known | None,
+) -> Iterator[tuple[int, Outcome]]:
+    allotments = (context.allot(plans[index]) for index in order)
+    if search == "exact" and isinstance(criterion, SpreadCriterion):
+        yield from zip(order, measured(criterion, allotments), strict=True)
+        return
+    bound = math.inf
+    for index, zeros in zip(order, allotments, strict=True):
+        if known is not None and known.covers(zeros):
+            outcome = known.outcome
+        else:
+            outcome = criterion.measure(zeros, math.inf if search == "exact" else bound)
+        if outcome.complete and not outcome.criterion >= bound:
+            bound = outcome.criterion
+        yield index, outcome
+
+
+def _place(index: int, outcome: Outcome) -> tuple[bool, float, int]:
+    """What the winner has least of. A NaN (rules=reference) wins only as the first candidate."""
+    criterion = outcome.criterion
+    if math.isnan(criterion):
+        criterion = -math.inf if index == 0 else math.inf
+    return (not outcome.complete, criterion, index)
 
 
 def measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -29,9 +30,9 @@ class SpreadCriterion:
     def __init__(self, workers: Sequence[Criterion], devices: Sequence[torch.device]) -> None:
         self._workers, self._devices = tuple(workers), tuple(devices)
 
-    def measure(self, allotments: Mapping[str, Allotment]) -> Outcome:
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Outcome:
         """Outcome of one candidate."""
-        return self._workers[0].measure(allotments)
+        return self._workers[0].measure(allotments, bound)
 
     def measure_all(self, candidates: Iterable[Mapping[str, Allotment]]) -> Iterator[Outcome]:
         """Outcomes of all candidates, in their order."""

@@ -1,0 +1,1 @@
+"""The measurements of `experiments/benchmark.py`, one file a factor."""
