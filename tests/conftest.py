@@ -11,5 +11,5 @@ torch.set_num_threads(int(os.environ.get("NEUROAL_TEST_THREADS", "1")))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not torch.cuda.is_available():
-    # Must be set before anything imports Triton, where there is one: kernels are tested all the same.
+    # Before anything imports Triton, where there is one: its interpreter tests the kernels.
     os.environ.setdefault("TRITON_INTERPRET", "1")
