@@ -6,9 +6,7 @@ block by block: what a block's gradients say about its rows is kept, the gradien
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +18,7 @@ from neuroal.errors import UserError
 from neuroal.head import logits_of
 from neuroal.memory import free_memory
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.topups.backward import Pass, repeatable, walk_back
 from neuroal.topups.ranks import Counts, Ranks
 
 LOGIT_BYTES = {"cuda": 2**28, "cpu": 2**25}
@@ -124,7 +123,7 @@ class OutputDivergence:
             UserError: no scale of the loss keeps the gradients finite in the model's dtype.
         """
         while self._scale > LEAST_SCALE:
-            with _repeatable(self._subject.device):
+            with repeatable(self._subject.device):
                 found = self._margins(counts, windows)
             if all(bool(torch.isfinite(cost).all()) for cost in found.costs.values()):
                 return found
@@ -137,12 +136,12 @@ class OutputDivergence:
     def _margins(self, counts: Counts, windows: Sequence[int]) -> Margins:
         runner = self._runner.on(self._tokens[list(windows)], self._batch)
         fitting = _graphs_that_fit(self._subject, len(windows) * self._tokens.shape[1])
-        passes: list[_Pass] = []
+        passes: list[Pass] = []
         hidden = runner.embedded
         for index, linears in self._subject.walk():
             keep = index >= len(self._subject) - fitting  # the last ones are needed soonest
             with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
-                passed = _Pass.forward(runner, index, hidden, leaves if keep else None)
+                passed = Pass.forward(runner, index, hidden, leaves if keep else None)
             hidden = [part.detach() for part in passed.outputs]
             passes.append(passed if keep else passed.without_outputs())
         value, flowing = self._head_gradients(runner, hidden, windows)
@@ -151,9 +150,9 @@ class OutputDivergence:
             passed = passes.pop()
             if not passed.leaves:
                 with leaf_weights(linears, self._ranks.masked(linears, counts)) as leaves:
-                    gradients, flowing = _backward(runner, index, passed, leaves, flowing)
+                    gradients, flowing = walk_back(runner, index, passed, leaves, flowing)
             else:
-                gradients, flowing = _backward(runner, index, passed, passed.leaves, flowing)
+                gradients, flowing = walk_back(runner, index, passed, passed.leaves, flowing)
             for linear, gradient in zip(linears, gradients, strict=True):
                 costs[linear.key] = self._costs(linear, gradient, counts[linear.key], windows)
         return Margins(value, costs)
@@ -224,73 +223,6 @@ class OutputDivergence:
             scale=self._scale * terms,
             curvature=self._second_order * terms / 2,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """One block's pass over the batches of a minibatch, with its graph where `leaves` has any."""
-
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
-    leaves: Sequence[Tensor]
-
-    @classmethod
-    def forward(
-        cls,
-        runner: BlockRunner,
-        index: int,
-        hidden: Sequence[Tensor],
-        leaves: Sequence[Tensor] | None,
-    ) -> _Pass:
-        inputs = [part.detach().requires_grad_(leaves is not None) for part in hidden]
-        with torch.set_grad_enabled(leaves is not None):
-            outputs = [runner.call(index, batch, part) for batch, part in enumerate(inputs)]
-        return cls(inputs, outputs, leaves or ())
-
-    def without_outputs(self) -> _Pass:
-        return _Pass(self.inputs, (), ())
-
-
-def _backward(
-    runner: BlockRunner,
-    index: int,
-    passed: _Pass,
-    leaves: Sequence[Tensor],
-    flowing: Sequence[Tensor],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients at a block's weights and at its inputs; without a graph it is made anew."""
-    totals: list[Tensor] = []
-    earlier: list[Tensor] = []
-    for batch, upstream in enumerate(flowing):
-        part = passed.inputs[batch]
-        if passed.outputs:
-            output = passed.outputs[batch]
-        else:
-            part = part.detach().requires_grad_(True)
-            with torch.enable_grad():
-                output = runner.call(index, batch, part)
-        *found, at_input = torch.autograd.grad(
-            output, [*leaves, part], upstream, allow_unused=True, materialize_grads=True
-        )
-        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-        earlier.append(at_input)
-    return totals, earlier
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Let backward passes on a GPU add up in a fixed order, where there is a way to."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about operations that have no such way
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
 
 
 def _graphs_that_fit(subject: DecoderModel, tokens: int) -> int:

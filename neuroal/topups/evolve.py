@@ -15,8 +15,8 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.divergence import Band, OutputDivergence
-from neuroal.topups.marginal import HIGHEST, LOWEST, Rows, shuffled
 from neuroal.topups.ranks import Ranks
+from neuroal.topups.rows import HIGHEST, LOWEST, Rows, shuffled
 
 UNITS = ("linear", "block")
 PASSES_OF_A_GRADIENT = 3

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,25 +14,20 @@ from torch import Tensor
 
 from neuroal.blocks import BlockRunner
 from neuroal.errors import UserError, nearest
-from neuroal.models.adapter import DecoderModel
-from neuroal.plan import Ratio, SparsityPlan
+from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, check_coverage, total_zeros
+from neuroal.pruners.budget import Rules
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.block_error import BlockError
 from neuroal.topups.divergence import Band, Objective, OutputDivergence
 from neuroal.topups.ranks import Ranks
+from neuroal.topups.rows import Rows, shuffled
 from neuroal.topups.uniform import uniform_plan
 
 STEPS = ("linear", "row", "both")
 OBJECTIVES = ("kl", "cross_entropy", "block_error")
-LOWEST, HIGHEST = 0.02, 0.99
-"""Bounds of a row's sparsity on the way; the plan goes through the budget like any other."""
-LARGEST_STEP = 3.0
-"""In standard deviations of the costs."""
 COOLING = 1.5
 """The last step is e^−1.5 of the first."""
-SHIFTS = 5
 ENOUGH_WINDOWS = 32
 
 
@@ -150,76 +144,6 @@ class EqualMarginals(TopUp):
 
 
 @dataclass(eq=False)
-class Rows:
-    """The sparsity of every row of the model in one vector.
-
-    Attributes:
-        shapes: (rows, cols) of each linear, by key.
-        cols: columns of each row, float64.
-        rates: sparsity of each row, float64.
-        zeros: the budget K.
-    """
-
-    shapes: Mapping[str, tuple[int, int]]
-    cols: Tensor
-    rates: Tensor
-    zeros: int
-
-    @classmethod
-    def of(cls, subject: DecoderModel, plan: SparsityPlan) -> Rows:
-        shapes = {linear.key: (linear.rows, linear.cols) for linear in subject}
-        check_coverage(plan, shapes)
-        cols = [torch.full((rows,), cols, dtype=torch.float64) for rows, cols in shapes.values()]
-        rates = [
-            torch.as_tensor(plan.ratios[key], dtype=torch.float64).expand(rows)
-            for key, (rows, _) in shapes.items()
-        ]
-        zeros = total_zeros(plan.sparsity, subject.numel)
-        return cls(shapes, torch.cat(cols), torch.cat(rates), zeros)
-
-    def split(self, values: Tensor) -> dict[str, Tensor]:
-        """A value for each row of the model as one vector a linear."""
-        parts = values.split([rows for rows, _ in self.shapes.values()])
-        return dict(zip(self.shapes, parts, strict=True))
-
-    def counts(self) -> dict[str, Tensor]:
-        """k_r = round(s_r·cols)."""
-        return self.split((self.rates * self.cols).round().long())
-
-    def joined(self, costs: Mapping[str, Tensor], by_row: bool) -> Tensor:
-        """Costs of all rows; those of a linear are its rows' mean unless `by_row`."""
-        flat = torch.cat([costs[key] for key in self.shapes]).double().cpu()
-        if by_row:
-            return flat
-        return torch.cat([part.mean().expand(len(part)) for part in self.split(flat).values()])
-
-    def standardised(self, costs: Tensor) -> tuple[Tensor, float]:
-        """z over all rows, weighted by their columns, and standard deviation ÷ |mean|."""
-        weights = self.cols / self.cols.sum()
-        mean = (weights * costs).sum()
-        deviation = (weights * (costs - mean).square()).sum().sqrt()
-        spread = float(deviation / mean.abs()) if float(mean) else math.inf
-        if float(deviation) == 0:
-            return torch.zeros_like(costs), 0.0
-        return ((costs - mean) / deviation).clamp(-LARGEST_STEP, LARGEST_STEP), spread
-
-    def move(self, change: Tensor) -> None:
-        """Add `change` to the rates within bounds, then shift all of them back to the budget."""
-        self.rates = (self.rates + change).clamp(LOWEST, HIGHEST)
-        for _ in range(SHIFTS):
-            lacking = (self.zeros - (self.rates * self.cols).sum()) / self.cols.sum()
-            self.rates = (self.rates + lacking).clamp(LOWEST, HIGHEST)
-
-    def plan(self, sparsity: float, by_row: bool) -> SparsityPlan:
-        """One ratio a row, or one a linear."""
-        ratios: dict[str, Ratio] = {
-            key: part.clone() if by_row else float(part.mean())
-            for key, part in self.split(self.rates).items()
-        }
-        return SparsityPlan(ratios, sparsity)
-
-
-@dataclass(eq=False)
 class _Search:
     """The descent: where the zeros are now, and what it has seen."""
 
@@ -301,19 +225,6 @@ def make_objective(
         of_text=settings.objective == "cross_entropy",
         second_order=settings.second_order,
     )
-
-
-def shuffled(windows: int, batch: int, seed: int) -> Iterator[list[int]]:
-    """Minibatches of window indices, for ever: shuffled passes, one after the other."""
-    generator = random.Random(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < min(batch, windows):
-            order = list(range(windows))
-            generator.shuffle(order)
-            waiting += order
-        yield waiting[: min(batch, windows)]
-        waiting = waiting[min(batch, windows) :]
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,8 @@ from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.topups.evolve import Evolve
-from neuroal.topups.marginal import HIGHEST, LOWEST, EqualMarginals, Rows, shuffled
+from neuroal.topups.marginal import EqualMarginals
+from neuroal.topups.rows import HIGHEST, LOWEST, Rows, shuffled
 from neuroal.topups.uniform import uniform_plan
 from tests.test_combinations import model_of
 from tests.tiny import allocation_context, random_tokens, tiny_llama
