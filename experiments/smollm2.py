@@ -58,7 +58,7 @@ def main() -> None:
     base = [setting for setting in RUN if setting.partition("=")[0] not in given]
     base += [*arguments.overrides, f"out={arguments.out}"]
     runs = {
-        f"{sparsity} {topup}": [*base, *own, f"sparsity={sparsity}", f"topup={topup}"]
+        f"{sparsity} {topup}": [*own, *base, f"sparsity={sparsity}", f"topup={topup}"]
         for sparsity in SPARSITIES
         for topup, own in TOPUPS.items()
     }
