@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from neuroal.errors import UserError
+from neuroal.records.naming import competitor, method_name, model_name, sparsity_name
 from neuroal.tracking.progress import Progress, Step
 
 if TYPE_CHECKING:
@@ -107,12 +109,7 @@ class _TrackedStep:
 
 
 def tags_of(config: RunConfig) -> list[str]:
-    """What a run is found by: its model, pruner, top-up, refinement and sparsity."""
-    methods = (_name(node) for node in (config.pruner, config.topup, config.refine))
-    names = [config.model.name or config.model.path, *methods, f"{config.sparsity.ratio:g}"]
-    return [name for name in names if name]
-
-
-def _name(node: Any) -> str:
-    """The class a method's node names, in lower case; empty for none."""
-    return str((node or {}).get("_target_") or "").rpartition(".")[2].lower()
+    """What a run is found by, as the tables print it: model, pruner, competitor, sparsity."""
+    plain = dataclasses.asdict(config)
+    pruner = method_name("pruner", plain["pruner"])
+    return [model_name(plain), pruner, competitor(plain), sparsity_name(plain)]

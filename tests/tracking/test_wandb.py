@@ -64,7 +64,8 @@ def test_the_run_is_described(tracked: Tracked, found: list[Any]) -> None:
     described = offline_files.run_of(found)
     assert described.project == "neuroal"
     assert described.run_group == "night"
-    assert list(described.tags) == ["zoo/llama", "wanda", "neuroal", "0.7", "first"]
+    competitor = "neuroal(block_candidates=[0.05, 0.15], row_candidates=[0.0])"
+    assert list(described.tags) == ["zoo/llama", "wanda", competitor, "70 %", "first"]
     configured = offline_files.config(found)
     assert configured["calibration"]["seqlen"] == 32
     assert configured["sparsity"]["ratio"] == 0.7
