@@ -18,7 +18,7 @@ def table_block(table: Table, base: str = "") -> str:
     """The table with its title, filter and notes; `base` + IDENTITY.json is a record's address."""
     name = escape(table.name)
     field = (
-        f'<input type="search" data-for="{name}" placeholder="Filter rows" '
+        f'<input type="search" data-for="table-{name}" placeholder="Filter rows" '
         f'aria-label="Filter rows: {escape(table.title)}">'
         if len(table.rows) > FEW_ROWS
         else ""
@@ -44,7 +44,7 @@ def _table(table: Table, base: str) -> str:
     )
     name = escape(table.name)
     return (
-        f'<table id="{name}" class="sortable {name}"><thead><tr>{heads}</tr></thead>\n'
+        f'<table id="table-{name}" class="sortable {name}"><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody></table>"
     )
 

@@ -195,7 +195,7 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         # No figure is the worst, not a missing one.
         "value": math.inf if math.isnan(value) else value,
-        "stderr": float(pruned[error]),
+        "stderr": math.nan if pruned[error] is None else float(pruned[error]),
         "dense": float(entry["dense"][figure]),
         "task.limit": entry["limit"],
         "task.seqlen": entry["seqlen"],

@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-TABLE = "perplexity-ptb"
+TABLE = "table-perplexity-ptb"
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here (on Debian: apt install chromium)"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
 from neuroal import cli
+from neuroal.cli_grid import planned
 from neuroal.config import CalibrationConfig
+from neuroal.records.schema import Record
 from neuroal.records.store import save_record
+from neuroal.run import run
 from tests.synthetic import fill, record
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
-    fill(folder, pruners=("wanda", "magnitude"), sparsities=(0.6, 0.7), tasks=("ptb", "rte"))
+    competitors = ("uniform", "uniform+dsnot", "owl")
+    fill(folder, competitors=competitors, sparsities=(0.6, 0.7), tasks=("ptb", "rte"))
     return folder
 
 
@@ -69,6 +74,41 @@ def test_a_key_tells_apart_what_the_groups_leave_open(
     code, out, _ = call(monkeypatch, capsys, *asked, "calibration.windows=8")
     assert code == 0
     assert "calibration.windows=8" in out
+
+
+def test_a_grid_is_what_its_declaration_says_and_its_records_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["+experiment=zoo", f"out={tmp_path}", "model=zoo/llama", "sparsity=s70"]
+    grid += ["pruner=wanda", "topup=uniform,owl", "refine=none"]
+    _, runs = planned(grid)
+    for first in runs[:1]:
+        tasks = ("wikitext2", "c4_sample", "rte")
+        values = record(tasks=tasks).to_dict() | {"identity": first.identity}
+        save_record(
+            Record.from_dict(values | {"config": dataclasses.asdict(first.config)}), tmp_path
+        )
+    save_record(record(), tmp_path)  # of another calibration
+    code, out, _ = call(monkeypatch, capsys, "paper", *grid)
+    assert code == 0
+    assert "18 of 20 results are missing" in out  # ten cases of two competitors
+    assert "HellaSwag (1 cases) cannot be run here" in out
+    names = {path.stem for path in (tmp_path / "tables").glob("perplexity-*.csv")}
+    assert names == {f"perplexity-{task}" for task in ("wikitext2", "ptb", "c4", "c4_sample")}
+
+
+def test_tables_read_what_a_run_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["model=zoo/llama", "pruner=magnitude", "calibration.windows=1", "task.limit=1"]
+    small.append("task.seqlen=32")
+    for topup in ("uniform", "owl"):
+        made, _ = run(cli.composed([*small, f"topup={topup}", f"out={tmp_path}"]))
+    code, _, error = call(monkeypatch, capsys, "paper", f"out={tmp_path}", *small)
+    assert code == 0, error
+    text = (tmp_path / "tables" / "perplexity-builtin.csv").read_text()
+    assert str(made.metrics["builtin"]["pruned"]["value"]) in text
+    assert made.identity in text
 
 
 def test_report_says_where_it_is(

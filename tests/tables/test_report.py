@@ -73,6 +73,12 @@ def test_the_same_records_give_the_same_page(found: tuple[Study, Path], page: st
     assert report(again, tables(again)) == page
 
 
+def test_no_name_in_the_page_is_given_twice(page: str) -> None:
+    names = re.findall(r'\bid="([^"]+)"', page)
+    assert len(names) == len(set(names)) > 10
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(names)
+
+
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     fill(tmp_path, models=('<b>"x"&amp;',), pruners=("wanda",), tasks=("ptb",), sparsities=(0.7,))
     one = study(tmp_path)
