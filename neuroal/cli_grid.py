@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +16,7 @@ from neuroal.config import RunConfig, conf_dir, register, spread
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
 from neuroal.grid.planning import PlannedRun, plan_runs
+from neuroal.usage import wrong_name
 
 GRID = "hydra_plugins.neuroal_grid.sweeper.GridSweeper"
 
@@ -25,19 +27,43 @@ def planned(overrides: Sequence[str]) -> tuple[Declaration, list[PlannedRun]]:
     Raises:
         UserError: no grid, or a choice in it that cannot be composed.
     """
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = parse(overrides)
-        declaration = _declared(parsed)
-        given, fixed = spread(parsed, declaration.axes)
-        declaration = declaration.narrowed(given)
+    with _hydra():
+        declaration, fixed = _narrowed(overrides)
         runs = plan_runs(declaration, fixed, lambda found: compose_run("config", found, []))
     return declaration, runs
 
 
-def _declared(parsed: Sequence[Override]) -> Declaration:
+def declared(overrides: Sequence[str]) -> Declaration:
+    """The grid that `overrides` name and narrow, its choices not checked.
+
+    Raises:
+        UserError: no grid.
+    """
+    with _hydra():
+        return _narrowed(overrides)[0]
+
+
+def _hydra() -> AbstractContextManager[None]:
+    register()
+    GlobalHydra.instance().clear()
+    return initialize_config_dir(str(conf_dir()), version_base="1.3")
+
+
+def _narrowed(overrides: Sequence[str]) -> tuple[Declaration, list[str]]:
+    """The grid, and the overrides that hold in all its runs."""
+    parsed = parse(overrides)
+    declaration = _read(parsed)
+    given, fixed = spread(parsed, declaration.axes)
+    return declaration.narrowed(given), fixed
+
+
+def _read(parsed: Sequence[Override]) -> Declaration:
     asked = [str(o.input_line) for o in parsed if _declares(o)]
+    for override in parsed:
+        if override.get_key_element() == "+experiment":
+            wrong = wrong_name("experiment", override.get_value_element_as_str())
+            if wrong:
+                raise UserError(wrong)
     node = compose("config", asked, return_hydra_config=True).hydra.sweeper
     if node.get("_target_") != GRID:
         raise UserError(

@@ -1,26 +1,132 @@
-"""One process holds a lock; a dead one's is free again."""
+"""One process at a time, and a dead one's work is taken over."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from neuroal.records import lease
+from neuroal.records.lease import is_held, leased
+
+HOLD = """
+import sys, time
+from pathlib import Path
 from neuroal.records.lease import leased
+with leased(Path(sys.argv[1])) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
-    lock = tmp_path / "folder" / "work.lock"
-    with leased(lock) as first, leased(lock) as second:
-        assert first
-        assert not second
-    with leased(lock) as third:
-        assert third
-    assert not lock.exists()
+def holder(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "True\n"
+    return process
 
 
-def test_of_many_exactly_one_holds_it(tmp_path: Path) -> None:
+def elsewhere(path: Path, generation: int = 0, age: float = 0.0) -> Path:
+    """A lock file of another machine, renewed `age` seconds ago."""
+    file = path.with_name(f"{path.name}.{generation}")
+    file.write_text(json.dumps({"machine": "another", "process": 1, "started": "1", "token": "t"}))
+    os.utime(file, (time.time() - age, time.time() - age))
+    return file
+
+
+def test_it_is_held_by_one_and_free_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with leased(path) as mine:
+        assert mine
+        assert is_held(path)
+        with leased(path) as second:
+            assert not second
+    assert not is_held(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_that_was_killed_is_noticed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    process = holder(path)
+    with leased(path) as mine:
+        assert not mine
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not is_held(path)
+    with leased(path) as mine:
+        assert mine
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_on_another_machine_is_dead_when_its_lease_has_run_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    elsewhere(path, age=lease.LEASE / 2)
+    with leased(path) as mine:
+        assert not mine
+    elsewhere(path, age=lease.LEASE * 2)
+    with leased(path) as mine:
+        assert mine
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_renews_its_lease(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with leased(path, lease=0.4):
+        time.sleep(1)
+        assert is_held(path, lease=0.4)
+
+
+def test_who_comes_late_to_a_dead_holders_lock_leaves_the_next_ones_alone(tmp_path: Path) -> None:
+    """Between its look and its claim another one took over, finished, and somebody new began."""
+    path = tmp_path / "x.lock"
+    seen = lease.Holder.read(elsewhere(path, age=lease.LEASE * 2))
+    elsewhere(path).write_text(json.dumps({"machine": "a third", "process": 2, "started": "2"}))
+    late = lease._last
+    try:
+        lease._last = lambda _: (1, seen)
+        assert lease._take(path, lease.LEASE) is None
+    finally:
+        lease._last = late
+    assert [file.name for file in tmp_path.iterdir()] == ["x.lock.0"]
+
+
+def _contend(path: Path, log: Path, rounds: int) -> None:
+    done = 0
+    while done < rounds:
+        with leased(path) as mine:
+            if mine:
+                with log.open("a") as file:
+                    file.write("+\n")
+                time.sleep(0.001)
+                with log.open("a") as file:
+                    file.write("-\n")
+                done += 1
+
+
+def test_many_contenders_never_hold_it_together(tmp_path: Path) -> None:
+    path, log = tmp_path / "x.lock", tmp_path / "log"
+    elsewhere(path, age=lease.LEASE * 2)
+    context = multiprocessing.get_context("fork")
+    crowd = [context.Process(target=_contend, args=(path, log, 25)) for _ in range(4)]
+    for process in crowd:
+        process.start()
+    for process in crowd:
+        process.join(60)
+        assert process.exitcode == 0
+    assert log.read_text() == "+\n-\n" * 100
+
+
+def test_of_many_threads_exactly_one_holds_it(tmp_path: Path) -> None:
     start, held = threading.Barrier(8), []
 
     def compete() -> None:
@@ -37,26 +143,7 @@ def test_of_many_exactly_one_holds_it(tmp_path: Path) -> None:
     assert sorted(held) == [False] * 7 + [True]
 
 
-def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path: Path) -> None:
-    lock = tmp_path / "work.lock"
-    lock.write_text("{}")
-    os.utime(lock, (time.time() - 300,) * 2)
-    with leased(lock, lease=120) as mine:
-        assert mine
-
-
-def test_a_living_holder_renews_its_lock(tmp_path: Path) -> None:
-    lock = tmp_path / "work.lock"
-    with leased(lock, lease=0.4):
-        time.sleep(0.8)
-        with leased(lock, lease=0.4) as other:
-            assert not other
-
-
 def test_a_failure_inside_frees_it(tmp_path: Path) -> None:
-    lock = tmp_path / "work.lock"
-    try:
-        with leased(lock):
-            raise RuntimeError("work failed")
-    except RuntimeError:
-        assert not lock.exists()
+    with pytest.raises(RuntimeError, match="work failed"), leased(tmp_path / "work.lock"):
+        raise RuntimeError("work failed")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,105 @@
+"""How fast the harness is: planning and status of 10,000 runs, half of them done.
+
+    python experiments/harness_benchmark.py
+
+Writes `results/harness.md`. The records are made up, with a plan for every row of a 3 M model, so
+that nothing small is measured where real records are large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from neuroal.grid.planning import PlannedRun
+from neuroal.records.schema import Record
+from neuroal.records.summary import STATE, Summary, summary_path
+from neuroal.validation import ZERO_SHOT_SETS
+
+ROOT = Path(__file__).parents[1]
+RUNS, LIMIT = 10_000, 5.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--write", action="store_true", help="write results/harness.md")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="harness-"))
+    try:
+        rows = measure(folder, given.runs)
+    finally:
+        shutil.rmtree(folder)
+    text = page(rows, given.runs)
+    print(text)
+    if given.write:
+        (ROOT / "results" / "harness.md").write_text(text + "\n")
+    sys.exit(any(spent > LIMIT for spent in rows.values()))
+
+
+def grid(folder: Path, runs: int) -> list[str]:
+    """The zoo's grid with so many seeds that it has `runs` runs at least."""
+    seeds = -(-runs // (4 * 3 * 3 * 8))
+    return ["+experiment=zoo", f"seed=range({seeds})", f"out={folder}"]
+
+
+def measure(folder: Path, count: int) -> dict[str, float]:
+    """What was timed → wall seconds of the whole command, imports included."""
+    from neuroal.cli_grid import planned
+
+    overrides = grid(folder, count)
+    _, runs = planned(overrides)
+    fill(folder, runs[: len(runs) // 2])
+    rows = {}
+    for action in ("plan", "status"):
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "neuroal.grid", action, *overrides]
+        text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        rows[f"neuroal-grid {action}"] = time.perf_counter() - begin
+        assert f"{len(runs)} runs: {len(runs) // 2} done" in text, text
+    return rows
+
+
+def fill(folder: Path, runs: list[PlannedRun]) -> None:
+    """Records of `runs`, as large as those of the embedded models."""
+    (folder / STATE).mkdir()
+    rows = [0.123456789 + row / 1e6 for row in range(400)]
+    plan = {"sparsity": 0.7, "ratios": {f"{b}.linear{i}": rows for b in range(8) for i in range(7)}}
+    figures = {"value": 12.3, "stderr": 0.1, "windows": 10}
+    for planned in runs:
+        metrics = {
+            name: {
+                "kind": "perplexity",
+                "limit": None,
+                "seqlen": None if name in ZERO_SHOT_SETS else 512,
+                "dense": figures,
+                "pruned": figures,
+            }
+            for name in planned.run.tasks
+        }
+        costs = {"seconds": {"prune": 1.0}, "peak_bytes": {"prune": 10**9}}
+        record = Record(planned.identity, {}, {}, {}, costs, plan, {}, {}, metrics, context=512)
+        path = folder / f"{planned.identity}.json"
+        path.write_text(json.dumps(record.to_dict()))
+        known = vars(Summary.of(metrics, 512, costs))
+        summary_path(path).write_text(json.dumps({"size": path.stat().st_size, **known}))
+
+
+def page(rows: dict[str, float], count: int) -> str:
+    table = "\n".join(f"| `{name}` | {spent:.1f} | {LIMIT:.0f} |" for name, spent in rows.items())
+    return (
+        f"# Speed of the harness\n\n{count:,} runs, half of them done; whole commands, imports "
+        f"included; Python {platform.python_version()}, {platform.machine()}.\n\n"
+        f"| command | seconds | at most |\n|---|---|---|\n{table}"
+    )
+
+
+if __name__ == "__main__":
+    main()

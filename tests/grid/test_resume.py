@@ -1,0 +1,148 @@
+"""A run that is killed, wherever, and started again leaves what an undisturbed run leaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import neuroal.run
+from neuroal.cli import composed
+from neuroal.config import RunConfig
+from neuroal.tracking import QuietProgress
+from tests.grid.small import litter, results
+
+CONTEXT = multiprocessing.get_context("fork")  # torch is imported once, here
+RUN = [
+    "calibration.windows=2",
+    "calibration.search_windows=2",
+    "calibration.seqlen=16",
+    "task.seqlen=16",
+    "task.limit=2",
+    "task.names=[builtin]",
+    "topup.block_candidates=[0.1,0.2]",
+    "topup.row_candidates=[0.0]",
+]
+WRITES = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "tempfile.mkstemp")
+"""Audit events of file operations."""
+METHODS = ("wanda", "sparsegpt")
+"""One that leaves the kept weights alone, and one that changes them."""
+
+
+def config_of(out: Path, pruner: str, *more: str) -> RunConfig:
+    return composed([*RUN, f"pruner={pruner}", f"out={out}", *more])
+
+
+def in_a_process(work: Callable[[], None]) -> int | None:
+    process = CONTEXT.Process(target=work)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def operations(config: RunConfig, kill_at: int | None, counted: Path | None = None) -> None:
+    """Do the run; kill this process at the `kill_at`-th file operation in its folder."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in WRITES and any(config.out in str(value) for value in arguments[:2]):
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    neuroal.run.run(config, QuietProgress())
+    if counted is not None:
+        counted.write_text(str(seen))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Mapping[str, Any], int]:
+    """Pruner, results and number of file operations of a run that nobody kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = config_of(folder / "runs", request.param)
+    assert in_a_process(lambda: operations(config, None, folder / "count")) == 0
+    return request.param, results(folder / "runs"), int((folder / "count").read_text())
+
+
+def check_killed_at(
+    point: int, undisturbed: tuple[str, Mapping[str, Any], int], tmp_path: Path
+) -> None:
+    pruner, expected, _ = undisturbed
+    out = tmp_path / f"killed-at-{point}"
+    config = config_of(out, pruner)
+    code = in_a_process(lambda: operations(config, point))
+    assert code == -signal.SIGKILL, f"operation {point}"
+    for path in out.glob("*.json"):
+        results(out)[path.stem]  # whole, or not there
+    kept = any((out / "state").glob("*.plan")) or any(out.glob("*.json"))
+
+    def resume() -> None:
+        if kept:
+            neuroal.run.allocate = _never  # a finished stage is not repeated
+        neuroal.run.run(config, QuietProgress())
+
+    assert in_a_process(resume) == 0, f"operation {point}"
+    assert results(out) == expected, f"operation {point}"
+    assert not litter(out), f"operation {point}"
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("the plan was made again")
+
+
+def test_kill_at_random_points(
+    undisturbed: tuple[str, Mapping[str, Any], int], tmp_path: Path
+) -> None:
+    last = undisturbed[2]
+    for point in sorted(random.Random(last).sample(range(1, last + 1), 4)):
+        check_killed_at(point, undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_kill_at_every_point(
+    undisturbed: tuple[str, Mapping[str, Any], int], tmp_path: Path
+) -> None:
+    for point in range(1, undisturbed[2] + 1):
+        check_killed_at(point, undisturbed, tmp_path)
+
+
+def test_a_record_grows_by_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "more.txt").write_text("Other words.\n" * 400)
+    first, path = neuroal.run.run(config_of(tmp_path, "wanda", "task.names=[]"), QuietProgress())
+    assert not first.metrics
+    monkeypatch.setattr(neuroal.run, "allocate", _never)
+    second, same = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
+    assert same == path
+    assert list(second.metrics) == ["builtin"]
+    assert second.masks == first.masks
+    monkeypatch.setattr(neuroal.run, "load_model", _never)
+    third, _ = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
+    assert third == second  # nothing was missing, so nothing was loaded
+
+
+def test_other_terms_are_measured_anew(tmp_path: Path) -> None:
+    first, _ = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
+    other, _ = neuroal.run.run(config_of(tmp_path, "wanda", "task.limit=3"), QuietProgress())
+    assert other.identity == first.identity
+    assert first.metrics["builtin"]["limit"] == 2
+    assert other.metrics["builtin"]["limit"] == 3
+
+
+def test_masks_are_kept_where_asked_for_and_only_there(tmp_path: Path) -> None:
+    record, _ = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
+    masks = tmp_path / f"{record.identity}.masks.npz"
+    assert not masks.exists()
+    neuroal.run.run(config_of(tmp_path, "wanda", "save.masks=true"), QuietProgress())
+    assert masks.exists()
+    assert not litter(tmp_path)
