@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,34 @@ def spread(
     return given, fixed
 
 
+def set_key(config: RunConfig, key: str, text: str) -> RunConfig:
+    """`config` with a plain key such as ``calibration.windows`` set as on the command line.
+
+    Composing gives the same and takes a hundred times as long.
+
+    Raises:
+        UserError: a value that the key cannot have.
+    """
+    node = _schema()
+    try:
+        OmegaConf.update(node, key, OmegaConf.from_dotlist([f"value={text}"]).value)
+        value = OmegaConf.select(node, key)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    part, dot, leaf = key.rpartition(".")
+    if dot:
+        key, value = part, dataclasses.replace(getattr(config, part), **{leaf: value})
+    changed = dataclasses.replace(config, **{key: value})
+    validate(changed)
+    return changed
+
+
+@cache
+def _schema() -> DictConfig:
+    schema: DictConfig = OmegaConf.structured(RunConfig)
+    return schema
+
+
 def explain(error: OmegaConfBaseException) -> str:
     """The gist of an OmegaConf error in one line, with the nearest valid name."""
     key, parent = error.full_key or "", error.parent_node
@@ -295,5 +324,6 @@ __all__ = [
     "named_method",
     "register",
     "resolve",
+    "set_key",
     "spread",
 ]

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from neuroal.config import RunConfig
+from neuroal.config import RunConfig, set_key
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Choice, Declaration, GridRun
 from neuroal.records.identity import identity
@@ -65,8 +65,11 @@ def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) 
     @cache
     def changes_of(own: Choices, pair: Choices) -> Changes:
         """What differs from the first run if these take the place of its own."""
-        others = tuple((key, dict(own).get(key, value)) for key, value in first)
-        made = _leaves(composed(others, pair))
+        if own and own[0][0] in flat and own[0][0] != "pruner":  # a plain key, not a group
+            made = _leaves(set_key(base, *own[0]))
+        else:
+            others = tuple((key, dict(own).get(key, value)) for key, value in first)
+            made = _leaves(composed(others, pair))
         return {path: value for path, value in made.items() if value != flat[path]}
 
     found: dict[str, PlannedRun] = {}
