@@ -23,6 +23,9 @@ C4_DOCUMENTS, C4_WINDOWS = 1100, 256
 """Evaluation on C4: documents of the validation shard, and the windows taken of them at most."""
 DRAWS = 1000
 """Documents of C4 drawn for one window before the sampler gives up."""
+LONG, KEPT = 100_000, 8
+"""Characters of a text worth keeping the tokens of, and how many such texts are kept."""
+_ENCODED: dict[tuple[int, int], Tensor] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +127,17 @@ def own_text(path: Path) -> Stream:
 
 
 def _encode(tokenizer: Any, text: str) -> Tensor:
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+    """Token ids of `text`; those of long texts are kept for the next run of the same model."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or len(text) < LONG:
+        return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+    key = (hash(backend.to_str()), hash(text))
+    if key not in _ENCODED:
+        while len(_ENCODED) >= KEPT:
+            _ENCODED.pop(next(iter(_ENCODED)))
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        _ENCODED[key] = torch.tensor(ids, dtype=torch.int64)
+    return _ENCODED[key]
 
 
 def evaluation_windows(

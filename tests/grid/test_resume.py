@@ -71,6 +71,7 @@ def undisturbed(
     """Pruner, results and number of file operations of a run that nobody kills."""
     folder = tmp_path_factory.mktemp("undisturbed")
     config = config_of(folder / "runs", request.param)
+    neuroal.run.run(config_of(folder / "warm", request.param), QuietProgress())  # keeps the tokens
     assert in_a_process(lambda: operations(config, None, folder / "count")) == 0
     return request.param, results(folder / "runs"), int((folder / "count").read_text())
 
