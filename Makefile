@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check format smollm2 constraints browser clean
+.PHONY: help demo test test-full test-grid test-cluster check format smollm2 constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,18 @@ test: check ## Lint, types and the quick tests
 
 test-full: check ## All tests, the slow ones too
 	$(PYTEST) -m 'not cluster'
+
+test-grid: $(STAMP) ## The reduced grid by two workers, from an empty folder
+	rm -rf runs/quick
+	@set -e; data=$(if $(wildcard ../shared/data),data.root=../shared/data,task.names=[builtin]); \
+	for worker in 1 2; do OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m neuroal.grid run +experiment=quick out=runs/quick $$data & \
+	done; wait; \
+	$(BIN)/python -m neuroal.grid status +experiment=quick out=runs/quick $$data --all-done
+
+test-cluster: $(STAMP) ## The grid on a SLURM of one node (root; apt install slurm-wlm munge)
+	$(PIP) install -q -e '.[slurm]' -c constraints.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
 
 check: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .

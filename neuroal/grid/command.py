@@ -55,7 +55,8 @@ def grid_command(arguments: Sequence[str], planned: Planned) -> int:
         return 0
     if given.action == "status":
         print(states_text(runs, statuses))
-        return int(any(status.state is State.FAILED for status in statuses))
+        wrong = (State.FAILED, *((State.MISSING, State.RUNNING) if given.all_done else ()))
+        return int(any(status.state in wrong for status in statuses))
     wanted = (State.FAILED,) if given.action == "retry" else (State.MISSING, State.RUNNING)
     return _work(runs, statuses, wanted)
 
@@ -73,6 +74,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--chunk", metavar="I/N", help="the I-th of N parts of the grid, from 1")
     parser.add_argument("--models", action="store_true", help="lines of MODEL RUNS MISSING alone")
+    parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
     try:
         return parser.parse_intermixed_args(arguments)
