@@ -151,10 +151,9 @@ def _run(
 ) -> None:
     """Check everything that can be checked, then let Hydra do one run or many."""
     register()
-    if any(override.startswith("+experiment=") for override in overrides) and not flags.cfg:
-        from neuroal.cli_grid import multirun_grid
+    from neuroal.cli_grid import multirun_grid  # late: it imports this module
 
-        work = multirun_grid(overrides, flags.multirun)
+    work, failed = multirun_grid(overrides, flags.multirun or bool(flags.cfg), work)
     if not (flags.hydra_help or flags.info or flags.shell_completion):
         configs = check(overrides, flags.config_dir, flags.multirun, flags.config_name)
         for config in () if flags.cfg else configs:
@@ -178,6 +177,8 @@ def _run(
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
     if failures:
         sys.exit(2)
+    if failed():
+        sys.exit(1)
 
 
 def _for_hydra(flags: argparse.Namespace) -> Iterator[str]:

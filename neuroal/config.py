@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -179,60 +176,6 @@ def resolve(composed: DictConfig) -> RunConfig:
     return config
 
 
-def spread(
-    parsed: Sequence[Override], axes: Collection[str]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """What the command line says about a grid with `axes`, and what holds in all its runs.
-
-    Returns:
-        Key → values of all that concerns the grid, and the other overrides as they are.
-    """
-    given: dict[str, list[str]] = {}
-    fixed = []
-    for override in parsed:
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                raise UserError(f"{override.input_line}: give the values one by one")
-            given[key] = [str(text) for text in override.sweep_string_iterator()]
-        elif key == "task.names":
-            value = override.value()
-            given[key] = [str(name) for name in (value if isinstance(value, list) else [value])]
-        elif key in axes or key in ("pruner", "topup", "refine"):
-            given[key] = [override.get_value_element_as_str()]
-        else:
-            fixed.append(str(override.input_line))
-    return given, fixed
-
-
-def set_key(config: RunConfig, key: str, text: str) -> RunConfig:
-    """`config` with a plain key such as ``calibration.windows`` set as on the command line.
-
-    Composing gives the same and takes a hundred times as long.
-
-    Raises:
-        UserError: a value that the key cannot have.
-    """
-    node = _schema()
-    try:
-        OmegaConf.update(node, key, OmegaConf.from_dotlist([f"value={text}"]).value)
-        value = OmegaConf.select(node, key)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from error
-    part, dot, leaf = key.rpartition(".")
-    if dot:
-        key, value = part, dataclasses.replace(getattr(config, part), **{leaf: value})
-    changed = dataclasses.replace(config, **{key: value})
-    validate(changed)
-    return changed
-
-
-@cache
-def _schema() -> DictConfig:
-    schema: DictConfig = OmegaConf.structured(RunConfig)
-    return schema
-
-
 def explain(error: OmegaConfBaseException) -> str:
     """The gist of an OmegaConf error in one line, with the nearest valid name."""
     key, parent = error.full_key or "", error.parent_node
@@ -324,6 +267,4 @@ __all__ = [
     "named_method",
     "register",
     "resolve",
-    "set_key",
-    "spread",
 ]

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from neuroal.config import spread
+from neuroal.cli_grid import spread
 from neuroal.grid.declaration import Declaration
 
 

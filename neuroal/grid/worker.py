@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import time
 import traceback
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from neuroal.config import RunConfig
 from neuroal.errors import UserError
+from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import State, failure_path
 from neuroal.records.identity import identity
@@ -36,7 +38,7 @@ def attempt(config: RunConfig) -> Outcome:
 
     noted = failure_path(Path(config.out), identity(config))
     try:
-        run(config)
+        run(dataclasses.replace(config, device=own_device(config.device)))
     except Busy:
         return Outcome(State.RUNNING)
     except Exception as error:  # whatever it is, the other runs go on
