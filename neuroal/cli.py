@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
 from neuroal.errors import UserError, nearest
-from neuroal.usage import PRUNING, bare_word, evaluation_help, help_text, wrong_name
+from neuroal.usage import PRUNING, bare_word, evaluation_help, help_text, search_folder, wrong_name
 
 SWITCHES = (
     ("--multirun", "-m"),
@@ -273,7 +272,7 @@ def compose_run(name: str, overrides: Sequence[str], search: Sequence[str]) -> R
     try:
         found = compose(name, [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        folders = [folder for folder in map(_folder, search) if folder is not None]
+        folders = [folder for folder in map(search_folder, search) if folder is not None]
         for override in overrides:
             key, _, value = override.partition("=")
             known = key[0] in "+~" or key.startswith("hydra")
@@ -282,17 +281,6 @@ def compose_run(name: str, overrides: Sequence[str], search: Sequence[str]) -> R
                 raise UserError(wrong) from error
         raise UserError(_gist(error)) from error
     return resolve(found)
-
-
-def _folder(path: str) -> Path | None:
-    """The folder that an entry of ``hydra.searchpath`` names, if it is one."""
-    kind, _, rest = path.rpartition("://")
-    if kind == "pkg":
-        package, _, below = rest.partition("/")
-        spec = find_spec(package)
-        homes = spec.submodule_search_locations if spec else None
-        return Path(homes[0], below) if homes else None
-    return Path(rest)
 
 
 def _gist(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -176,3 +177,14 @@ def bare_word(word: str) -> str:
     fitting = [f"{g}={word}" for g, options in options_by_group().items() if word in options]
     hint = f" (did you mean '{fitting[0]}'?)" if fitting else ""
     return f"'{word}': write GROUP=OPTION or KEY=VALUE{hint}"
+
+
+def search_folder(path: str) -> Path | None:
+    """The folder that an entry of ``hydra.searchpath`` names, if it is one."""
+    kind, _, rest = path.rpartition("://")
+    if kind == "pkg":
+        package, _, below = rest.partition("/")
+        spec = find_spec(package)
+        homes = spec.submodule_search_locations if spec else None
+        return Path(homes[0], below) if homes else None
+    return Path(rest)
