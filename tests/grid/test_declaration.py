@@ -70,7 +70,7 @@ def test_what_is_composed_once_is_what_each_run_would_compose() -> None:
 
     given = ["+experiment=zoo", "model=zoo/opt,zoo/phi", "seed=0,3", "calibration.windows=16"]
     _, runs = planned(given)
-    fixed = ["calibration=builtin", "calibration.windows=16"]
+    fixed = ["calibration=builtin", "calibration.windows=16", "logger.group=zoo"]
     for run in runs[:: len(runs) // 4]:
         alone = composed([*fixed, *run.run.overrides])
         assert run.config == alone
