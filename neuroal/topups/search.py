@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +54,7 @@ class Known:
     def covers(self, allotments: Mapping[str, Allotment]) -> bool:
         """Whether `allotments` lead to the same masks under a pruner that keeps weights."""
         return all(
-            torch.equal(mine.counts, theirs.counts)
+            torch.equal(mine.counts, theirs.counts.to(mine.counts.device))
             and mine.ties_to_higher == theirs.ties_to_higher
             and mine.pattern == theirs.pattern
             for mine, theirs in ((self.allotments[key], allotments[key]) for key in allotments)
@@ -163,7 +166,7 @@ def _outcomes(
     search: str,
     known: Known | None,
 ) -> Iterator[tuple[int, Outcome]]:
-    allotments = (context.allot(plans[index]) for index in order)
+    allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
         yield from zip(order, measured(criterion, allotments), strict=True)
         return
@@ -176,6 +179,34 @@ def _outcomes(
         if outcome.complete and not outcome.criterion >= bound:
             bound = outcome.criterion
         yield index, outcome
+
+
+def _allotted(
+    context: AllocationContext, plans: Sequence[SparsityPlan]
+) -> Iterator[dict[str, Allotment]]:
+    """What each plan comes to; for a GPU, worked out and sent there while it measures the last."""
+    device = context.subject.device
+    if device.type != "cuda" or len(context.devices) > 1:
+        yield from map(context.allot, plans)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="allotments") as pool:
+        coming = deque([pool.submit(_allot_on, context, plans[0], device)])
+        for plan in [*plans[1:], None]:
+            if plan is not None:
+                coming.append(pool.submit(_allot_on, context, plan, device))
+            yield coming.popleft().result()
+
+
+def _allot_on(
+    context: AllocationContext, plan: SparsityPlan, device: torch.device
+) -> dict[str, Allotment]:
+    allotments = context.allot(plan)
+    counts = torch.cat([allotment.counts for allotment in allotments.values()]).to(device)
+    parts = counts.split([len(allotment.counts) for allotment in allotments.values()])
+    return {
+        key: dataclasses.replace(allotment, counts=part)
+        for (key, allotment), part in zip(allotments.items(), parts, strict=True)
+    }
 
 
 def _place(index: int, outcome: Outcome) -> tuple[bool, float, int]:
