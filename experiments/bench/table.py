@@ -207,8 +207,11 @@ def adaptive(results: Results) -> Iterator[str]:
 def cpu(results: Results) -> Iterator[str]:
     yield "## Search on a CPU (target: 1.6 forward equivalents)"
     yield ""
-    yield "| model | windows | pruner | threads | search s | dense pass s | forward eq. | λ, λ_r |"
-    yield "|---" * 8 + "|"
+    yield (
+        "| model | windows | pruner | threads | candidates | search s | dense pass s | forward eq. "
+        "| forward eq., processor time | λ, λ_r |"
+    )
+    yield "|---" * 10 + "|"
     for name, found in results.items():
         if name.startswith("cpu-"):
             low, high = found["forward_range"]
@@ -217,9 +220,11 @@ def cpu(results: Results) -> Iterator[str]:
                 found["windows"],
                 found["pruner"],
                 found["threads"],
+                found["candidates"],
                 f"{found['seconds']:.1f}",
                 f"{found['forward_seconds']:.3f} ({low:.3f} … {high:.3f})",
                 verdict(found["equivalents"], 1.6),
+                f"{found['processor_equivalents']:.2f}",
                 f"{found['lambda_block']}, {found['lambda_row']}",
             )
 

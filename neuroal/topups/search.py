@@ -18,8 +18,10 @@ from neuroal.topups.base import AllocationContext
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
-FINALISTS = 3
-"""Candidates that an adaptive search measures on all tokens."""
+FINALISTS = 4
+"""At most so many candidates does an adaptive search measure on all tokens."""
+CLOSE = 0.02
+"""Only those that rank no further than this share above the first."""
 
 
 class Outcome(Protocol):
@@ -115,8 +117,8 @@ def choose(
         make: plan of a candidate.
         name: of the stage, for progress.
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
-            changes no winner; ``adaptive`` also leaves out all but the first `FINALISTS` on
-            shortened windows.
+            changes no winner; ``adaptive`` also leaves out all but the first on shortened
+            windows (`FINALISTS`, `CLOSE`).
         known: a candidate that need not be measured again.
         ranking: the criterion on shortened windows.
     """
@@ -151,6 +153,7 @@ def _order(
     """Which candidates are measured, and when: likely winners first where the others may go."""
     if ranks is not None:
         order = sorted(range(count), key=lambda i: (ranks[i], i))[:FINALISTS]
+        order = [i for i in order if not ranks[i] > (1 + CLOSE) * ranks[order[0]]]
     elif search == "exact" or rules is Rules.REFERENCE:  # there the first may win by its NaN
         return list(range(count))
     else:
