@@ -35,7 +35,7 @@ def lines(results: Results) -> Iterator[str]:
         "extrapolated to 29. *Floor*: all matrix products and attention of 29 candidates at the "
         "card's measured matrix rate, no selection. Compiling (once; kept on disk) is timed apart."
     )
-    for part in (search, prune, evaluate, kernels, semi_structured, adaptive, cpu):
+    for part in (search, ideas, prune, evaluate, kernels, semi_structured, adaptive, cpu):
         table = list(part(results))
         if len(table) > 4:
             yield ""
@@ -105,6 +105,21 @@ def difference(plain: dict[str, Any], compiled: dict[str, Any]) -> str:
         f"uncompiled blocks differ by at most {apart:.1e} ({' and '.join(steps)} step); "
         f"λ's {'the same' if same else 'differ'}."
     )
+
+
+def ideas(results: Results) -> Iterator[str]:
+    yield "## What each idea gives: a block of one candidate, with all ideas and one taken back"
+    yield ""
+    yield "| shape, dtype | how | ms a block | × all |"
+    yield "|---" * 4 + "|"
+    for name in sorted(results, key=lambda name: results[name].get("ms_a_block", 0.0)):
+        if not name.startswith("idea-"):
+            continue
+        what = "-".join(name.split("-")[-2:])
+        best = results.get(f"idea-all-{what}")
+        each = results[name]["ms_a_block"]
+        ratio = f"{each / best['ms_a_block']:.2f}" if best else None
+        yield row(what.replace("-", ", "), results[name]["what"], f"{each:.2f}", ratio)
 
 
 def prune(results: Results) -> Iterator[str]:
