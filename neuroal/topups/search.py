@@ -18,9 +18,9 @@ from neuroal.topups.base import AllocationContext
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
-FINALISTS = 4
+FINALISTS = 6
 """At most so many candidates does an adaptive search measure on all tokens."""
-CLOSE = 0.02
+CLOSE = 0.03
 """Only those that rank no further than this share above the first."""
 
 
