@@ -124,8 +124,9 @@ def choose(
     """
     plans = [make(candidate) for candidate in candidates]
     ranks: list[float] | None = None
-    if search == "adaptive" and ranking is not None and len(plans) > FINALISTS:
-        ranks = [ranking.measure(context.allot(plan)).criterion for plan in plans]
+    # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
+    if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
+        ranks = [ranking.measure(zeros).criterion for zeros in _allotted(context, plans)]
     free = known is not None and known.covers(context.allot(plans[0]))
     order = _order(len(plans), search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
@@ -154,7 +155,7 @@ def _order(
     if ranks is not None:
         order = sorted(range(count), key=lambda i: (ranks[i], i))[:FINALISTS]
         order = [i for i in order if not ranks[i] > (1 + CLOSE) * ranks[order[0]]]
-    elif search == "exact" or rules is Rules.REFERENCE:  # there the first may win by its NaN
+    elif search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
     else:
         order = sorted(range(count), key=lambda i: abs(i - 2 * count / 3))
