@@ -4,12 +4,12 @@
     python experiments/benchmark.py prune
     python experiments/benchmark.py table
 
-`search`, `prune`, `evaluate`, `kernels` and `semi-structured` take LLaMA shapes with random weights
-on a GPU; `cpu` times the search on SmolLM2, `adaptive` counts how often the adaptive search finds
-what the exact one does. Every measurement leaves a JSON file under results/benchmark (or
-`--results`), and one that is there is not made again unless `--again`; an error stops only its own
-measurement. `table` makes results/benchmark.md of them; `pack` and `unpack` put them into one file
-and back.
+`search`, `ideas`, `prune`, `evaluate`, `kernels` and `semi-structured` take LLaMA shapes with
+random weights on a GPU; `cpu` times the search on SmolLM2, `adaptive` counts how often the adaptive
+search finds what the exact one does. Every measurement leaves a JSON file under results/benchmark
+(or `--results`), and one that is there is not made again unless `--again`; an error stops only its
+own measurement. `table` makes results/benchmark.md of them; `pack` and `unpack` put them into one
+file and back.
 
 Forward equivalents = search seconds ÷ (candidates × 2 × seconds of one dense pass of the blocks
 over the search windows: plain eager `transformers`, SDPA attention, all windows in one batch, same
@@ -22,7 +22,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bench import adaptive, cpu, evaluate, kernels, prune, search, semi_structured, table
+from bench import adaptive, cpu, evaluate, ideas, kernels, prune, search, semi_structured, table
 from bench.common import RESULTS, SHAPES, Store
 
 PARTS = {
@@ -30,6 +30,7 @@ PARTS = {
     "prune": prune,
     "evaluate": evaluate,
     "kernels": kernels,
+    "ideas": ideas,
     "semi-structured": semi_structured,
     "adaptive": adaptive,
     "cpu": cpu,

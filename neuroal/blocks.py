@@ -189,8 +189,8 @@ class BlockRunner:
                 output = self._hooked(index, batch, part, collector, outputs=outputs)
             else:
                 output = found[0]
-                for key, x in found[1].items():
-                    collector.see(key, x)
+                collector.see_all(found[1])
+                del found  # the inputs would stay alive while the next batch runs
             if outputs and output is not None:
                 results.append(output)
         statistics = collector.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,11 @@ class StatisticsCollector:
         for piece in windows.split(max(1, most)):
             part = self._measure(piece)
             self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
+
+    def see_all(self, inputs: Mapping[str, Tensor]) -> None:
+        """Take the inputs of several linears, by key, in the order of their calls."""
+        for key, x in inputs.items():
+            self.see(key, x)
 
     def _copies_none(self, x: Tensor) -> bool:
         """Whether what is asked for needs no float32 copy of `x`: a GPU's kernels convert."""

@@ -72,7 +72,9 @@ class Store:
     def all(self) -> Iterator[dict[str, Any]]:
         """Every result in the folder."""
         for path in sorted(self.folder.glob("*.json")):
-            yield json.loads(path.read_text())
+            found = json.loads(path.read_text())
+            if "name" in found:
+                yield found
 
 
 def free_memory() -> None:

@@ -17,6 +17,7 @@ from neuroal.kernels.selection import (
     sorted_lowest_per_row,
     zeroed,
 )
+from neuroal.statistics import InputStatistics, Need, StatisticsCollector
 
 MATRICES = ((4096, 4096), (11008, 4096), (4096, 11008), (17920, 6656), (6656, 17920))
 DTYPES = ("float16", "bfloat16", "float32")
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
     store.measure("kernels-fuzz", lambda: fuzz(arguments.trials))
+    store.measure("kernels-statistics", statistics)
     for rows, cols in MATRICES:
         for dtype in DTYPES:
             store.measure(
@@ -59,6 +61,34 @@ def times(rows: int, cols: int, dtype: str) -> dict[str, Any]:
         "equal": torch.equal(kernel(), twin()),
         "is_kernel": has_kernel(weight),
     }
+
+
+def statistics() -> dict[str, Any]:
+    """Statistics of halves without float32 copies, against those of the copies."""
+    found: dict[str, Any] = {}
+    for dtype in DTYPES[:2]:
+        x = torch.randn(4, 2048, 4096, device=DEVICE, dtype=getattr(torch, dtype))
+        for need in (Need.NORM, Need.SUM, Need.GRAM):
+
+            def collect(x: Tensor, need: Need = need) -> InputStatistics:
+                collector = StatisticsCollector(frozenset({need}))
+                collector.start_batch(len(x))
+                collector.see("x", x)
+                return collector.finish()["x"]
+
+            mine, theirs = collect(x), collect(x.float())
+            a, b = (
+                {Need.NORM: y.square_sums, Need.SUM: y.sums, Need.GRAM: y.gram}[need]
+                for y in (mine, theirs)
+            )
+            assert a is not None
+            assert b is not None
+            found[f"{need.value}-{dtype}"] = {
+                "ms": 1e3 * median_seconds(lambda: collect(x), 10),  # noqa: B023
+                "copied_ms": 1e3 * median_seconds(lambda: collect(x.float()), 3),  # noqa: B023
+                "difference": float((a - b).abs().max() / b.abs().max()),
+            }
+    return found
 
 
 def fuzz(trials: int) -> dict[str, Any]:

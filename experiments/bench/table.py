@@ -35,7 +35,7 @@ def lines(results: Results) -> Iterator[str]:
         "extrapolated to 29. *Floor*: all matrix products and attention of 29 candidates at the "
         "card's measured matrix rate, no selection. Compiling (once; kept on disk) is timed apart."
     )
-    for part in (search, prune, evaluate, kernels, semi_structured, adaptive, cpu):
+    for part in (search, ideas, prune, evaluate, kernels, semi_structured, adaptive, cpu):
         table = list(part(results))
         if len(table) > 4:
             yield ""
@@ -105,6 +105,21 @@ def difference(plain: dict[str, Any], compiled: dict[str, Any]) -> str:
         f"uncompiled blocks differ by at most {apart:.1e} ({' and '.join(steps)} step); "
         f"λ's {'the same' if same else 'differ'}."
     )
+
+
+def ideas(results: Results) -> Iterator[str]:
+    yield "## What each idea gives: a block of one candidate, with all ideas and one taken back"
+    yield ""
+    yield "| shape, dtype | how | ms a block | × all |"
+    yield "|---" * 4 + "|"
+    for name in sorted(results, key=lambda name: results[name].get("ms_a_block", 0.0)):
+        if not name.startswith("idea-"):
+            continue
+        what = "-".join(name.split("-")[-2:])
+        best = results.get(f"idea-all-{what}")
+        each = results[name]["ms_a_block"]
+        ratio = f"{each / best['ms_a_block']:.2f}" if best else None
+        yield row(what.replace("-", ", "), results[name]["what"], f"{each:.2f}", ratio)
 
 
 def prune(results: Results) -> Iterator[str]:
@@ -207,8 +222,11 @@ def adaptive(results: Results) -> Iterator[str]:
 def cpu(results: Results) -> Iterator[str]:
     yield "## Search on a CPU (target: 1.6 forward equivalents)"
     yield ""
-    yield "| model | windows | pruner | threads | search s | dense pass s | forward eq. | λ, λ_r |"
-    yield "|---" * 8 + "|"
+    yield (
+        "| model | windows | pruner | threads | candidates | search s | dense pass s | forward eq. "
+        "| forward eq., processor time | λ, λ_r |"
+    )
+    yield "|---" * 10 + "|"
     for name, found in results.items():
         if name.startswith("cpu-"):
             low, high = found["forward_range"]
@@ -217,9 +235,11 @@ def cpu(results: Results) -> Iterator[str]:
                 found["windows"],
                 found["pruner"],
                 found["threads"],
+                found["candidates"],
                 f"{found['seconds']:.1f}",
                 f"{found['forward_seconds']:.3f} ({low:.3f} … {high:.3f})",
                 verdict(found["equivalents"], 1.6),
+                f"{found['processor_equivalents']:.2f}",
                 f"{found['lambda_block']}, {found['lambda_row']}",
             )
 

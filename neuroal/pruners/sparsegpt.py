@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from neuroal.pruners.budget import Allotment, Rules
 from neuroal.pruners.masks import lowest_overall, lowest_per_row
 from neuroal.pruners.patterns import Pattern
 from neuroal.statistics import InputStatistics, Need
+
+_factors: WeakKeyDictionary[InputStatistics, tuple[float, tuple[Tensor, Tensor]]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class SparseGPT(Pruner):
     def prune(
         self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
     ) -> PrunedWeight:
-        factor, dead = self.inverse_factor(measured(statistics))
+        factor, dead = self._factor(measured(statistics))
         updated = weight.float().clone()
         updated[:, dead] = 0
         mask = torch.zeros_like(updated, dtype=torch.bool)
@@ -64,7 +69,7 @@ class SparseGPT(Pruner):
         self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
     ) -> Tensor:
         """The lowest w²/d² of every row; dead inputs first."""
-        factor, dead = self.inverse_factor(measured(statistics))
+        factor, dead = self._factor(measured(statistics))
         saliency = weight.float().masked_fill(dead, 0).square() / factor.diagonal().square()
         return lowest(saliency, allotment)
 
@@ -73,6 +78,15 @@ class SparseGPT(Pruner):
         if pattern is None:
             return self.block_size
         return max(self.block_size // pattern.of, 1) * pattern.of
+
+    def _factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
+        """`inverse_factor`, once for linears that read the same input (q, k and v)."""
+        known = _factors.get(statistics)
+        if known is None or known[0] != self.damping:
+            known = (self.damping, self.inverse_factor(statistics))
+            _factors.clear()  # they are large, and linears that share one follow each other
+            _factors[statistics] = known
+        return known[1]
 
     def inverse_factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
         """Upper Cholesky factor of the damped H⁻¹ (cols, cols), and which inputs are dead (cols,).

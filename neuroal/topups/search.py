@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +18,10 @@ from neuroal.topups.base import AllocationContext
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
-FINALISTS = 3
-"""Candidates that an adaptive search measures on all tokens."""
+FINALISTS = 6
+"""At most so many candidates does an adaptive search measure on all tokens."""
+CLOSE = 0.03
+"""Only those that rank no further than this share above the first."""
 
 
 class Outcome(Protocol):
@@ -51,7 +56,7 @@ class Known:
     def covers(self, allotments: Mapping[str, Allotment]) -> bool:
         """Whether `allotments` lead to the same masks under a pruner that keeps weights."""
         return all(
-            torch.equal(mine.counts, theirs.counts)
+            torch.equal(mine.counts, theirs.counts.to(mine.counts.device))
             and mine.ties_to_higher == theirs.ties_to_higher
             and mine.pattern == theirs.pattern
             for mine, theirs in ((self.allotments[key], allotments[key]) for key in allotments)
@@ -112,15 +117,16 @@ def choose(
         make: plan of a candidate.
         name: of the stage, for progress.
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
-            changes no winner; ``adaptive`` also leaves out all but the first `FINALISTS` on
-            shortened windows.
+            changes no winner; ``adaptive`` also leaves out all but the first on shortened
+            windows (`FINALISTS`, `CLOSE`).
         known: a candidate that need not be measured again.
         ranking: the criterion on shortened windows.
     """
     plans = [make(candidate) for candidate in candidates]
     ranks: list[float] | None = None
-    if search == "adaptive" and ranking is not None and len(plans) > FINALISTS:
-        ranks = [ranking.measure(context.allot(plan)).criterion for plan in plans]
+    # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
+    if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
+        ranks = [ranking.measure(zeros).criterion for zeros in _allotted(context, plans)]
     free = known is not None and known.covers(context.allot(plans[0]))
     order = _order(len(plans), search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
@@ -148,7 +154,8 @@ def _order(
     """Which candidates are measured, and when: likely winners first where the others may go."""
     if ranks is not None:
         order = sorted(range(count), key=lambda i: (ranks[i], i))[:FINALISTS]
-    elif search == "exact" or rules is Rules.REFERENCE:  # there the first may win by its NaN
+        order = [i for i in order if not ranks[i] > (1 + CLOSE) * ranks[order[0]]]
+    elif search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
     else:
         order = sorted(range(count), key=lambda i: abs(i - 2 * count / 3))
@@ -163,7 +170,7 @@ def _outcomes(
     search: str,
     known: Known | None,
 ) -> Iterator[tuple[int, Outcome]]:
-    allotments = (context.allot(plans[index]) for index in order)
+    allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
         yield from zip(order, measured(criterion, allotments), strict=True)
         return
@@ -176,6 +183,34 @@ def _outcomes(
         if outcome.complete and not outcome.criterion >= bound:
             bound = outcome.criterion
         yield index, outcome
+
+
+def _allotted(
+    context: AllocationContext, plans: Sequence[SparsityPlan]
+) -> Iterator[dict[str, Allotment]]:
+    """What each plan comes to; for a GPU, worked out and sent there while it measures the last."""
+    device = context.subject.device
+    if device.type != "cuda" or len(context.devices) > 1:
+        yield from map(context.allot, plans)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="allotments") as pool:
+        coming = deque([pool.submit(_allot_on, context, plans[0], device)])
+        for plan in [*plans[1:], None]:
+            if plan is not None:
+                coming.append(pool.submit(_allot_on, context, plan, device))
+            yield coming.popleft().result()
+
+
+def _allot_on(
+    context: AllocationContext, plan: SparsityPlan, device: torch.device
+) -> dict[str, Allotment]:
+    allotments = context.allot(plan)
+    counts = torch.cat([allotment.counts for allotment in allotments.values()]).to(device)
+    parts = counts.split([len(allotment.counts) for allotment in allotments.values()])
+    return {
+        key: dataclasses.replace(allotment, counts=part)
+        for (key, allotment), part in zip(allotments.items(), parts, strict=True)
+    }
 
 
 def _place(index: int, outcome: Outcome) -> tuple[bool, float, int]:

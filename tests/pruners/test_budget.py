@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.plan import Ratio, SparsityPlan
-from neuroal.pruners.budget import Rules, allot, exact_counts, total_zeros
+from neuroal.pruners.budget import (
+    Rules,
+    _grouped,
+    _shift,
+    allot,
+    exact_counts,
+    total_zeros,
+)
 from tests.tiny import tiny_llama
 
 
@@ -90,3 +97,27 @@ def test_a_plan_must_fit_the_model() -> None:
     with pytest.raises(UserError, match="3 row ratios for 32 rows"):
         wrong = {**ratios, "0.self_attn.q_proj": torch.full((3,), 0.5)}
         allot(SparsityPlan(wrong, 0.5), subject, Rules.EXACT)
+
+
+def plain_bisection(
+    ratios: dict[str, Ratio], shapes: dict[str, tuple[int, int]], sparsity: float
+) -> float:
+    """The shift of the exact budget by a hundred halvings and nothing else."""
+    values, weights = _grouped(ratios, shapes)
+    total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
+    highest = max(0.99, sparsity)
+    low, high = -float(values.max()), highest - float(values.min())
+    for _ in range(100):
+        shift = (low + high) / 2
+        if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
+            low = shift
+        else:
+            high = shift
+    return high
+
+
+@given(plans())
+def test_newtons_steps_end_where_bisection_does(
+    case: tuple[dict[str, Ratio], dict[str, tuple[int, int]], float],
+) -> None:
+    assert _shift(*case)[0] == pytest.approx(plain_bisection(*case), rel=0, abs=1e-15)

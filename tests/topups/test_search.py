@@ -102,7 +102,14 @@ def test_candidates_given_up_are_marked() -> None:
     assert "partial_block" not in search(terms, "exact").report("block", CANDIDATES)
 
 
-def test_adaptive_measures_the_first_of_the_ranking() -> None:
+@pytest.mark.parametrize(
+    ("ranks", "measured"),
+    [((1.5, 1, 0, 0.5, 2, 1.2), [2, 3, 1, 5]), ((9, 8, 0, 1, 3.1, 7), [2, 3])],
+)
+def test_adaptive_measures_the_first_of_the_ranking(
+    ranks: tuple[float, ...], measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuroal.topups.search.FINALISTS", 4)
     terms = [[float(i)] for i in (5, 4, 1, 0, 2, 6)]
     criterion = Terms(terms)
     found = choose(
@@ -112,13 +119,12 @@ def test_adaptive_measures_the_first_of_the_ranking() -> None:
         lambda x: block_plan(CONTEXT, x),
         "t",
         search="adaptive",
-        ranking=Terms([[float(i)] for i in (9, 8, 0, 1, 2, 7)]),
+        ranking=Terms([[100.0 + i] for i in ranks]),
     )
-    assert criterion.order == [2, 3, 4]
-    assert len(criterion.order) == FINALISTS
+    assert criterion.order == measured
     assert found.winner == 3
-    assert found.criteria == [None, None, 1.0, 0.0, 2.0, None]
-    assert found.ranking == [9.0, 8.0, 0.0, 1.0, 2.0, 7.0]
+    assert [i for i, value in enumerate(found.criteria) if value is not None] == sorted(measured)
+    assert found.ranking == [100.0 + i for i in ranks]
 
 
 def test_a_candidate_with_zeros_already_measured_costs_nothing() -> None:
