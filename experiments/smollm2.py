@@ -12,12 +12,17 @@ to `results/smollm2.md`. Started again, finished work is found in `--out`.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pool import run_all
+
+from neuroal.cli import composed
+from neuroal.measure import MEASURED
+from neuroal.records.identity import identity
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = {"wikitext2": "WikiText-2", "ptb": "PTB", "c4_sample": "c4_sample"}
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=4, help="of each process, on the CPU")
     parser.add_argument("--out", default="runs/smollm2", help="folder for records")
+    parser.add_argument("--so-far", action="store_true", help="run nothing, show what is there")
     parser.add_argument("--target", type=Path, default=ROOT / "results" / "smollm2.md")
     arguments = parser.parse_args()
     given = {override.partition("=")[0] for override in arguments.overrides}
@@ -62,19 +68,41 @@ def main() -> None:
         for sparsity in SPARSITIES
         for topup, own in TOPUPS.items()
     }
-    found: dict[str, Record] = {}
-    for outcome in run_all(runs, arguments.jobs, arguments.threads):
-        print(f"{outcome.name}: {outcome.error or 'done'}", flush=True)
-        if outcome.record is not None:
-            found[outcome.name] = outcome.record
-    if len(found) < len(runs):
-        raise SystemExit("not all runs succeeded: no tables; start again to continue")
-    records = {name: found[name] for name in runs}
+    if arguments.so_far:
+        records = finished(runs, Path(arguments.out))
+    else:
+        found: dict[str, Record] = {}
+        for outcome in run_all(runs, arguments.jobs, arguments.threads):
+            print(f"{outcome.name}: {outcome.error or 'done'}", flush=True)
+            if outcome.record is not None:
+                found[outcome.name] = outcome.record
+        if len(found) < len(runs):
+            raise SystemExit("not all runs succeeded: no tables; start again, or --so-far")
+        records = {name: found[name] for name in runs}
     command = " ".join(["python experiments/smollm2.py", *arguments.overrides])
     text = "\n".join(["# SmolLM2-135M", "", f"`{command}`", "", *lines(records), ""])
     print(text)
     arguments.target.parent.mkdir(parents=True, exist_ok=True)
     arguments.target.write_text(text)
+
+
+def finished(runs: Mapping[str, Sequence[str]], out: Path) -> dict[str, Record]:
+    """The records that `out` holds of `runs`; those may lack tasks.
+
+    Dense figures that no record has come from the shelf that the runs share.
+    """
+    found = {}
+    for name, overrides in runs.items():
+        path = out / f"{identity(composed(overrides))}.json"
+        if path.is_file():
+            found[name] = json.loads(path.read_text())
+    if not found:
+        raise SystemExit(f"{out}: no record of these runs")
+    first = next(iter(found.values()))
+    for path in sorted((out / MEASURED).glob("*.json")):
+        kept = json.loads(path.read_text())
+        first["metrics"].setdefault(kept["key"]["task"], {"dense": kept["figures"]})
+    return found
 
 
 def lines(records: Mapping[str, Record]) -> Iterator[str]:
@@ -144,20 +172,24 @@ def table(
     yield "|---|---|" + "---|" * len(columns)
     scale = 100 if percent else 1
 
-    def cells(figures: Sequence[Mapping[str, Any]]) -> str:
-        values = [scale * found[figure] for found in figures]
+    def cells(figures: Sequence[Mapping[str, Any] | None]) -> str:
         shown = [
-            f"{value:.{digits}f} ± {scale * (found[spread] or 0):.{digits}f}"
-            for value, found in zip(values, figures, strict=True)
+            f"{scale * found[figure]:.{digits}f} ± {scale * (found[spread] or 0):.{digits}f}"
+            if found
+            else "–"
+            for found in figures
         ]
-        return " | ".join([*shown, *([f"{sum(values) / len(values):.1f}"] if percent else [])])
+        known = [scale * found[figure] for found in figures if found]
+        mean = f"{sum(known) / len(known):.1f}" if len(known) == len(figures) else "–"
+        return " | ".join([*shown, *([mean] if percent else [])])
 
     first = next(iter(records.values()))
     yield f"| 0 | (dense) | {cells([first['metrics'][task]['dense'] for task in tasks])} |"
     for sparsity, share in SPARSITIES.items():
         for topup in TOPUPS:
-            metrics = records[f"{sparsity} {topup}"]["metrics"]
-            yield f"| {share} | {topup} | {cells([metrics[task]['pruned'] for task in tasks])} |"
+            metrics = records.get(f"{sparsity} {topup}", {}).get("metrics", {})
+            figures = [metrics.get(task, {}).get("pruned") for task in tasks]
+            yield f"| {share} | {topup} | {cells(figures)} |"
 
 
 if __name__ == "__main__":
