@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from neuroal.blocks import BlockRunner, swapped_weights
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.statistics import InputStatistics, Need
+from neuroal.topups.bound import UNBOUNDED, Bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,13 @@ class Alignment:
             `complete`, over the blocks that were looked at.
         differences: δ = a^D − a^S of each linear, by key: (cols,) float32.
         complete: whether all blocks were looked at.
+        growth: the criterion after each block that was looked at.
     """
 
     criterion: float
     differences: Mapping[str, Tensor]
     complete: bool = True
+    growth: Sequence[float] = ()
 
 
 class AlignmentCriterion:
@@ -49,13 +51,13 @@ class AlignmentCriterion:
         self._reference = rules is Rules.REFERENCE
         self._first: dict[str, InputStatistics] | None = None
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Alignment:
+    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Alignment:
         """Criterion and differences for one candidate; the model is left dense.
 
-        The criterion only grows from block to block. Once it is above `bound`, the rest is not
-        looked at.
+        The criterion only grows from block to block. Once `bound` excludes the candidate, the
+        rest is not looked at.
         """
-        criterion = 0.0
+        criterion, growth = 0.0, list[float]()
         differences: dict[str, Tensor] = {}
         hidden = self._runner.embedded
         for index, linears in self._runner.subject.walk():
@@ -78,9 +80,10 @@ class AlignmentCriterion:
             for lin, distance in zip(linears, self._distances(norms), strict=True):
                 criterion += distance / lin.cols
             differences |= {key: before - after for key, (before, after) in norms.items()}
-            if criterion > bound:
-                return Alignment(criterion, differences, complete=last)
-        return Alignment(criterion, differences)
+            growth.append(criterion)
+            if bound.excludes(index, criterion):
+                return Alignment(criterion, differences, last, growth)
+        return Alignment(criterion, differences, True, growth)
 
     def _dense(self, index: int, hidden: list[Tensor]) -> dict[str, InputStatistics]:
         if index == 0 and self._first is not None:

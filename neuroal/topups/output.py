@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from neuroal.head import logits_by_chunks
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment
 from neuroal.statistics import InputStatistics
+from neuroal.topups.bound import UNBOUNDED, Bound
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class OutputOutcome:
 
     criterion: float
     complete: bool = True
+    growth: Sequence[float] = ()
 
 
 class OutputCriterion:
@@ -38,7 +40,7 @@ class OutputCriterion:
         self._first: dict[str, InputStatistics] | None = None
 
     def measure(
-        self, allotments: Mapping[str, Allotment], bound: float = math.inf
+        self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED
     ) -> OutputOutcome:
         """Criterion for one candidate, known at the last block only; the model is left dense."""
         runner, hidden = self._runner, self._runner.embedded

@@ -15,6 +15,7 @@ import torch
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
+from neuroal.topups.bound import UNBOUNDED, Bound
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
@@ -28,6 +29,7 @@ class Outcome(Protocol):
     """What came of a candidate; the lower the criterion, the better.
 
     Not `complete`: the candidate was given up, and its criterion is at least the one that is given.
+    `growth`: the criterion after each block, where it is a sum over blocks.
     """
 
     @property
@@ -36,14 +38,17 @@ class Outcome(Protocol):
     @property
     def complete(self) -> bool: ...
 
+    @property
+    def growth(self) -> Sequence[float]: ...
+
 
 class Criterion(Protocol):
     """Measures candidates, given as numbers of zeros; the model is left dense.
 
-    One whose criterion is sure to exceed `bound` may be given up.
+    One that `bound` excludes may be given up.
     """
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Outcome: ...
+    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Outcome: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,16 +128,17 @@ def choose(
         ranking: the criterion on shortened windows.
     """
     plans = [make(candidate) for candidate in candidates]
-    ranks: list[float] | None = None
+    ranked: list[Outcome] | None = None
     # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
     if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
-        ranks = [ranking.measure(zeros).criterion for zeros in _allotted(context, plans)]
+        ranked = [ranking.measure(zeros) for zeros in _allotted(context, plans)]
+    ranks = None if ranked is None else [found.criterion for found in ranked]
     free = known is not None and known.covers(context.allot(plans[0]))
     order = _order(len(plans), search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
     winner = order[0]
     with context.progress.stage(name, len(order), "candidate") as step:
-        for index, outcome in _outcomes(context, criterion, plans, order, search, known):
+        for index, outcome in _outcomes(context, criterion, plans, order, search, known, ranked):
             outcomes[index] = outcome
             winner = min(outcomes, key=lambda i: _place(i, outcomes[i]))
             best = outcomes[winner]
@@ -169,20 +175,38 @@ def _outcomes(
     order: Sequence[int],
     search: str,
     known: Known | None,
+    ranked: Sequence[Outcome] | None,
 ) -> Iterator[tuple[int, Outcome]]:
     allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
         yield from zip(order, measured(criterion, allotments), strict=True)
         return
-    bound = math.inf
+    best, bound = math.inf, UNBOUNDED
+    leader = 0
     for index, zeros in zip(order, allotments, strict=True):
         if known is not None and known.covers(zeros):
             outcome = known.outcome
         else:
-            outcome = criterion.measure(zeros, math.inf if search == "exact" else bound)
-        if outcome.complete and not outcome.criterion >= bound:
-            bound = outcome.criterion
+            if search != "exact":
+                bound = Bound(best, _rest(best, leader, index, ranked))
+            outcome = criterion.measure(zeros, bound)
+        if outcome.complete and not outcome.criterion >= best:
+            best, leader = outcome.criterion, index
         yield index, outcome
+
+
+def _rest(
+    best: float, leader: int, index: int, ranked: Sequence[Outcome] | None
+) -> Sequence[float]:
+    """What a ranked candidate will grow by after each block, less `CLOSE` of it.
+
+    It grows as on the shortened windows, on the scale of the leader's criterion.
+    """
+    growth = () if ranked is None else ranked[index].growth
+    if ranked is None or not growth or not 0 < ranked[leader].criterion < math.inf > best:
+        return ()
+    scale = (1 - CLOSE) * best / ranked[leader].criterion
+    return [scale * (growth[-1] - so_far) for so_far in growth]
 
 
 def _allotted(

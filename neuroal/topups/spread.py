@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuroal.pruners.budget import Allotment
+from neuroal.topups.bound import UNBOUNDED, Bound
 
 if TYPE_CHECKING:
     from neuroal.topups.search import Criterion, Outcome
@@ -30,7 +30,7 @@ class SpreadCriterion:
     def __init__(self, workers: Sequence[Criterion], devices: Sequence[torch.device]) -> None:
         self._workers, self._devices = tuple(workers), tuple(devices)
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Outcome:
+    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Outcome:
         """Outcome of one candidate."""
         return self._workers[0].measure(allotments, bound)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.pruners.budget import Allotment, Rules
+from neuroal.topups.bound import UNBOUNDED, Bound
 from neuroal.topups.neuroal import NeuroAL, block_plan
 from neuroal.topups.search import FINALISTS, Choice, Known, choose
 from tests.tiny import allocation_context, random_tokens, tiny_llama
@@ -27,6 +28,7 @@ class Grown:
 
     criterion: float
     complete: bool = True
+    growth: Sequence[float] = ()
 
 
 class Terms:
@@ -40,17 +42,18 @@ class Terms:
         }
         self._index = first
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Grown:
+    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Grown:
         ratio = allotments["0.self_attn.q_proj"].ratio
         assert isinstance(ratio, float)
         index = self._index[ratio]
         self.order.append(index)
-        total = 0.0
+        total, growth = 0.0, list[float]()
         for place, term in enumerate(self.terms[index]):
             total += term
-            if total > bound:
-                return Grown(total, place == len(self.terms[index]) - 1)
-        return Grown(total)
+            growth.append(total)
+            if bound.excludes(place, total):
+                return Grown(total, place == len(self.terms[index]) - 1, growth)
+        return Grown(total, True, growth)
 
 
 def search(terms: list[list[float]], kind: str, context: object = CONTEXT) -> Choice:
@@ -125,6 +128,22 @@ def test_adaptive_measures_the_first_of_the_ranking(
     assert found.winner == 3
     assert [i for i, value in enumerate(found.criteria) if value is not None] == sorted(measured)
     assert found.ranking == [100.0 + i for i in ranks]
+
+
+def test_adaptive_gives_up_what_is_not_expected_to_catch_up() -> None:
+    terms = [[4.0, 6.0], [5.2, 6.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]]
+    found = choose(
+        CONTEXT,
+        Terms(terms),
+        CANDIDATES,
+        lambda x: block_plan(CONTEXT, x),
+        "t",
+        search="adaptive",
+        ranking=Terms([[50.0, 50.0], [50.0, 51.0], *[[99.0, 99.0]] * 4]),
+    )
+    assert found.winner == 0
+    assert found.criteria[:2] == [10.0, None]
+    assert found.partial[1] == 5.2  # less than the winner's 10, but 5.2 + 0.97·5.1 is not
 
 
 def test_a_candidate_with_zeros_already_measured_costs_nothing() -> None:
