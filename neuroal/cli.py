@@ -7,23 +7,19 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from itertools import islice
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
+from neuroal.cli_compose import build_methods, check, composed, gist
+from neuroal.cli_grid import multirun_grid, planned
+from neuroal.config import RunConfig, conf_dir, register, resolve
 from neuroal.errors import UserError, nearest
-from neuroal.usage import PRUNING, bare_word, evaluation_help, help_text, search_folder, wrong_name
+from neuroal.usage import PRUNING, evaluation_help, help_text
 
 SWITCHES = (
     ("--multirun", "-m"),
@@ -41,8 +37,18 @@ SETTINGS = (
 )
 CFG = ("--cfg", "-c")
 INFO = ("--info", "-i")
-SWEPT_AT_MOST = 1000
-"""Values of one sweep that are checked before the first run."""
+
+
+__all__ = [
+    "check",
+    "composed",
+    "main",
+    "main_data",
+    "main_eval",
+    "main_grid",
+    "main_tables",
+    "register",
+]
 
 
 def main() -> NoReturn:
@@ -57,7 +63,6 @@ def main_eval() -> NoReturn:
 
 def main_grid() -> NoReturn:
     """Console script ``neuroal-grid``: plan, follow and run a grid."""
-    from neuroal.cli_grid import planned
     from neuroal.grid.command import grid_command
 
     _end(lambda: grid_command(sys.argv[1:], planned))
@@ -104,7 +109,7 @@ def _end(work: Callable[[], int | None]) -> NoReturn:
 
 
 def _say(error: Exception, where: str = "") -> None:
-    text = str(error) if isinstance(error, UserError) else _gist(error)
+    text = str(error) if isinstance(error, UserError) else gist(error)
     print(f"neuroal: {where}{text}", file=sys.stderr)
 
 
@@ -150,8 +155,6 @@ def _run(
 ) -> None:
     """Check everything that can be checked, then let Hydra do one run or many."""
     register()
-    from neuroal.cli_grid import multirun_grid  # late: it imports this module
-
     work, failed = multirun_grid(overrides, flags.multirun or bool(flags.cfg), work)
     if not (flags.hydra_help or flags.info or flags.shell_completion):
         configs = check(overrides, flags.config_dir, flags.multirun, flags.config_name)
@@ -185,110 +188,3 @@ def _for_hydra(flags: argparse.Namespace) -> Iterator[str]:
         value = getattr(flags, name.lstrip("-").replace("-", "_"))
         if value:
             yield name if value is True else f"{name}={value}"
-
-
-def build_methods(config: RunConfig) -> None:
-    """Construct pruner, top-up and refinement, which check their own parameters."""
-    for group in ("pruner", "topup", "refine"):
-        build(group, getattr(config, group))
-
-
-def composed(overrides: Sequence[str]) -> RunConfig:
-    """The configuration that ``neuroal OVERRIDES`` runs, for scripts."""
-    register()
-    return check(overrides, multirun=False)[0]
-
-
-def check(
-    overrides: Sequence[str],
-    config_dir: str | None = None,
-    multirun: bool = True,
-    config_name: str | None = None,
-) -> list[RunConfig]:
-    """Compose each choice of every override, so that a typo ends before any work.
-
-    Returns:
-        The configurations: of the first choices together, then of every other on its own.
-
-    Raises:
-        UserError: one line with the nearest valid name.
-    """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UserError(f"--config-dir={config_dir}: no such folder")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = parse(overrides)
-        multirun = multirun or "hydra.mode=MULTIRUN" in overrides
-        sweeps = [o for o in parsed if o.is_sweep_override()]
-        if sweeps and not multirun:
-            raise UserError(f"{sweeps[0].input_line}: several values: add -m for a run of each")
-        paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
-        own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
-        search = [*own, *(str(path) for o in paths for path in _listed(o.value()))]
-        name = config_name or "config"
-        choices = _choices([o for o in parsed if o not in paths])
-        return [compose_run(name, choice, search) for choice in choices]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    parsed = []
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise UserError(bare_word(text))
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            raise UserError(f"'{text}': {str(error).splitlines()[0]}") from error
-        override.config_loader = parser.config_loader
-        parsed.append(override)
-    return parsed
-
-
-def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Overrides without sweeps: the first values of all, then every other value on its own."""
-    values: list[list[str]] = []
-    for override in parsed:
-        line = override.input_line or ""
-        if override.is_sweep_override() and override.is_discrete_sweep():
-            key = line.partition("=")[0]
-            swept = islice(override.sweep_string_iterator(), SWEPT_AT_MOST)
-            values.append([f"{key}={text}" for text in swept])
-        elif not override.is_sweep_override():
-            values.append([line])
-    first = [texts[0] for texts in values if texts]
-    yield first
-    for index, texts in enumerate(values):
-        for text in texts[1:]:
-            yield [*first[:index], text, *first[index + 1 :]]
-
-
-def compose_run(name: str, overrides: Sequence[str], search: Sequence[str]) -> RunConfig:
-    quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
-    try:
-        found = compose(name, [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        folders = [folder for folder in map(search_folder, search) if folder is not None]
-        for override in overrides:
-            key, _, value = override.partition("=")
-            known = key[0] in "+~" or key.startswith("hydra")
-            wrong = None if known else wrong_name(key.partition("@")[0], value, folders)
-            if wrong:
-                raise UserError(wrong) from error
-        raise UserError(_gist(error)) from error
-    return resolve(found)
-
-
-def _gist(error: BaseException) -> str:
-    """The first line of what Hydra says, with the nearest key where it names a wrong one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OmegaConfBaseException):
-        cause = cause.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        return explain(cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else repr(error)

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from neuroal.cli import compose_run, parse
+from neuroal.cli_compose import compose_run, parse
 from neuroal.config import RunConfig, conf_dir, register
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuroal.cli import check
+from neuroal.cli_compose import check
 from neuroal.config import RunConfig, conf_dir, register
 from neuroal.errors import UserError, nearest
 from neuroal.tables.selection import Selection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from neuroal.config import conf_dir
+from neuroal.config import RunConfig, conf_dir
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -87,3 +88,10 @@ def sparsity_name(config: Mapping[str, Any]) -> str:
         return f"{sparsity['keep']}:{sparsity['of']}"
     percent = f"{round(100 * sparsity['ratio'], 6):g} %"
     return percent if sparsity["of"] is None else f"{percent}, N:{sparsity['of']}"
+
+
+def tags_of(config: RunConfig) -> list[str]:
+    """What a run is found by, as the tables print it: model, pruner, competitor, sparsity."""
+    plain = dataclasses.asdict(config)
+    pruner = method_name("pruner", plain["pruner"])
+    return [model_name(plain), pruner, competitor(plain), sparsity_name(plain)]

@@ -1,10 +1,13 @@
-"""When a candidate need not be measured to its end."""
+"""What a criterion is, and when it need not measure a candidate to its end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from neuroal.pruners.budget import Allotment
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,29 @@ class Bound:
 
 
 UNBOUNDED = Bound()
+
+
+class Outcome(Protocol):
+    """What came of a candidate; the lower the criterion, the better.
+
+    Not `complete`: the candidate was given up, and its criterion is at least the one that is given.
+    `growth`: the criterion after each block, where it is a sum over blocks.
+    """
+
+    @property
+    def criterion(self) -> float: ...
+
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def growth(self) -> Sequence[float]: ...
+
+
+class Criterion(Protocol):
+    """Measures candidates, given as numbers of zeros; the model is left dense.
+
+    One that `bound` excludes may be given up.
+    """
+
+    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Outcome: ...

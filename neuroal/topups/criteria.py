@@ -8,8 +8,8 @@ from neuroal.blocks import BlockRunner
 from neuroal.models.replicas import replica
 from neuroal.topups.alignment import AlignmentCriterion
 from neuroal.topups.base import AllocationContext
+from neuroal.topups.bound import Criterion
 from neuroal.topups.output import OutputKL, OutputPerplexity
-from neuroal.topups.search import Criterion
 from neuroal.topups.spread import SpreadCriterion
 
 CRITERIA = ("alignment", "output_kl", "perplexity")

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
-from neuroal.topups.bound import UNBOUNDED, Bound
+from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
@@ -23,32 +23,6 @@ FINALISTS = 6
 """At most so many candidates does an adaptive search measure on all tokens."""
 CLOSE = 0.03
 """Only those that rank no further than this share above the first."""
-
-
-class Outcome(Protocol):
-    """What came of a candidate; the lower the criterion, the better.
-
-    Not `complete`: the candidate was given up, and its criterion is at least the one that is given.
-    `growth`: the criterion after each block, where it is a sum over blocks.
-    """
-
-    @property
-    def criterion(self) -> float: ...
-
-    @property
-    def complete(self) -> bool: ...
-
-    @property
-    def growth(self) -> Sequence[float]: ...
-
-
-class Criterion(Protocol):
-    """Measures candidates, given as numbers of zeros; the model is left dense.
-
-    One that `bound` excludes may be given up.
-    """
-
-    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Outcome: ...
 
 
 @dataclass(frozen=True, eq=False)

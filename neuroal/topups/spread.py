@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 import torch
 
 from neuroal.pruners.budget import Allotment
-from neuroal.topups.bound import UNBOUNDED, Bound
-
-if TYPE_CHECKING:
-    from neuroal.topups.search import Criterion, Outcome
+from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
 
 
 class SpreadCriterion:

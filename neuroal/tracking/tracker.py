@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuroal.errors import UserError
-from neuroal.records.naming import competitor, method_name, model_name, sparsity_name
 from neuroal.tracking.progress import Progress, Step
 
 if TYPE_CHECKING:
@@ -106,10 +104,3 @@ class _TrackedStep:
         axis = f"{self._stage}/done"
         if figures:
             self._log({**figures, axis: float(self._done)}, axis)
-
-
-def tags_of(config: RunConfig) -> list[str]:
-    """What a run is found by, as the tables print it: model, pruner, competitor, sparsity."""
-    plain = dataclasses.asdict(config)
-    pruner = method_name("pruner", plain["pruner"])
-    return [model_name(plain), pruner, competitor(plain), sparsity_name(plain)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import wandb
 
-from neuroal.tracking.tracker import tags_of
+from neuroal.records.naming import tags_of
 
 if TYPE_CHECKING:
     from neuroal.config import RunConfig
