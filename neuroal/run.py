@@ -50,6 +50,8 @@ def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
         record = stages.record
         if record is None or _is_due(config, record, stages):
             record = _work(config, recipe, stages, StageCosts(device), progress)
+        else:
+            stages.finish(None)  # it may have been cut off after its last task
         if config.save.plan:
             write_json(Path(config.save.plan), plan_of(record))
         return record, stages.record_path

@@ -67,9 +67,10 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     path, task = planned.record_path, planned.config.task
     summary = read_summary(path) if path.name in names else None
     lacking = tuple(task.names if summary is None else summary.lacks(task))
-    if summary is not None and not lacking:
-        return Status(State.DONE, (), summary=summary)
     kept = f"{STATE}/{planned.identity}"
+    tidy = names.isdisjoint({f"{kept}.plan", f"{kept}.masks.npz"})  # else cut off at the very end
+    if summary is not None and not lacking and tidy:
+        return Status(State.DONE, (), summary=summary)
     if f"{kept}.lock.0" in names and is_held(path.parent / f"{kept}.lock", now=time.time()):
         return Status(State.RUNNING, lacking, summary=summary)
     if f"{kept}.failed.json" in names:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import neuroal.run
 from neuroal.cli import composed
@@ -41,7 +42,11 @@ def config_of(out: Path, pruner: str, *more: str) -> RunConfig:
 
 
 def in_a_process(work: Callable[[], None]) -> int | None:
-    process = CONTEXT.Process(target=work)
+    def begin() -> None:
+        torch.set_num_threads(1)  # makes torch's pool anew, before threads of a loader race for it
+        work()
+
+    process = CONTEXT.Process(target=begin)
     process.start()
     process.join(120)
     return process.exitcode
