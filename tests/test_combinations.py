@@ -22,6 +22,8 @@ from neuroal.topups.alpha import AlphaPruning
 from neuroal.topups.atp import ATP
 from neuroal.topups.base import TopUp
 from neuroal.topups.dlp import DLP
+from neuroal.topups.evolve import Evolve
+from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
 from neuroal.topups.uniform import Uniform
@@ -51,6 +53,8 @@ TOPUPS: dict[str, TopUp] = {
     "alpha": AlphaPruning(),
     "dlp": DLP(),
     "atp": ATP(step=0.1),
+    "marginal": EqualMarginals(linear_iterations=2, row_iterations=2),
+    "evolve": Evolve(passes=6, generation=3),
 }
 REFINES: dict[str, Refine | None] = {"none": None, "dsnot": DSnoT()}
 SPARSITY = 0.63
@@ -61,6 +65,7 @@ def model_of(family: str) -> Any:
     return build(family, **FAMILIES[family], num_hidden_layers=2)
 
 
+@pytest.mark.filterwarnings("ignore:topup=marginal fits")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pruner", PRUNERS)
 @pytest.mark.parametrize("refine", REFINES)
