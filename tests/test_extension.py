@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neuroal import cli, config, usage
+from neuroal import cli, cli_compose, config, usage
 from neuroal.records.store import load_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def test_contributings_pruner_in_three_files_works(
     import neuroal.pruners
 
     monkeypatch.setattr(neuroal.pruners, "__path__", [*neuroal.pruners.__path__, str(folder)])
-    for module in (config, usage, cli):
+    for module in (config, usage, cli, cli_compose):
         monkeypatch.setattr(module, "conf_dir", lambda: conf)
     assert yaml.safe_load(option)["_target_"] == "neuroal.pruners.random_weights.RandomWeights"
     assert option.splitlines()[0].removeprefix("# ") in usage.help_text()
