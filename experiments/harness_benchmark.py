@@ -1,4 +1,4 @@
-"""How fast the harness is: planning and status of 10,000 runs, and what a run costs beside its work.
+"""How fast the harness is: planning and status of 10,000 runs, a run's cost beside its work.
 
     python experiments/harness_benchmark.py --write
 
