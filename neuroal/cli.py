@@ -83,9 +83,11 @@ def main_data() -> NoReturn:
 
 
 def _prune(config: RunConfig) -> None:
+    from neuroal.records.outcome import outcome_line
     from neuroal.run import run  # late: it takes seconds to import
 
-    run(config)
+    record, path = run(config)
+    print(outcome_line(config, record, path), flush=True)
 
 
 def _evaluate(config: RunConfig) -> None:

@@ -73,13 +73,17 @@ def test_every_choice_of_a_sweep_is_checked_before_the_first_run(
     assert "owll: no such option" in capsys.readouterr().err
 
 
-def test_multirun_runs_every_combination(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multirun_runs_every_combination(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[tuple[str, float]] = []
 
-    def note(config: RunConfig) -> None:
+    def note(config: RunConfig) -> tuple[None, Path]:
         seen.append((str(config.pruner["_target_"]).rpartition(".")[2], config.sparsity.ratio))
+        return None, Path(f"{len(seen)}.json")
 
     monkeypatch.setattr("neuroal.run.run", note)
+    monkeypatch.setattr("neuroal.records.outcome.outcome_line", lambda *found: f"see {found[-1]}")
     monkeypatch.setattr(
         sys, "argv", ["neuroal", "-m", "pruner=wanda,magnitude", "sparsity=s60,s80"]
     )
@@ -87,6 +91,8 @@ def test_multirun_runs_every_combination(monkeypatch: pytest.MonkeyPatch) -> Non
         cli.main()
     assert not ended.value.code
     assert seen == [("Wanda", 0.6), ("Wanda", 0.8), ("Magnitude", 0.6), ("Magnitude", 0.8)]
+    told = capsys.readouterr().out
+    assert all(f"see {number}.json\n" in told for number in (1, 2, 3, 4))
 
 
 def test_interruption_ends_with_130(

@@ -15,6 +15,7 @@ from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import load_model
 from neuroal.pruners.masks import digest, unpack
+from neuroal.records.outcome import outcome_line
 from neuroal.records.store import load_record
 from neuroal.run import run
 
@@ -53,6 +54,16 @@ def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
     assert record.environment["packages"]["torch"] == torch.__version__
     assert record.data["calibration"]["fingerprint"] != record.data["builtin"]["fingerprint"]
     assert record.config["seed"] == 0
+
+
+def test_what_came_of_it_is_one_line(finished: tuple[Path, Path]) -> None:
+    config, record = composed(SMALL), load_record(finished[1])
+    line = outcome_line(config, record, finished[1])
+    figures = record.metrics["builtin"]
+    assert line.startswith("zoo/llama, wanda, neuroal")
+    assert f"builtin {figures['dense']['value']:.4g} → {figures['pruned']['value']:.4g}" in line
+    assert "(limit 8)" in line
+    assert line.endswith(f"0.7000 zeros; record {finished[1]}")
 
 
 def test_a_run_again_gives_the_same_record_but_for_its_costs(
