@@ -18,9 +18,8 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from bench.common import DEVICE, SHAPES, random_llama, random_tokens
 
-from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.budget import Rules
 from neuroal.pruners.wanda import Wanda
 from neuroal.records.identity import environment
@@ -30,7 +29,6 @@ from neuroal.tracking import QuietProgress, Step
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmark" / "marginal.jsonl"
 ITERATIONS = (25, 60)
-SHAPES = {"7b": (32, 4096, 11008, 32), "1b": (16, 2048, 5632, 16), "tiny": (2, 64, 96, 4)}
 
 
 class Clock(QuietProgress):
@@ -68,10 +66,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="windows in one forward pass")
     parser.add_argument("--append", action="store_true")
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = random_llama(arguments.shape, arguments.dtype, device)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 32000, (arguments.windows, arguments.seqlen), generator=generator)
+    device = DEVICE
+    subject = random_llama(arguments.shape, arguments.dtype)
+    tokens = random_tokens(arguments.windows, arguments.seqlen)
     clock = Clock(device)
     context = AllocationContext(subject, Wanda(), 0.7, Rules.EXACT, tokens, arguments.batch, clock)
     linear, row = arguments.iterations
@@ -114,28 +111,6 @@ def main() -> None:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         with RESULTS.open("a") as file:
             file.write(json.dumps(found) + "\n")
-
-
-def random_llama(shape: str, dtype: str, device: torch.device) -> DecoderModel:
-    """LLaMA with random weights, made on `device`."""
-    blocks, width, inner, heads = SHAPES[shape]
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=blocks,
-        num_attention_heads=heads,
-        max_position_embeddings=4096,
-        dtype=dtype,
-    )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    try:
-        with device:
-            model = LlamaForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)
-    return DecoderModel(model.eval().requires_grad_(False))
 
 
 if __name__ == "__main__":

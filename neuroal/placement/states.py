@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -20,23 +21,16 @@ class States(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._parts)
 
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
-    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
-        raise NotImplementedError
-
     def __iter__(self) -> Iterator[Tensor]:
         return self.starting(0)
 
+    @abstractmethod
     def starting(self, first: int) -> Iterator[Tensor]:
         """The batches from `first` on; the next one is on its way while one is looked at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, index: int, part: Tensor) -> None:
         """Replace batch `index`."""
-        raise NotImplementedError
 
     def split(self, batch: int) -> None:
         """Cut every batch into pieces of `batch` windows."""

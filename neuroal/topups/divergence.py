@@ -18,7 +18,7 @@ from neuroal.errors import UserError
 from neuroal.head import logits_of
 from neuroal.memory import free_memory
 from neuroal.models.adapter import DecoderModel, PrunableLinear
-from neuroal.topups.backward import Pass, repeatable, walk_back
+from neuroal.topups.backward import Pass, walk_back
 from neuroal.topups.ranks import Counts, Ranks
 
 LOGIT_BYTES = {"cuda": 2**28, "cpu": 2**25}
@@ -123,8 +123,7 @@ class OutputDivergence:
             UserError: no scale of the loss keeps the gradients finite in the model's dtype.
         """
         while self._scale > LEAST_SCALE:
-            with repeatable(self._subject.device):
-                found = self._margins(counts, windows)
+            found = self._margins(counts, windows)
             if all(bool(torch.isfinite(cost).all()) for cost in found.costs.values()):
                 return found
             self._scale /= 16

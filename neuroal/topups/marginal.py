@@ -17,6 +17,7 @@ from neuroal.errors import UserError, nearest
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
+from neuroal.topups.backward import repeatable
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.block_error import BlockError
 from neuroal.topups.divergence import Band, Objective, OutputDivergence
@@ -188,7 +189,8 @@ class _Search:
             for t in range(iterations):
                 if settings.rerank and t and t % settings.rerank == 0:
                     self.ranks.measure(self.runner, self.context.progress, rows.counts())
-                found = self.objective.margins(rows.counts(), next(self.minibatches))
+                with repeatable(self.context.subject.device):
+                    found = self.objective.margins(rows.counts(), next(self.minibatches))
                 costs = rows.joined(found.costs, by_row)
                 past = settings.momentum
                 mean = costs if mean is None else past * mean + (1 - past) * costs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class OutputOutcome:
     growth: Sequence[float] = ()
 
 
-class OutputCriterion:
+class OutputCriterion(ABC):
     """Prunes the whole model block by block on fixed windows and looks at its logits.
 
     Statistics of a block are measured on inputs that come from the pruned blocks before it, as
@@ -67,9 +68,9 @@ class OutputCriterion:
             self._first = statistics
         return statistics
 
+    @abstractmethod
     def _judge(self, window: int, hidden: Tensor) -> float:
         """Mean loss over the tokens of a window, from its last hidden states (seqlen, hidden)."""
-        raise NotImplementedError
 
     def _summarise(self, mean: float) -> float:
         return mean
