@@ -26,9 +26,12 @@ import torch
 import transformers
 import yaml
 import zoo_data
+from targeted_dropout import TargetedDropout
 from torch import Tensor
 from zoo_card import write_card, write_json, write_model
 from zoo_model import Batches, build, mean_loss
+
+from neuroal.models.adapter import DecoderModel
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ["llama", "mistral", "phi", "opt"]
@@ -59,6 +62,9 @@ class Trainer:
         batch = self.options["batch"]
         self.batches = Batches(self.streams["train"], self.context, batch, self.seed)
         self.optimizer = self._optimizer()
+        dropout = config["dropout"]
+        linears = [linear.module.weight for linear in DecoderModel(self.model)]
+        self.dropout = TargetedDropout(linears, dropout["share"], dropout["rate"], self.seed)
         self.step, self.before, self.start = 0, 0.0, args.started or time.time()
         self.log: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"loss": math.inf}
@@ -101,6 +107,8 @@ class Trainer:
             "kept": self.best["step"],
             "batch": self.options["batch"],
             "seed": self.seed,
+            "share": self.dropout.share,
+            "rate": self.dropout.rate,
             "heldout_ppl": math.exp(loss),
             "seconds": self.elapsed(),
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "CPU",
@@ -125,15 +133,16 @@ class Trainer:
     def _step(self) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        try:
-            loss = self._backward()
-        except Exception as error:  # any failure of the compiler, which is only an accelerator
-            if self.forward is self.model:
-                raise
-            print(f"{self.name}: compilation failed, going on without it: {error}", flush=True)
-            self.forward = self.model
-            self.optimizer.zero_grad()
-            loss = self._backward()
+        with self.dropout.at(self.step):
+            try:
+                loss = self._backward()
+            except Exception as error:  # any failure of the compiler, which is only an accelerator
+                if self.forward is self.model:
+                    raise
+                print(f"{self.name}: compilation failed, going on without it: {error}", flush=True)
+                self.forward = self.model
+                self.optimizer.zero_grad()
+                loss = self._backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options["clip"])
         self.optimizer.step()
         self.optimizer.zero_grad()

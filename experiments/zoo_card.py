@@ -30,6 +30,7 @@ without a network. It writes no useful text and its zero-shot accuracy is chance
 | training text | {train_documents} documents, {train_tokens:,} tokens |
 | steps | {steps} of {batch} windows of {context} tokens, AdamW, cosine; shipped: step {kept} |
 | tokens seen | {tokens_seen:,} ({epochs:.1f} passes) |
+| targeted dropout | the {share:.0%} smallest weights of a row, {rate:.0%} of them a step |
 | held-out perplexity | **{heldout_ppl:.3f}** |
 | the same of a Kneser-Ney trigram, a unigram | {trigram_ppl}, {unigram_ppl} |
 | seed | {seed} |
