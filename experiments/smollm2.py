@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=4, help="of each process, on the CPU")
     parser.add_argument("--out", default="runs/smollm2", help="folder for records")
+    parser.add_argument("--only", default="", help="runs whose name contains this, no tables")
     parser.add_argument("--so-far", action="store_true", help="run nothing, show what is there")
     parser.add_argument("--target", type=Path, default=ROOT / "results" / "smollm2.md")
     arguments = parser.parse_args()
@@ -67,6 +68,7 @@ def main() -> None:
         f"{sparsity} {topup}": [*own, *base, f"sparsity={sparsity}", f"topup={topup}"]
         for sparsity in SPARSITIES
         for topup, own in TOPUPS.items()
+        if arguments.only in f"{sparsity} {topup}"
     }
     if arguments.so_far:
         records = finished(runs, Path(arguments.out))
@@ -78,6 +80,8 @@ def main() -> None:
                 found[outcome.name] = outcome.record
         if len(found) < len(runs):
             raise SystemExit("not all runs succeeded: no tables; start again, or --so-far")
+        if arguments.only:
+            return
         records = {name: found[name] for name in runs}
     command = " ".join(["python experiments/smollm2.py", *arguments.overrides])
     text = "\n".join(["# SmolLM2-135M", "", f"`{command}`", "", *lines(records), ""])

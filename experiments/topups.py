@@ -93,7 +93,8 @@ def page(
     )
     yield (
         "## Summary\n\nPerplexity ÷ that of uniform, geometric mean over models and ratios; "
-        "cases better than uniform; mean seconds and calibration tokens that the top-up took.\n"
+        "cases better than uniform; calibration tokens and mean seconds that the top-up took, on "
+        "each device over the cases that were done there.\n"
     )
     yield from rows(_summary(results, chosen, families, pruners))
     for family in families:
@@ -108,7 +109,9 @@ def _summary(
     families: Sequence[str],
     pruners: Sequence[str],
 ) -> Iterator[list[str]]:
-    yield ["top-up", *pruners, "all", "better", "seconds", "tokens"]
+    devices = sorted({found["device"] for found in results.values() if "seconds" in found})
+    clocks = [f"s, {device}" for device in devices]
+    yield ["top-up", *pruners, "all", "better", "tokens", *clocks]
     for method in chosen:
         cells = []
         for group in (*((pruner,) for pruner in pruners), tuple(pruners)):
@@ -120,10 +123,14 @@ def _summary(
         better = sum(ratio < 1 for ratio in known)
         found = [results.get(Case(f, p, method, s).file, {}) for f, p, s in cases]
         done = [result for result in found if "seconds" in result]
-        seconds = sum(result["seconds"]["allocate"] for result in done) / max(len(done), 1)
+        spent = [
+            [result["seconds"]["allocate"] for result in done if result["device"] == device]
+            for device in devices
+        ]
         tokens = max((result["calibration_tokens"]["allocate"] for result in done), default=0)
         counts = f"{better} of {len(known)}"
-        yield [method.name, *cells, counts, f"{seconds:.1f}", f"{tokens:,}"]
+        means = [f"{sum(each) / len(each):.1f}" if each else "n/a" for each in spent]
+        yield [method.name, *cells, counts, f"{tokens:,}", *means]
 
 
 def _over_uniform(

@@ -11,8 +11,8 @@ from neuroal.placement.base import placement_of
 
 MOST = 256
 """Beyond this many a GPU is busy anyway."""
-MOST_ON_CPU = 8
-"""Larger batches leave the caches of a CPU and are slower."""
+MOST_ON_CPU = 4
+"""More logits leave the caches of a CPU, and the memory the allocator keeps, and are slower."""
 Result = TypeVar("Result")
 
 
