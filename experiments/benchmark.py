@@ -2,14 +2,17 @@
 
     python experiments/benchmark.py search --dtype float16
     python experiments/benchmark.py prune
+    python experiments/benchmark.py offload 7b-none 7b-blocks
     python experiments/benchmark.py table
 
-`search`, `ideas`, `prune`, `evaluate`, `kernels` and `semi-structured` take LLaMA shapes with
-random weights on a GPU; `cpu` times the search on SmolLM2, `adaptive` counts how often the adaptive
-search finds what the exact one does. Every measurement leaves a JSON file under results/benchmark
-(or `--results`), and one that is there is not made again unless `--again`; an error stops only its
-own measurement. `table` makes results/benchmark.md of them; `pack` and `unpack` put them into one
-file and back.
+`search`, `ideas`, `prune`, `evaluate`, `kernels`, `semi-structured` and `marginal` take LLaMA
+shapes with random weights on a GPU; `offload` sets such models whose weights wait in host memory or
+on disk beside ordinary ones (`7b-disk` writes a checkpoint of 13.5 GB to the system's temporary
+folder first); `cpu` times the search on SmolLM2, `adaptive` counts how often the adaptive search
+finds what the exact one does. Every measurement leaves a JSON file under results/benchmark (or
+`--results`), and one that is there is not made again unless `--again`; an error stops only its own
+measurement. `table` makes results/benchmark.md of them; `pack` and `unpack` put them into one file
+and back.
 
 Forward equivalents = search seconds ÷ (candidates × 2 × seconds of one dense pass of the blocks
 over the search windows: plain eager `transformers`, SDPA attention, all windows in one batch, same
@@ -22,7 +25,19 @@ import argparse
 import json
 from pathlib import Path
 
-from bench import adaptive, cpu, evaluate, ideas, kernels, prune, search, semi_structured, table
+from bench import (
+    adaptive,
+    cpu,
+    evaluate,
+    ideas,
+    kernels,
+    marginal,
+    offload,
+    prune,
+    search,
+    semi_structured,
+    table,
+)
 from bench.common import RESULTS, SHAPES, Store
 
 PARTS = {
@@ -32,6 +47,8 @@ PARTS = {
     "kernels": kernels,
     "ideas": ideas,
     "semi-structured": semi_structured,
+    "offload": offload,
+    "marginal": marginal,
     "adaptive": adaptive,
     "cpu": cpu,
 }

@@ -26,9 +26,9 @@ SHAPES = {
     "7b": (32, 4096, 11008, 32),
     "30b": (60, 6656, 17920, 52),
     "1b": (16, 2048, 5632, 16),
-    "tiny": (2, 64, 96, 4),
+    "tiny": (3, 64, 96, 4),
 }
-"""Blocks, width, width inside the MLP, heads."""
+"""Blocks, width, width inside the MLP, heads. (Three blocks: two of them fit beside each other.)"""
 VOCABULARY = 32000
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -65,7 +65,9 @@ class Store:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
-        short = {k: v for k, v in found.items() if k not in ("packages", "command", "report")}
+        short = {
+            k: v for k, v in found.items() if k not in ("packages", "command", "report", "found")
+        }
         print(f"{name} ({time.perf_counter() - start:.0f} s): {json.dumps(short)}", flush=True)
         return found
 

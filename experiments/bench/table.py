@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from bench.cells import Results, row, verdict
 from bench.common import Store
+from bench.table_memory import marginal, offload
 
-TARGET = Path(__file__).resolve().parents[2] / "results" / "benchmark.md"
-Results = dict[str, dict[str, Any]]
 SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "early_out": 17.0, "adaptive": 8.0}
 PRUNE_TARGETS = {"magnitude": 1.0, "wanda": 11.0, "multiflow": 11.0, "sparsegpt": 180.0}
 SEARCH_GIB, PRUNE_GIB = 17.0, 18.0
 
 
 def main(store: Store) -> None:
-    """Print the tables and write them."""
+    """Print the tables and write them, beside the folder of the files and under its name."""
     results = {found["name"]: found for found in store.all()}
     text = "\n".join(lines(results)) + "\n"
-    TARGET.write_text(text)
+    folder = store.folder.resolve()
+    (folder.parent / f"{folder.name}.md").write_text(text)
     print(text)
 
 
@@ -35,7 +35,18 @@ def lines(results: Results) -> Iterator[str]:
         "extrapolated to 29. *Floor*: all matrix products and attention of 29 candidates at the "
         "card's measured matrix rate, no selection. Compiling (once; kept on disk) is timed apart."
     )
-    for part in (search, ideas, prune, evaluate, kernels, semi_structured, adaptive, cpu):
+    for part in (
+        search,
+        ideas,
+        prune,
+        evaluate,
+        kernels,
+        semi_structured,
+        offload,
+        marginal,
+        adaptive,
+        cpu,
+    ):
         table = list(part(results))
         if len(table) > 4:
             yield ""
@@ -255,12 +266,3 @@ def machines(results: Results) -> Iterator[str]:
         )
     for where, parts in seen.items():
         yield f"- {where}: {', '.join(sorted(set(parts)))}"
-
-
-def verdict(value: float, target: float | None) -> str:
-    missed = target is not None and value > target
-    return f"{value:.2f}" + (" (missed)" if missed else "")
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join("–" if cell is None else str(cell) for cell in cells) + " |"

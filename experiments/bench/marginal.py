@@ -1,0 +1,125 @@
+"""An iteration of equal marginals; 25 + 60 of them projected, weights on the GPU or offloaded."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from bench.common import (
+    DEVICE,
+    Store,
+    now,
+    peak_gib,
+    random_llama,
+    random_tokens,
+    reset_peak,
+)
+from neuroal.models.adapter import DecoderModel
+from neuroal.models.place import place_on_host
+from neuroal.pruners.budget import Rules
+from neuroal.pruners.wanda import Wanda
+from neuroal.topups.base import AllocationContext
+from neuroal.topups.marginal import EqualMarginals
+from neuroal.tracking import QuietProgress, Step
+
+ITERATIONS = {"linear": 25, "row": 60}
+"""Of the whole allocation."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--iterations",
+        nargs=2,
+        type=at_least_two,
+        default=(3, 3),
+        help="of linears and of rows; the first of each warms up and is not counted",
+    )
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--seqlen", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=8, help="windows in one forward pass")
+    parser.add_argument(
+        "--offload", choices=("none", "blocks"), default="none", help="blocks: in host memory"
+    )
+
+
+def at_least_two(text: str) -> int:
+    count = int(text)
+    if count < 2:
+        raise argparse.ArgumentTypeError(f"{count}: must be at least 2, the first warms up")
+    return count
+
+
+def main(store: Store, arguments: argparse.Namespace) -> None:
+    depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
+    placed = "-blocks" if arguments.offload == "blocks" else ""
+    store.measure(
+        f"marginal-{arguments.shape}{depth}-{arguments.dtype}{placed}", partial(measure, arguments)
+    )
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The ranking pass and some iterations of each kind."""
+    subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
+    if arguments.offload == "blocks":
+        place_on_host(subject.model, DEVICE)
+        subject = DecoderModel(subject.model)
+    tokens = random_tokens(arguments.windows, arguments.seqlen)
+    clock = Clock()
+    context = AllocationContext(subject, Wanda(), 0.7, Rules.EXACT, tokens, arguments.batch, clock)
+    linear, row = arguments.iterations
+    topup = EqualMarginals(linear_iterations=linear, row_iterations=row)
+    reset_peak()
+    begin = now()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = topup.allocate(context).report
+    total = now() - begin
+    each, before = clock.iterations(total)
+    projected = before + sum(count * each[unit] for unit, count in ITERATIONS.items())
+    return {
+        "shape": arguments.shape,
+        "dtype": arguments.dtype,
+        "offload": arguments.offload,
+        "blocks": len(subject),
+        "windows": len(tokens),
+        "seqlen": tokens.shape[1],
+        "batch": arguments.batch,
+        "iterations": [linear, row],
+        "seconds_an_iteration": each,
+        "seconds_before_iterations": before,
+        "projected_25_60": projected,
+        "peak_gib": peak_gib(),
+        "divergence": [report["divergence_linear"][0], report["divergence_row"][-1]],
+    }
+
+
+class Clock(QuietProgress):
+    """Notes when each unit of each stage was done."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, list[float]] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Step]:
+        laps = self.laps.setdefault(name.split(",")[0], [])
+        laps.append(now())
+
+        class Lap:
+            def advance(self, count: int = 1, **info: object) -> None:
+                laps.append(now())
+
+        yield Lap()
+
+    def iterations(self, total: float) -> tuple[dict[str, float], float]:
+        """Seconds of one iteration, by kind, and what of `total` was before them."""
+        each, spent = {}, 0.0
+        for unit in ITERATIONS:
+            marks = self.laps[f"equal {unit}s"]
+            # The first iteration of a stage warms up; the rest are what the others will take.
+            each[unit] = (marks[-1] - marks[1]) / (len(marks) - 2)
+            spent += marks[-1] - marks[0]
+        return each, total - spent
