@@ -7,7 +7,7 @@ at the price of an embedding, and nothing about them is rebuilt by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,6 +164,7 @@ class BlockRunner:
         needs: frozenset[Need],
         *,
         outputs: bool,
+        check: bool = True,
     ) -> tuple[list[Tensor], dict[str, InputStatistics]]:
         """Run block `index` and measure the inputs of its prunable linears.
 
@@ -173,6 +174,8 @@ class BlockRunner:
             needs: what to measure.
             outputs: whether the block's output is wanted; if not, the pass ends as soon as the
                 last linear has seen its input, so the last product is never computed.
+            check: whether to look for NaN and infinity, which waits for a GPU; if not, it is left
+                to the caller (`finite_inputs`, `raise_unless_finite`).
 
         Returns:
             The outputs (empty unless wanted) and the statistics of each linear, by its key.
@@ -194,7 +197,8 @@ class BlockRunner:
             if outputs and output is not None:
                 results.append(output)
         statistics = collector.finish()
-        _check_finite(statistics)
+        if check and statistics:
+            raise_unless_finite(statistics, finite_inputs(statistics).tolist())
         return results, statistics
 
     def _hooked(
@@ -216,12 +220,14 @@ class BlockRunner:
                 return None
 
 
-def _check_finite(statistics: Mapping[str, InputStatistics]) -> None:
-    """Raise `UserError` for inputs that are NaN or infinite; a GPU is waited for just once."""
-    if not statistics:
-        return
-    finite = torch.stack([torch.isfinite(x.square_sums).all() for x in statistics.values()])
-    for key, fine in zip(statistics, finite.tolist(), strict=True):
+def finite_inputs(statistics: Mapping[str, InputStatistics]) -> Tensor:
+    """Whether the inputs of each linear are neither NaN nor infinite: (linears,) bool."""
+    return torch.stack([torch.isfinite(x.square_sums).all() for x in statistics.values()])
+
+
+def raise_unless_finite(keys: Iterable[str], finite: Iterable[object]) -> None:
+    """Raise `UserError` for the first of `keys` whose place in `finite` is not true."""
+    for key, fine in zip(keys, finite, strict=True):
         if not fine:
             raise UserError(
                 f"model: the input of '{key}' is NaN or infinite on the calibration windows; "

@@ -14,6 +14,7 @@ from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import PrunedWeight, Pruner
 from neuroal.pruners.budget import Allotment
 from neuroal.pruners.packed import PackedMasks
+from neuroal.readback import Readback
 from neuroal.refine.base import Refine
 from neuroal.replay import Replay
 from neuroal.statistics import InputStatistics
@@ -85,7 +86,9 @@ def prune_model(
                     if found is not None and refine.applies_to(subject, linear):
                         mask = refine.refine(weight, mask, found, allotments[linear.key].rules)
                     pruned = PrunedWeight(weight.masked_fill(mask, 0), mask)
-                _apply(linear, pruned)
+                if pruner.updates_weights:
+                    _check_updated(linear, pruned)
+                linear.module.weight.data.copy_(pruned.weight)
                 masks.add(linear.key, pruned.mask)
             if replay and index < len(subject) - 1:
                 replay.advance(index)
@@ -93,15 +96,18 @@ def prune_model(
     return Pruned(masks, fitting)
 
 
-def _apply(linear: PrunableLinear, pruned: PrunedWeight) -> None:
+def _check_updated(linear: PrunableLinear, pruned: PrunedWeight) -> None:
     if not bool(torch.isfinite(pruned.weight).all()):
         raise UserError(f"pruner: the updated weight of '{linear.key}' is NaN or infinite")
-    linear.module.weight.data.copy_(pruned.weight)
 
 
 def check_finite(subject: DecoderModel) -> None:
     """Raise `UserError` if a prunable weight is NaN or infinite."""
-    for _, linears in subject.walk():
-        for linear in linears:
-            if not bool(torch.isfinite(linear.module.weight).all()):
-                raise UserError(f"model: the weight of '{linear.key}' has NaN or infinite entries")
+    found = [
+        (linear.key, Readback(torch.isfinite(linear.module.weight).all()))
+        for _, linears in subject.walk()
+        for linear in linears
+    ]
+    for key, finite in found:
+        if not finite.get():
+            raise UserError(f"model: the weight of '{key}' has NaN or infinite entries")

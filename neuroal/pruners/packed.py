@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from neuroal.pruners.masks import unpack
+from neuroal.readback import Readback
+
+_COMING = 16
+"""Masks of a GPU that may be on their way: about two blocks of a LLaMA."""
 
 
 class PackedMasks(Mapping[str, Tensor]):
@@ -21,44 +25,56 @@ class PackedMasks(Mapping[str, Tensor]):
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}
+        self._coming: dict[str, tuple[Readback, Readback]] = {}
 
     def add(self, key: str, mask: Tensor) -> None:
-        """Pack `mask`, on its own device."""
-        self.add_bits(key, pack_bits(mask).cpu(), (mask.shape[0], mask.shape[1]), int(mask.sum()))
+        """Pack `mask`, on its own device, which need not be waited for."""
+        self._shapes[key] = (mask.shape[0], mask.shape[1])
+        self._coming[key] = Readback(pack_bits(mask)), Readback(mask.sum())
+        self._settle(_COMING if mask.is_cuda else 0)
 
-    def add_bits(
-        self, key: str, bits: Tensor, shape: tuple[int, int], zeros: int | None = None
-    ) -> None:
+    def add_bits(self, key: str, bits: Tensor, shape: tuple[int, int]) -> None:
         """Take a mask that is packed already: (bytes,) uint8 on the host."""
         self._bits[key], self._shapes[key] = bits, shape
-        self._zeros[key] = int(self[key].sum()) if zeros is None else zeros
+        self._zeros[key] = int(self[key].sum())
 
     def bits(self, key: str) -> Tensor:
         """The bits of one mask, as `masks.pack` orders them: (bytes,) uint8."""
+        self._settle()
         return self._bits[key]
 
     def __getitem__(self, key: str) -> Tensor:
-        return unpack(self._bits[key].numpy(), self._shapes[key])
+        return unpack(self.bits(key).numpy(), self._shapes[key])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._bits)
+        return iter(self._shapes)
 
     def __len__(self) -> int:
-        return len(self._bits)
+        return len(self._shapes)
+
+    def _settle(self, most: int = 0) -> None:
+        """Wait for the oldest masks until no more than `most` are on their way."""
+        while len(self._coming) > most:
+            key = next(iter(self._coming))
+            bits, zeros = self._coming.pop(key)
+            self._bits[key] = bits.get().clone()
+            self._zeros[key] = int(zeros.get())
 
     @property
     def sparsity(self) -> float:
         """Share of pruned entries over all masks."""
+        self._settle()
         total = sum(rows * cols for rows, cols in self._shapes.values())
         return sum(self._zeros.values()) / total
 
     def sparsities(self) -> dict[str, float]:
         """Share of pruned entries of each mask."""
+        self._settle()
         return {key: self._zeros[key] / (rows * cols) for key, (rows, cols) in self._shapes.items()}
 
     def digests(self) -> dict[str, str]:
         """`masks.digest` of each mask."""
-        return {key: sha256(bits.numpy().tobytes()).hexdigest() for key, bits in self._bits.items()}
+        return {key: sha256(self.bits(key).numpy().tobytes()).hexdigest() for key in self}
 
 
 def pack_bits(mask: Tensor) -> Tensor:

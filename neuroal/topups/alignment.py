@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner, swapped_weights
+from neuroal.blocks import BlockRunner, finite_inputs, raise_unless_finite, swapped_weights
+from neuroal.models.adapter import PrunableLinear
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment, Rules
+from neuroal.readback import Readback
 from neuroal.statistics import InputStatistics, Need
 from neuroal.topups.bound import UNBOUNDED, Bound
 
@@ -55,11 +58,15 @@ class AlignmentCriterion:
         """Criterion and differences for one candidate; the model is left dense.
 
         The criterion only grows from block to block. Once `bound` excludes the candidate, the
-        rest is not looked at.
+        rest is not looked at. A GPU's figures are read one block late, so that it never waits for
+        the host.
         """
         criterion, growth = 0.0, list[float]()
         differences: dict[str, Tensor] = {}
         hidden = self._runner.embedded
+        last = len(self._runner.subject) - 1
+        late = 1 if self._runner.subject.device.type == "cuda" else 0
+        unread: deque[tuple[int, Sequence[PrunableLinear], Readback]] = deque()
         for index, linears in self._runner.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
@@ -68,45 +75,55 @@ class AlignmentCriterion:
                 )
                 for lin in linears
             }
-            last = index == len(self._runner.subject) - 1
             with swapped_weights(linears, pruned):
                 hidden, sparse = self._runner.measure(
-                    index, hidden, frozenset({Need.NORM}), outputs=not last
+                    index, hidden, frozenset({Need.NORM}), outputs=index < last, check=False
                 )
             norms = {
                 lin.key: (self._norm(dense[lin.key]), self._norm(sparse[lin.key]))
                 for lin in linears
             }
-            for lin, distance in zip(linears, self._distances(norms), strict=True):
-                criterion += distance / lin.cols
             differences |= {key: before - after for key, (before, after) in norms.items()}
-            growth.append(criterion)
-            if bound.excludes(index, criterion):
-                return Alignment(criterion, differences, last, growth)
+            unread.append((index, linears, Readback(self._figures(norms, dense, sparse))))
+            while len(unread) > (late if index < last else 0):
+                block, measured, figures = unread.popleft()
+                for lin, distance in zip(measured, _checked(measured, figures), strict=True):
+                    criterion += distance / lin.cols
+                growth.append(criterion)
+                if bound.excludes(block, criterion):
+                    return Alignment(criterion, differences, block == last, growth)
         return Alignment(criterion, differences, True, growth)
 
     def _dense(self, index: int, hidden: list[Tensor]) -> dict[str, InputStatistics]:
         if index == 0 and self._first is not None:
             return self._first
         needs = self._pruner.needs | {Need.NORM}
-        _, statistics = self._runner.measure(index, hidden, needs, outputs=False)
+        _, statistics = self._runner.measure(index, hidden, needs, outputs=False, check=False)
         if index == 0:
             self._first = statistics
         return statistics
 
-    def _norm(self, statistics: InputStatistics) -> Tensor:
-        return self._pruner.input_norm(statistics, reference=self._reference)
-
-    def _distances(self, norms: Mapping[str, tuple[Tensor, Tensor]]) -> list[float]:
-        """Of each linear; all are read at once, because a GPU has to be waited for."""
+    def _figures(
+        self,
+        norms: Mapping[str, tuple[Tensor, Tensor]],
+        dense: Mapping[str, InputStatistics],
+        sparse: Mapping[str, InputStatistics],
+    ) -> Tensor:
+        """Distance of each linear, then whether its dense and its sparse inputs are finite."""
         if not norms:
-            return []
+            return torch.zeros(3, 0)
         distances = [
             torch.linalg.vector_norm(self._normalise(before) - self._normalise(after))
             for before, after in norms.values()
         ]
-        found: list[float] = torch.stack(distances).tolist()
-        return found
+        finite = [
+            finite_inputs({key: found[key] for key in norms}).to(distances[0].dtype)
+            for found in (dense, sparse)
+        ]
+        return torch.stack([torch.stack(distances), *finite])
+
+    def _norm(self, statistics: InputStatistics) -> Tensor:
+        return self._pruner.input_norm(statistics, reference=self._reference)
 
     def _normalise(self, norm: Tensor) -> Tensor:
         """To sum 1. Zeros stay zeros, but for the reference, where 0/0 gives its NaN."""
@@ -114,3 +131,11 @@ class AlignmentCriterion:
         if self._reference:
             return norm / total
         return norm / total.masked_fill(total == 0, 1)
+
+
+def _checked(linears: Sequence[PrunableLinear], figures: Readback) -> list[float]:
+    """The distances among `figures`, once it is clear that all inputs were finite."""
+    distances, *finite = figures.get().tolist()
+    for flags in finite:
+        raise_unless_finite((lin.key for lin in linears), flags)
+    return [float(distance) for distance in distances]
