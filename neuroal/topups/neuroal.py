@@ -47,9 +47,9 @@ class NeuroAL(TopUp):
         block_candidates: λ's; None takes the paper's for the sparsity asked for.
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
         search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
-            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks all on the first
-            256 tokens of every window and measures up to six (mostly the same λ's; windows that
-            are no longer than that get ``early_out``).
+            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks those
+            around the best on the first 256 tokens of every window and measures up to four of
+            them (mostly the same λ's; windows that are no longer get ``early_out``).
         rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
             in every block of columns a row gives up its share. Not the authors' method.
 
@@ -145,7 +145,7 @@ class NeuroAL(TopUp):
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
                 best = alignment.measure(context.allot(plan))
-            delta = best.differences
+            delta = {key: found.double().cpu() for key, found in best.differences.items()}
             rows = choose(
                 context,
                 criterion,
@@ -215,7 +215,7 @@ def row_plan(
     Args:
         subject: the model, which knows where each row's output is read.
         start: one ratio for each linear.
-        differences: δ at the input of each linear: (cols,).
+        differences: δ at the input of each linear, on the CPU: (cols,).
         spread: λ_r; rows are spread over 2·λ_r about the linear's ratio.
         rules: the reference clips to [0.01, 0.99]; ``exact`` leaves that to the budget.
     """
@@ -223,7 +223,7 @@ def row_plan(
     for linear in subject:
         ratio = torch.as_tensor(start.ratios[linear.key], dtype=torch.float64)
         source = subject.row_source(linear)
-        delta = differences[f"{linear.block}.{source}"].double().cpu() if source else None
+        delta = differences[f"{linear.block}.{source}"].double() if source else None
         ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, spread, rules)
     return SparsityPlan(ratios, start.sparsity)
 

@@ -19,10 +19,12 @@ from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
-FINALISTS = 6
+FINALISTS = 4
 """At most so many candidates does an adaptive search measure on all tokens."""
-CLOSE = 0.03
+CLOSE = 0.01
 """Only those that rank no further than this share above the first."""
+STRIDE = 4
+"""It ranks every so many candidates, and then those between about the best of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,8 @@ class Choice:
         outcome: what the criterion made of that plan.
         criteria: of every candidate, in order; None where it was given up or left out.
         partial: what was known when a candidate was given up; None for the others.
-        ranking: criteria on the shortened windows of an adaptive search; else None.
+        ranking: criteria on the shortened windows of an adaptive search, None where it did not
+            look; else None.
     """
 
     winner: int
@@ -60,7 +63,7 @@ class Choice:
     outcome: Outcome
     criteria: list[float | None]
     partial: list[float | None]
-    ranking: list[float] | None = None
+    ranking: list[float | None] | None = None
 
     def report(self, step: str, candidates: Sequence[float]) -> dict[str, Any]:
         """For `Allocation.report`, under names that end in `step`."""
@@ -97,16 +100,17 @@ def choose(
         name: of the stage, for progress.
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
             changes no winner; ``adaptive`` also leaves out all but the first on shortened
-            windows (`FINALISTS`, `CLOSE`).
+            windows, where it takes the criterion to have one minimum (`STRIDE`, `FINALISTS`,
+            `CLOSE`).
         known: a candidate that need not be measured again.
         ranking: the criterion on shortened windows.
     """
     plans = [make(candidate) for candidate in candidates]
-    ranked: list[Outcome] | None = None
+    ranked: dict[int, Outcome] | None = None
     # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
     if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
-        ranked = [ranking.measure(zeros) for zeros in _allotted(context, plans)]
-    ranks = None if ranked is None else [found.criterion for found in ranked]
+        ranked = _ranked(context, ranking, plans)
+    ranks = None if ranked is None else {i: found.criterion for i, found in ranked.items()}
     free = known is not None and known.covers(context.allot(plans[0]))
     order = _order(len(plans), search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
@@ -124,16 +128,33 @@ def choose(
         best,
         [found.criterion if found and found.complete else None for found in values],
         [found.criterion if found and not found.complete else None for found in values],
-        ranks,
+        None if ranks is None else [ranks.get(index) for index in range(len(plans))],
     )
 
 
+def _ranked(
+    context: AllocationContext, ranking: Criterion, plans: Sequence[SparsityPlan]
+) -> dict[int, Outcome]:
+    """Every `STRIDE`-th candidate, then the neighbours of the best, nearer and nearer."""
+    found: dict[int, Outcome] = {}
+    wanted, stride = list(range(0, len(plans), STRIDE)), STRIDE
+    while True:
+        allotments = _allotted(context, [plans[index] for index in wanted])
+        found |= zip(wanted, map(ranking.measure, allotments), strict=True)
+        if stride == 1:
+            return found
+        stride //= 2
+        best = min(found, key=lambda i: (found[i].criterion, i))
+        wanted = [i for i in (best - stride, best + stride) if 0 <= i < len(plans)]
+        wanted = [i for i in wanted if i not in found]
+
+
 def _order(
-    count: int, search: str, rules: Rules, ranks: list[float] | None, free: bool
+    count: int, search: str, rules: Rules, ranks: Mapping[int, float] | None, free: bool
 ) -> list[int]:
     """Which candidates are measured, and when: likely winners first where the others may go."""
     if ranks is not None:
-        order = sorted(range(count), key=lambda i: (ranks[i], i))[:FINALISTS]
+        order = sorted(ranks, key=lambda i: (ranks[i], i))[:FINALISTS]
         order = [i for i in order if not ranks[i] > (1 + CLOSE) * ranks[order[0]]]
     elif search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
@@ -149,7 +170,7 @@ def _outcomes(
     order: Sequence[int],
     search: str,
     known: Known | None,
-    ranked: Sequence[Outcome] | None,
+    ranked: Mapping[int, Outcome] | None,
 ) -> Iterator[tuple[int, Outcome]]:
     allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
@@ -170,7 +191,7 @@ def _outcomes(
 
 
 def _rest(
-    best: float, leader: int, index: int, ranked: Sequence[Outcome] | None
+    best: float, leader: int, index: int, ranked: Mapping[int, Outcome] | None
 ) -> Sequence[float]:
     """What a ranked candidate will grow by after each block, less `CLOSE` of it.
 
@@ -188,6 +209,8 @@ def _allotted(
 ) -> Iterator[dict[str, Allotment]]:
     """What each plan comes to; for a GPU, worked out and sent there while it measures the last."""
     device = context.subject.device
+    if not plans:
+        return
     if device.type != "cuda" or len(context.devices) > 1:
         yield from map(context.allot, plans)
         return
