@@ -1,7 +1,8 @@
 """Many prunings of the zoo in few processes: a model is loaded once, and every case is a file.
 
 What `zoo_table.py`, `topups.py` and `dsnot_cycles.py` are made with. A case whose file is there is
-not done again, so a sweep that was cut off goes on where it was.
+not done again, so a sweep that was cut off goes on where it was; nor is one that a file of kept
+results has, which is how a long sweep is made in parts, on several machines.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from neuroal.records.identity import environment
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("llama", "mistral", "phi", "opt")
 SEQLEN = 512
+REPORTED = ("case", "report")
+"""Keys of a result that the tables do not need."""
 Settings = Mapping[str, Any]
 Result = dict[str, Any]
 
@@ -88,6 +91,12 @@ class Setting:
     windows: int = 128
     limit: int | None = None
     seconds: float = math.inf
+    kept: Path | None = None
+
+    @property
+    def terms(self) -> Settings:
+        """What a kept result must have been measured under."""
+        return {"calibration": self.windows, "limit": self.limit}
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -103,9 +112,11 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def setting_of(parsed: argparse.Namespace, name: str) -> Setting:
+def setting_of(parsed: argparse.Namespace, name: str, kept: Path | None = None) -> Setting:
     """The sweep's setting; its results go to a folder `name` of their own."""
-    return Setting(parsed.out / name, parsed.device, parsed.windows, parsed.limit, parsed.seconds)
+    return Setting(
+        parsed.out / name, parsed.device, parsed.windows, parsed.limit, parsed.seconds, kept
+    )
 
 
 def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Result]:
@@ -114,7 +125,14 @@ def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Resul
     A case that failed, or that time did not suffice for, is missing among them.
     """
     setting.out.mkdir(parents=True, exist_ok=True)
-    todo = [case for case in cases if not (setting.out / case.file).is_file()]
+    known = kept(setting)
+    todo = [
+        case
+        for case in cases
+        if case.file not in known
+        and not (setting.out / case.file).is_file()
+        and setting.seconds > 0
+    ]
     start = time.perf_counter()
     for count, (case, result) in enumerate(_done(todo, setting, jobs), 1):
         failed = result.get("refused") or result.get("failed")
@@ -126,8 +144,43 @@ def sweep(cases: Sequence[Case], setting: Setting, jobs: int) -> dict[str, Resul
         if time.perf_counter() - start > setting.seconds:
             print(f"out of time; {len(todo) - count} cases are left for the next call")
             break
-    paths = {case.file: setting.out / case.file for case in cases}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    for case in cases:
+        path = setting.out / case.file
+        if path.is_file():
+            known[case.file] = json.loads(path.read_text())
+    keep(known, setting)
+    return {case.file: known[case.file] for case in cases if case.file in known}
+
+
+def kept(setting: Setting) -> dict[str, Result]:
+    """The results in the file of kept ones that were measured under the same terms."""
+    return {
+        line["case"]: line["result"] for line in _lines(setting) if line["terms"] == setting.terms
+    }
+
+
+def keep(results: Mapping[str, Result], setting: Setting) -> None:
+    """Add to the file of kept results: one line each, without what only a search needs to say."""
+    if setting.kept is None:
+        return
+    others = [line for line in _lines(setting) if line["terms"] != setting.terms]
+    own = [
+        {
+            "case": name,
+            "terms": setting.terms,
+            "result": {key: value for key, value in result.items() if key not in REPORTED},
+        }
+        for name, result in sorted(results.items())
+    ]
+    part = setting.kept.with_suffix(".part")
+    part.write_text("".join(json.dumps(line) + "\n" for line in [*others, *own]))
+    os.replace(part, setting.kept)
+
+
+def _lines(setting: Setting) -> list[Any]:
+    if setting.kept is None or not setting.kept.is_file():
+        return []
+    return [json.loads(line) for line in setting.kept.read_text().splitlines()]
 
 
 def _done(todo: Sequence[Case], setting: Setting, jobs: int) -> Iterator[tuple[Case, Result]]:

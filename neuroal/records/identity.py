@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,6 +85,15 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
+        return _uninstalled_version() if name == "neuroal" else None
+
+
+def _uninstalled_version() -> str | None:
+    """Version of this package where it runs from its source folder, without being installed."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    try:
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+    except (OSError, KeyError):
         return None
 
 

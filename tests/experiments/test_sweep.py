@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,29 @@ def test_a_case_that_fails_costs_no_other_and_is_tried_again(
     assert len(sweep.sweep(cases, few, jobs=1)) == 2
 
 
+def test_kept_results_are_not_measured_again(
+    few: sweep.Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [sweep.Case("opt", "magnitude", sparsity=0.5), sweep.Case("opt")]
+    file = tmp_path / "kept.jsonl"
+    first = replace(few, out=tmp_path / "a", kept=file)
+    other = replace(first, out=tmp_path / "b", limit=1)
+    measured = sweep.sweep(cases, first, jobs=1)
+    assert sweep.sweep(cases[1:], other, jobs=1)  # under other terms: beside the first ones
+
+    def fail(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(sweep, "measure", fail)
+    again = sweep.sweep(cases, replace(first, out=tmp_path / "c"), jobs=1)
+    assert {name: found["perplexity"] for name, found in again.items()} == {
+        name: found["perplexity"] for name, found in measured.items()
+    }
+    assert len(file.read_text().splitlines()) == 3
+    more = [*cases, sweep.Case("phi")]
+    assert len(sweep.sweep(more, replace(first, seconds=0), jobs=1)) == 2
+
+
 def test_cases_have_files_of_their_own() -> None:
     methods = topups.methods()
     cases = [
@@ -86,7 +110,11 @@ def test_cases_have_files_of_their_own() -> None:
     ("script", "options", "shown"),
     [
         (zoo_table, [], ["| zoo/opt | wanda |", "Kneser-Ney"]),
-        (topups, ["--pruners", "wanda", "--methods", "uniform", "owl"], ["| owl |", "zoo/opt"]),
+        (
+            topups,
+            ["--pruners", "wanda", "--methods", "uniform", "owl", "--kept", "kept.jsonl"],
+            ["| owl |", "zoo/opt"],
+        ),
     ],
     ids=["zoo_table", "topups"],
 )
@@ -100,6 +128,7 @@ def test_a_script_prints_its_table(
 ) -> None:
     path = str(getattr(script, "__file__", ""))
     monkeypatch.setattr(sys, "argv", [path, *FEW, *options, "--out", str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
     getattr(script, "main")()  # noqa: B009
     page = capsys.readouterr().out
     for text in (*shown, f"python experiments/{Path(path).name}"):
