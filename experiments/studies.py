@@ -30,12 +30,23 @@ TOPUPS: dict[str, list[str]] = {
     "neuroal both, 8 windows": ["topup=neuroal", EIGHT],
     "neuroal both, 64 windows": ["topup=neuroal"],
     "neuroal both by output_kl, 8 windows": ["topup=neuroal", "topup.criterion=output_kl", EIGHT],
+    "neuroal both by perplexity, 8 windows": [
+        "topup=neuroal",
+        "topup.criterion=perplexity",
+        EIGHT,
+    ],
     "evolve linears": ["topup=evolve"],
     "evolve blocks": ["topup=evolve", "topup.unit=block"],
     "marginal linear": ["topup=marginal", "topup.step=linear"],
     "marginal row": ["topup=marginal", "topup.step=row"],
     "marginal both": ["topup=marginal"],
 }
+AT_70 = (
+    "evolve blocks",
+    "neuroal both by output_kl, 8 windows",
+    "neuroal both by perplexity, 8 windows",
+)
+"""Not tried at other sparsities."""
 MARGINAL = TOPUPS["marginal both"]
 NEUROAL = TOPUPS["neuroal both, 64 windows"]
 RATIOS = (50, 60, 70, 80)
@@ -56,7 +67,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {
         f"{ratio} %: {name}": _with(name, f"sparsity=s{ratio}")
         for ratio in RATIOS
         for name in TOPUPS
-        if ratio == 70 or name not in ("evolve blocks", "neuroal both by output_kl, 8 windows")
+        if ratio == 70 or name not in AT_70
     },
     "pruners": {
         f"{pruner}: {name}": _with(name, f"pruner={pruner}")

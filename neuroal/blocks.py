@@ -222,7 +222,9 @@ class BlockRunner:
 
 def finite_inputs(statistics: Mapping[str, InputStatistics]) -> Tensor:
     """Whether the inputs of each linear are neither NaN nor infinite: (linears,) bool."""
-    return torch.stack([torch.isfinite(x.square_sums).all() for x in statistics.values()])
+    shared = {id(found): found for found in statistics.values()}  # by q, k and v, for instance
+    finite = {name: torch.isfinite(found.square_sums).all() for name, found in shared.items()}
+    return torch.stack([finite[id(found)] for found in statistics.values()])
 
 
 def raise_unless_finite(keys: Iterable[str], finite: Iterable[object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,12 +43,12 @@ class InputStatistics:
     def windows(self) -> int:
         return self.square_sums.shape[0]
 
-    @property
+    @cached_property
     def norm(self) -> Tensor:
         """a_j = sqrt(mean over windows of Σ_tokens x_j²), shape (cols,)."""
         return self.square_sums.mean(0).sqrt()
 
-    @property
+    @cached_property
     def harmonic_norm(self) -> Tensor:
         """As `norm`, with weight 1/k for window k = 1, 2, …: the reference's SparseGPT search."""
         weights = 1.0 / torch.arange(1, self.windows + 1, device=self.square_sums.device)

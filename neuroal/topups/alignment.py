@@ -112,13 +112,15 @@ class AlignmentCriterion:
         """Distance of each linear, then whether its dense and its sparse inputs are finite."""
         if not norms:
             return torch.zeros(3, 0)
-        distances = [
-            torch.linalg.vector_norm(self._normalise(before) - self._normalise(after))
-            for before, after in norms.values()
-        ]
+        found: dict[tuple[int, int], Tensor] = {}  # linears with the same input share its norms
+        for before, after in norms.values():
+            if (id(before), id(after)) not in found:
+                apart = self._normalise(before) - self._normalise(after)
+                found[id(before), id(after)] = torch.linalg.vector_norm(apart)
+        distances = [found[id(before), id(after)] for before, after in norms.values()]
         finite = [
-            finite_inputs({key: found[key] for key in norms}).to(distances[0].dtype)
-            for found in (dense, sparse)
+            finite_inputs({key: statistics[key] for key in norms}).to(distances[0].dtype)
+            for statistics in (dense, sparse)
         ]
         return torch.stack([torch.stack(distances), *finite])
 
