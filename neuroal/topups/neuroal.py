@@ -48,8 +48,8 @@ class NeuroAL(TopUp):
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
         search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
             lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks those
-            around the best on the first 256 tokens of every window and measures up to four of
-            them (a criterion within some percent of the best; windows that are no longer get
+            around the best on the first 256 tokens of every window and measures only those that
+            may win by their rank (mostly the same λ's; windows that are no longer than that get
             ``early_out``).
         rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
             in every block of columns a row gives up its share. Not the authors' method.

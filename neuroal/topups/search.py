@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,15 +17,10 @@ from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
 from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
+from neuroal.topups.ranking import Ranking, around_best, ranking_of
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
-FINALISTS = 4
-"""At most so many candidates does an adaptive search measure on all tokens."""
-CLOSE = 0.01
-"""Only those that rank no further than this share above the first."""
-STRIDE = 4
-"""It ranks every so many candidates, and then those between about the best of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,24 +95,23 @@ def choose(
         make: plan of a candidate.
         name: of the stage, for progress.
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
-            changes no winner; ``adaptive`` also leaves out all but the first on shortened
-            windows, where it takes the criterion to have one minimum (`STRIDE`, `FINALISTS`,
-            `CLOSE`).
+            changes no winner; ``adaptive`` also leaves out those that shortened windows say will
+            not win (`ranking_of`).
         known: a candidate that need not be measured again.
         ranking: the criterion on shortened windows.
     """
     plans = [make(candidate) for candidate in candidates]
-    ranked: dict[int, Outcome] | None = None
+    expected: Ranking | None = None
     # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
     if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
-        ranked = _ranked(context, ranking, plans)
-    ranks = None if ranked is None else {i: found.criterion for i, found in ranked.items()}
+        rank = partial(_measured, context, ranking, plans)
+        expected = ranking_of(candidates, around_best(len(plans), rank))
     free = known is not None and known.covers(context.allot(plans[0]))
-    order = _order(len(plans), search, context.rules, ranks, free)
+    order = _order(len(plans), search, context.rules, expected, free)
     outcomes: dict[int, Outcome] = {}
     winner = order[0]
     with context.progress.stage(name, len(order), "candidate") as step:
-        for index, outcome in _outcomes(context, criterion, plans, order, search, known, ranked):
+        for index, outcome in _outcomes(context, criterion, plans, order, search, known, expected):
             outcomes[index] = outcome
             winner = min(outcomes, key=lambda i: _place(i, outcomes[i]))
             best = outcomes[winner]
@@ -128,34 +123,28 @@ def choose(
         best,
         [found.criterion if found and found.complete else None for found in values],
         [found.criterion if found and not found.complete else None for found in values],
-        None if ranks is None else [ranks.get(index) for index in range(len(plans))],
+        None if expected is None else _ranks(expected, len(plans)),
     )
 
 
-def _ranked(
-    context: AllocationContext, ranking: Criterion, plans: Sequence[SparsityPlan]
-) -> dict[int, Outcome]:
-    """Every `STRIDE`-th candidate, then the neighbours of the best, nearer and nearer."""
-    found: dict[int, Outcome] = {}
-    wanted, stride = list(range(0, len(plans), STRIDE)), STRIDE
-    while True:
-        allotments = _allotted(context, [plans[index] for index in wanted])
-        found |= zip(wanted, map(ranking.measure, allotments), strict=True)
-        if stride == 1:
-            return found
-        stride //= 2
-        best = min(found, key=lambda i: (found[i].criterion, i))
-        wanted = [i for i in (best - stride, best + stride) if 0 <= i < len(plans)]
-        wanted = [i for i in wanted if i not in found]
+def _measured(
+    context: AllocationContext,
+    criterion: Criterion,
+    plans: Sequence[SparsityPlan],
+    indices: Sequence[int],
+) -> Iterator[Outcome]:
+    yield from map(criterion.measure, _allotted(context, [plans[index] for index in indices]))
 
 
-def _order(
-    count: int, search: str, rules: Rules, ranks: Mapping[int, float] | None, free: bool
-) -> list[int]:
+def _ranks(ranking: Ranking, count: int) -> list[float | None]:
+    found = [ranking.outcomes.get(index) for index in range(count)]
+    return [None if outcome is None else outcome.criterion for outcome in found]
+
+
+def _order(count: int, search: str, rules: Rules, ranking: Ranking | None, free: bool) -> list[int]:
     """Which candidates are measured, and when: likely winners first where the others may go."""
-    if ranks is not None:
-        order = sorted(ranks, key=lambda i: (ranks[i], i))[:FINALISTS]
-        order = [i for i in order if not ranks[i] > (1 + CLOSE) * ranks[order[0]]]
+    if ranking is not None:
+        order = list(ranking.finalists)
     elif search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
     else:
@@ -170,7 +159,7 @@ def _outcomes(
     order: Sequence[int],
     search: str,
     known: Known | None,
-    ranked: Mapping[int, Outcome] | None,
+    ranking: Ranking | None,
 ) -> Iterator[tuple[int, Outcome]]:
     allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
@@ -183,25 +172,12 @@ def _outcomes(
             outcome = known.outcome
         else:
             if search != "exact":
-                bound = Bound(best, _rest(best, leader, index, ranked))
+                rest = ranking.remainder(index, leader, best) if ranking else ()
+                bound = Bound(best, rest if best < math.inf else ())
             outcome = criterion.measure(zeros, bound)
         if outcome.complete and not outcome.criterion >= best:
             best, leader = outcome.criterion, index
         yield index, outcome
-
-
-def _rest(
-    best: float, leader: int, index: int, ranked: Mapping[int, Outcome] | None
-) -> Sequence[float]:
-    """What a ranked candidate will grow by after each block, less `CLOSE` of it.
-
-    It grows as on the shortened windows, on the scale of the leader's criterion.
-    """
-    growth = () if ranked is None else ranked[index].growth
-    if ranked is None or not growth or not 0 < ranked[leader].criterion < math.inf > best:
-        return ()
-    scale = (1 - CLOSE) * best / ranked[leader].criterion
-    return [scale * (growth[-1] - so_far) for so_far in growth]
 
 
 def _allotted(

@@ -14,7 +14,7 @@ from neuroal.errors import UserError
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.bound import UNBOUNDED, Bound
 from neuroal.topups.neuroal import NeuroAL, block_plan
-from neuroal.topups.search import FINALISTS, Choice, Known, choose
+from neuroal.topups.search import Choice, Known, choose
 from tests.tiny import allocation_context, random_tokens, tiny_llama
 
 CONTEXT = allocation_context(tiny_llama())
@@ -105,18 +105,8 @@ def test_candidates_given_up_are_marked() -> None:
     assert "partial_block" not in search(terms, "exact").report("block", CANDIDATES)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "measured"),
-    [
-        ((0.9, 0.8, 0.0, 0.5, 2.0, 0.1), [2, 3, 1]),  # three of those that are near enough
-        ((9.0, 8.0, 0.0, 1.0, 3.1, 7.0), [2, 3]),  # the others rank too far behind
-    ],
-)
-def test_adaptive_measures_the_first_of_the_ranking(
-    ranks: tuple[float, ...], measured: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("neuroal.topups.search.FINALISTS", 3)
-    terms = [[float(i)] for i in (5, 4, 1, 0, 2, 6)]
+def adaptive(terms: list[list[float]], ranks: list[list[float]]) -> tuple[Choice, list[int]]:
+    """What an adaptive search makes of them, and which candidates it measured."""
     criterion = Terms(terms)
     found = choose(
         CONTEXT,
@@ -125,29 +115,33 @@ def test_adaptive_measures_the_first_of_the_ranking(
         lambda x: block_plan(CONTEXT, x),
         "t",
         search="adaptive",
-        ranking=Terms([[100.0 + i] for i in ranks]),
+        ranking=Terms(ranks),
     )
-    assert criterion.order == measured
-    assert found.winner == 3
-    assert [i for i, value in enumerate(found.criteria) if value is not None] == sorted(measured)
+    return found, criterion.order
+
+
+def test_adaptive_measures_what_may_win_by_its_rank() -> None:
+    smooth = [[100 * (1 + 4 * (x - 0.12) ** 2)] for x in CANDIDATES]
+    terms = [[float(i)] for i in (5, 4, 1, 0, 2, 6)]
+    found, measured = adaptive(terms, smooth)
+    near = [i for i, (rank,) in enumerate(smooth) if rank <= 100.5]
+    assert sorted(measured) == near
+    assert len(near) < len(CANDIDATES)
     # Every fourth is ranked, then what is two and one places from the best.
-    assert found.ranking == [*(100.0 + i for i in ranks[:5]), None]
+    assert found.ranking is not None
+    assert [i for i, rank in enumerate(found.ranking) if rank is None] == [5]
+    jumping = [[rank + (3 if i % 2 else 0)] for i, (rank,) in enumerate(smooth)]
+    assert len(adaptive(terms, jumping)[1]) > len(near)
 
 
 def test_adaptive_gives_up_what_is_not_expected_to_catch_up() -> None:
     terms = [[4.0, 6.0], [5.2, 6.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]]
-    found = choose(
-        CONTEXT,
-        Terms(terms),
-        CANDIDATES,
-        lambda x: block_plan(CONTEXT, x),
-        "t",
-        search="adaptive",
-        ranking=Terms([[50.0, 50.0], [50.0, 51.0], *[[99.0, 99.0]] * 4]),
-    )
+    ranks = [[50.0, 50 * (1 + 0.004 * i * i) + 0.01 * i] for i in range(6)]
+    found, measured = adaptive(terms, ranks)
+    assert measured[:2] == [0, 1]
     assert found.winner == 0
     assert found.criteria[:2] == [10.0, None]
-    assert found.partial[1] == 5.2  # less than the winner's 10, but 5.2 + 0.99·5.1 is not
+    assert found.partial[1] == 5.2  # less than the winner's 10, but it is not at its end
 
 
 def test_a_candidate_with_zeros_already_measured_costs_nothing() -> None:
@@ -179,7 +173,7 @@ def test_the_record_says_how_was_searched(kind: str) -> None:
         for name in ("lambda_block", "lambda_row"):
             assert report[name] == exact[name]
     else:
-        assert sum(value is not None for value in report["criterion_block"]) <= FINALISTS
+        assert any(rank is None for rank in report["ranking_block"])
         assert len(report["ranking_block"]) == 14
 
 

@@ -1,0 +1,85 @@
+"""Which candidates an adaptive search takes for possible winners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from neuroal.topups.bound import Outcome
+from neuroal.topups.ranking import LEAST_SLACK, around_best, ranking_of
+
+LAMBDAS = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    criterion: float
+    complete: bool = True
+    growth: Sequence[float] = ()
+
+
+def ranked(values: Sequence[float]) -> Mapping[int, Outcome]:
+    return around_best(len(values), lambda wanted: [Ranked(values[i]) for i in wanted])
+
+
+def curves(random: np.random.Generator, jitter: float) -> tuple[list[float], list[float]]:
+    """A criterion and its ranks: the same smooth curve, each with a jitter of its own."""
+    smooth = 1 + 8 * (np.array(LAMBDAS) - random.uniform(0.02, 0.2)) ** 2
+    both = smooth * (1 + jitter * random.standard_normal((2, len(LAMBDAS))))
+    return list(both[0]), list(both[1])
+
+
+def found_and_measured(jitter: float, trials: int = 300) -> tuple[float, float]:
+    """Share of the trials in which the best is a finalist, and the mean number of finalists."""
+    random = np.random.default_rng(0)
+    hits, counts = [], []
+    for _ in range(trials):
+        criterion, ranks = curves(random, jitter)
+        finalists = ranking_of(LAMBDAS, ranked(ranks)).finalists
+        hits.append(int(np.argmin(criterion)) in finalists)
+        counts.append(len(finalists))
+    return float(np.mean(hits)), float(np.mean(counts))
+
+
+def test_the_best_is_a_finalist_however_much_the_criterion_jumps() -> None:
+    smooth, jumping = found_and_measured(0.001), found_and_measured(0.008)
+    assert min(smooth[0], jumping[0]) >= 0.95
+    assert smooth[1] < jumping[1] < len(LAMBDAS)
+    assert smooth[1] <= 5
+
+
+def test_about_half_of_the_candidates_are_ranked() -> None:
+    _, ranks = curves(np.random.default_rng(1), 0.0)
+    found = ranked(ranks)
+    best = int(np.argmin(ranks))
+    assert len(found) <= 8
+    assert best in found
+    assert {i for i in (best - 1, best + 1) if 0 <= i < len(LAMBDAS)} <= found.keys()
+
+
+def test_on_a_smooth_curve_little_slack_is_left() -> None:
+    _, ranks = curves(np.random.default_rng(1), 0.0)
+    found = ranking_of(LAMBDAS, ranked(ranks))
+    assert found.slack == LEAST_SLACK
+    assert found.finalists[0] == int(np.argmin(ranks))
+
+
+@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [np.inf] * 6, [0.0] * 6])
+def test_where_ranks_say_nothing_all_are_finalists(values: list[float]) -> None:
+    found = ranking_of(LAMBDAS[: len(values)], ranked(values))
+    assert sorted(found.finalists) == list(range(len(values)))
+    assert found.remainder(1, 0, 1.0) == ()
+
+
+def test_what_is_left_to_grow_is_scaled_to_the_leader() -> None:
+    _, values = curves(np.random.default_rng(1), 0.0)
+    outcomes = {i: Ranked(value, growth=(value / 4, value)) for i, value in enumerate(values)}
+    found = ranking_of(LAMBDAS, outcomes)
+    best = found.finalists[0]
+    rest = found.remainder(0, best, best=10.0)
+    scale = (1 - LEAST_SLACK) * 10.0 / values[best]
+    assert rest == pytest.approx([scale * values[0] * 3 / 4, 0.0])
+    assert found.remainder(99, best, 10.0) == ()
