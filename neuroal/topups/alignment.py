@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.readback import Readback
 from neuroal.statistics import InputStatistics, Need
-from neuroal.topups.bound import UNBOUNDED, Bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,11 @@ class Alignment:
             `complete`, over the blocks that were looked at.
         differences: δ = a^D − a^S of each linear, by key: (cols,) float32.
         complete: whether all blocks were looked at.
-        growth: the criterion after each block that was looked at.
     """
 
     criterion: float
     differences: Mapping[str, Tensor]
     complete: bool = True
-    growth: Sequence[float] = ()
 
 
 class AlignmentCriterion:
@@ -54,14 +52,14 @@ class AlignmentCriterion:
         self._reference = rules is Rules.REFERENCE
         self._first: dict[str, InputStatistics] | None = None
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Alignment:
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Alignment:
         """Criterion and differences for one candidate; the model is left dense.
 
-        The criterion only grows from block to block. Once `bound` excludes the candidate, the
-        rest is not looked at. A GPU's figures are read one block late, so that it never waits for
+        The criterion only grows from block to block. Once it exceeds `bound`, the rest is not
+        looked at. A GPU's figures are read one block late, so that it never waits for
         the host.
         """
-        criterion, growth = 0.0, list[float]()
+        criterion = 0.0
         differences: dict[str, Tensor] = {}
         hidden = self._runner.embedded
         last = len(self._runner.subject) - 1
@@ -89,10 +87,9 @@ class AlignmentCriterion:
                 block, measured, figures = unread.popleft()
                 for lin, distance in zip(measured, _checked(measured, figures), strict=True):
                     criterion += distance / lin.cols
-                growth.append(criterion)
-                if bound.excludes(block, criterion):
-                    return Alignment(criterion, differences, block == last, growth)
-        return Alignment(criterion, differences, True, growth)
+                if criterion > bound:
+                    return Alignment(criterion, differences, block == last)
+        return Alignment(criterion, differences)
 
     def _dense(self, index: int, hidden: list[Tensor]) -> dict[str, InputStatistics]:
         if index == 0 and self._first is not None:

@@ -8,7 +8,7 @@ from neuroal.blocks import BlockRunner
 from neuroal.models.replicas import replica
 from neuroal.topups.alignment import AlignmentCriterion
 from neuroal.topups.base import AllocationContext
-from neuroal.topups.bound import Criterion
+from neuroal.topups.outcome import Criterion
 from neuroal.topups.output import OutputKL, OutputPerplexity
 from neuroal.topups.spread import SpreadCriterion
 

@@ -19,8 +19,8 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
 from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.bound import Criterion, Outcome
 from neuroal.topups.criteria import CRITERIA, make_criterion
+from neuroal.topups.outcome import Criterion, Outcome
 from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
 from neuroal.topups.search import SEARCHES, Known, choose
 from neuroal.topups.uniform import uniform_plan

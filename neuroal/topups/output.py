@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from neuroal.head import logits_by_chunks
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment
 from neuroal.statistics import InputStatistics
-from neuroal.topups.bound import UNBOUNDED, Bound
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,6 @@ class OutputOutcome:
 
     criterion: float
     complete: bool = True
-    growth: Sequence[float] = ()
 
 
 class OutputCriterion(ABC):
@@ -41,7 +39,7 @@ class OutputCriterion(ABC):
         self._first: dict[str, InputStatistics] | None = None
 
     def measure(
-        self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED
+        self, allotments: Mapping[str, Allotment], bound: float = math.inf
     ) -> OutputOutcome:
         """Criterion for one candidate, known at the last block only; the model is left dense."""
         runner, hidden = self._runner, self._runner.embedded

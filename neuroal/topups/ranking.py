@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroal.topups.bound import Outcome
+from neuroal.topups.outcome import Outcome
 
 STRIDE = 4
 """Every so many candidates are ranked, and then those between about the best of them."""
@@ -26,23 +26,10 @@ class Ranking:
     Attributes:
         outcomes: of the candidates that were ranked, by index.
         finalists: the candidates among which the best is to be expected, best first.
-        slack: share of the criterion by which a rank may be wrong.
     """
 
     outcomes: Mapping[int, Outcome]
     finalists: Sequence[int]
-    slack: float
-
-    def remainder(self, index: int, leader: int, best: float) -> Sequence[float]:
-        """By how much candidate `index` will at least grow after each block, as far as is known.
-
-        It grows as on the shortened windows, on the scale of the `leader`'s criterion `best`.
-        """
-        own, first = self.outcomes.get(index), self.outcomes.get(leader)
-        if own is None or first is None or not own.growth or not self.slack < 1:
-            return ()
-        scale = (1 - self.slack) * best / first.criterion
-        return [scale * (own.growth[-1] - so_far) for so_far in own.growth]
 
 
 def around_best(
@@ -77,7 +64,7 @@ def ranking_of(candidates: Sequence[float], outcomes: Mapping[int, Outcome]) -> 
     near = sorted(ranks, key=lambda index: (abs(candidates[index] - candidates[best]), index))
     if len(near) < 4 or not np.isfinite(list(ranks.values())).all() or ranks[best] <= 0:
         rest = sorted(set(range(len(candidates))) - {best})
-        return Ranking(outcomes, [best, *rest], np.inf)
+        return Ranking(outcomes, [best, *rest])
     spread = np.asarray(candidates, np.float64)
     known = sorted(ranks, key=lambda index: candidates[index])
     places, excess = spread[known], np.array([ranks[i] for i in known]) / ranks[best] - 1
@@ -91,4 +78,4 @@ def ranking_of(candidates: Sequence[float], outcomes: Mapping[int, Outcome]) -> 
     slack = max(SPREADS * float(jitter), LEAST_SLACK)
     order = sorted(range(len(candidates)), key=lambda index: (expected[index], index))
     limit = expected[order[0]] + slack
-    return Ranking(outcomes, [index for index in order if expected[index] <= limit], slack)
+    return Ranking(outcomes, [index for index in order if expected[index] <= limit])

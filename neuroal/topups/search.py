@@ -16,7 +16,7 @@ import torch
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
-from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
+from neuroal.topups.outcome import Criterion, Outcome
 from neuroal.topups.ranking import Ranking, around_best, ranking_of
 from neuroal.topups.spread import SpreadCriterion
 
@@ -111,7 +111,7 @@ def choose(
     outcomes: dict[int, Outcome] = {}
     winner = order[0]
     with context.progress.stage(name, len(order), "candidate") as step:
-        for index, outcome in _outcomes(context, criterion, plans, order, search, known, expected):
+        for index, outcome in _outcomes(context, criterion, plans, order, search, known):
             outcomes[index] = outcome
             winner = min(outcomes, key=lambda i: _place(i, outcomes[i]))
             best = outcomes[winner]
@@ -159,24 +159,19 @@ def _outcomes(
     order: Sequence[int],
     search: str,
     known: Known | None,
-    ranking: Ranking | None,
 ) -> Iterator[tuple[int, Outcome]]:
     allotments = _allotted(context, [plans[index] for index in order])
     if search == "exact" and isinstance(criterion, SpreadCriterion):
         yield from zip(order, measured(criterion, allotments), strict=True)
         return
-    best, bound = math.inf, UNBOUNDED
-    leader = 0
+    best = math.inf
     for index, zeros in zip(order, allotments, strict=True):
         if known is not None and known.covers(zeros):
             outcome = known.outcome
         else:
-            if search != "exact":
-                rest = ranking.remainder(index, leader, best) if ranking else ()
-                bound = Bound(best, rest if best < math.inf else ())
-            outcome = criterion.measure(zeros, bound)
+            outcome = criterion.measure(zeros, math.inf if search == "exact" else best)
         if outcome.complete and not outcome.criterion >= best:
-            best, leader = outcome.criterion, index
+            best = outcome.criterion
         yield index, outcome
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -9,7 +10,7 @@ from queue import SimpleQueue
 import torch
 
 from neuroal.pruners.budget import Allotment
-from neuroal.topups.bound import UNBOUNDED, Bound, Criterion, Outcome
+from neuroal.topups.outcome import Criterion, Outcome
 
 
 class SpreadCriterion:
@@ -26,7 +27,7 @@ class SpreadCriterion:
     def __init__(self, workers: Sequence[Criterion], devices: Sequence[torch.device]) -> None:
         self._workers, self._devices = tuple(workers), tuple(devices)
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Outcome:
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Outcome:
         """Outcome of one candidate."""
         return self._workers[0].measure(allotments, bound)
 

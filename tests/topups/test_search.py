@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.pruners.budget import Allotment, Rules
-from neuroal.topups.bound import UNBOUNDED, Bound
 from neuroal.topups.neuroal import NeuroAL, block_plan
 from neuroal.topups.search import Choice, Known, choose
 from tests.tiny import allocation_context, random_tokens, tiny_llama
@@ -28,7 +27,6 @@ class Grown:
 
     criterion: float
     complete: bool = True
-    growth: Sequence[float] = ()
 
 
 class Terms:
@@ -42,18 +40,17 @@ class Terms:
         }
         self._index = first
 
-    def measure(self, allotments: Mapping[str, Allotment], bound: Bound = UNBOUNDED) -> Grown:
+    def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Grown:
         ratio = allotments["0.self_attn.q_proj"].ratio
         assert isinstance(ratio, float)
         index = self._index[ratio]
         self.order.append(index)
-        total, growth = 0.0, list[float]()
+        total = 0.0
         for place, term in enumerate(self.terms[index]):
             total += term
-            growth.append(total)
-            if bound.excludes(place, total):
-                return Grown(total, place == len(self.terms[index]) - 1, growth)
-        return Grown(total, True, growth)
+            if total > bound:
+                return Grown(total, place == len(self.terms[index]) - 1)
+        return Grown(total)
 
 
 def search(terms: list[list[float]], kind: str, context: object = CONTEXT) -> Choice:
@@ -134,14 +131,13 @@ def test_adaptive_measures_what_may_win_by_its_rank() -> None:
     assert len(adaptive(terms, jumping)[1]) > len(near)
 
 
-def test_adaptive_gives_up_what_is_not_expected_to_catch_up() -> None:
-    terms = [[4.0, 6.0], [5.2, 6.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]]
-    ranks = [[50.0, 50 * (1 + 0.004 * i * i) + 0.01 * i] for i in range(6)]
-    found, measured = adaptive(terms, ranks)
+def test_adaptive_gives_up_what_has_lost() -> None:
+    terms = [[4.0, 6.0], [10.5, 6.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]]
+    found, measured = adaptive(terms, [[100 + 0.04 * i * i] for i in range(6)])
     assert measured[:2] == [0, 1]
     assert found.winner == 0
     assert found.criteria[:2] == [10.0, None]
-    assert found.partial[1] == 5.2  # less than the winner's 10, but it is not at its end
+    assert found.partial[1] == 10.5
 
 
 def test_a_candidate_with_zeros_already_measured_costs_nothing() -> None:
