@@ -13,7 +13,7 @@ STRIDE = 4
 """Every so many candidates are ranked, and then those between about the best of them."""
 FITTED = 8
 """Ranked candidates, nearest to the best, through which the parabola goes."""
-SPREADS = 2.5
+SPREADS = 4.0
 """Standard deviations by which the criterion may differ from what its rank lets expect."""
 LEAST_SLACK = 0.005
 """The same, as a share of the criterion: at least this."""
