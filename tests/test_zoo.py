@@ -10,7 +10,11 @@ import pytest
 import torch
 import transformers
 
-from neuroal.models.load import ZOO
+import neuroal
+from neuroal.config import CalibrationConfig, ModelConfig
+from neuroal.data.text import calibration_windows, evaluation_windows
+from neuroal.evaluation.perplexity import perplexity
+from neuroal.models.load import ZOO, load_model
 
 FAMILIES = {
     "llama": "LlamaForCausalLM",
@@ -66,3 +70,19 @@ def test_a_loss_curve_goes_down(family: str) -> None:
     losses = [float(row["train_loss"]) for row in rows if row["train_loss"]]
     assert len(losses) >= 20
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_of_the_weights_can_go_but_not_four_fifths(family: str) -> None:
+    loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
+    text = CalibrationConfig(name="builtin", windows=16, search_windows=8)
+    tokens = calibration_windows(text, loaded.tokenizer, 16, 512, 0, None).tokens
+    held = evaluation_windows("builtin", loaded.tokenizer, 512, 24, None).tokens
+    weights = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+    found = {0.0: perplexity(loaded.model, held).value}
+    for sparsity in (0.5, 0.8):
+        loaded.model.load_state_dict(weights)
+        neuroal.prune(loaded.model, tokens, pruner="wanda", topup="uniform", sparsity=sparsity)
+        found[sparsity] = perplexity(loaded.model, held).value
+    assert found[0.5] <= 1.3 * found[0.0]
+    assert found[0.8] >= 1.5 * found[0.0]
