@@ -30,6 +30,7 @@ from neuroal.data.text import calibration_windows, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import LoadedModel, load_model, resolve_device
 from neuroal.records.identity import environment
+from neuroal.records.store import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("llama", "mistral", "phi", "opt")
@@ -203,10 +204,7 @@ def _work(case: Case, setting: Setting) -> tuple[Case, Result]:
         result = {"refused": str(error)}
     except Exception as error:  # one case costs no other; it is tried again by the next call
         return case, {"failed": f"FAILED: {error!r}"}
-    path = setting.out / case.file
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"case": asdict(case), **result}, indent=1))
-    os.replace(part, path)
+    write_json(setting.out / case.file, {"case": asdict(case), **result})
     return case, result
 
 

@@ -175,7 +175,7 @@ class BlockRunner:
             outputs: whether the block's output is wanted; if not, the pass ends as soon as the
                 last linear has seen its input, so the last product is never computed.
             check: whether to look for NaN and infinity, which waits for a GPU; if not, it is left
-                to the caller (`finite_inputs`, `raise_unless_finite`).
+                to the caller (`InputStatistics.finite`, `raise_unless_finite`).
 
         Returns:
             The outputs (empty unless wanted) and the statistics of each linear, by its key.
@@ -198,7 +198,8 @@ class BlockRunner:
                 results.append(output)
         statistics = collector.finish()
         if check and statistics:
-            raise_unless_finite(statistics, finite_inputs(statistics).tolist())
+            finite = torch.stack([found.finite for found in statistics.values()])
+            raise_unless_finite(statistics, finite.tolist())
         return results, statistics
 
     def _hooked(
@@ -218,13 +219,6 @@ class BlockRunner:
                 return self._block_call(index, batch)(block, hidden)
             except _Stop:
                 return None
-
-
-def finite_inputs(statistics: Mapping[str, InputStatistics]) -> Tensor:
-    """Whether the inputs of each linear are neither NaN nor infinite: (linears,) bool."""
-    shared = {id(found): found for found in statistics.values()}  # by q, k and v, for instance
-    finite = {name: torch.isfinite(found.square_sums).all() for name, found in shared.items()}
-    return torch.stack([finite[id(found)] for found in statistics.values()])
 
 
 def raise_unless_finite(keys: Iterable[str], finite: Iterable[object]) -> None:

@@ -24,8 +24,9 @@ class Readback:
         self._event = torch.cuda.current_stream(source.device).record_event()
 
     def get(self) -> Tensor:
-        """The copy; the memory it lies in is page-locked and should not be held for long."""
+        """The copy."""
         if self._event is not None:
             self._event.synchronize()
             self._event = None
+            self._copy = self._copy.clone()  # page-locked memory should not be held for long
         return self._copy

@@ -49,6 +49,11 @@ class InputStatistics:
         return self.square_sums.mean(0).sqrt()
 
     @cached_property
+    def finite(self) -> Tensor:
+        """Whether no input is NaN or infinite: () bool, on the inputs' device."""
+        return torch.isfinite(self.square_sums).all()
+
+    @cached_property
     def harmonic_norm(self) -> Tensor:
         """As `norm`, with weight 1/k for window k = 1, 2, …: the reference's SparseGPT search."""
         weights = 1.0 / torch.arange(1, self.windows + 1, device=self.square_sums.device)

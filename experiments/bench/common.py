@@ -103,6 +103,16 @@ def median_seconds(work: Callable[[], Any], repeat: int = 5) -> float:
     return statistics.median(found)
 
 
+def more_at_first(work: Callable[[], Any]) -> float:
+    """Seconds that `work` takes more for the first time than for the second: to compile."""
+    spent = []
+    for _ in range(2):
+        begin = now()
+        work()
+        spent.append(now() - begin)
+    return spent[0] - spent[1]
+
+
 def reset_peak() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

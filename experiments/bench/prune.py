@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.common import (
     Store,
     matrix_rate,
+    more_at_first,
     now,
     peak_gib,
     products,
@@ -82,10 +83,9 @@ def kernels_compiled(
     subject: DecoderModel, pruner: Pruner, allotments: Mapping[str, Allotment]
 ) -> float:
     """Seconds that the masks of one block take more for the first time than for the second."""
-    spent = []
-    for _ in range(2):
-        begin = now()
+
+    def work() -> None:
         for linear in subject.linears[0]:
             pruner.prune(linear.module.weight.data, None, allotments[linear.key])
-        spent.append(now() - begin)
-    return spent[0] - spent[1]
+
+    return more_at_first(work)

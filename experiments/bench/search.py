@@ -15,6 +15,7 @@ from bench.common import (
     Store,
     matrix_rate,
     median_seconds,
+    more_at_first,
     now,
     peak_gib,
     products,
@@ -129,13 +130,12 @@ def search(
 def warmed_up(subject: DecoderModel, tokens: Tensor) -> float:
     """Seconds that the first dense and the first sparse run take more than the second."""
     runner = BlockRunner.capture(subject, tokens, len(tokens))
-    spent = []
-    for _ in range(2):
-        begin = now()
+
+    def work() -> None:
         for outputs in (False, True):
             runner.measure(0, runner.embedded, frozenset({Need.NORM}), outputs=outputs)
-        spent.append(now() - begin)
-    return spent[0] - spent[1]
+
+    return more_at_first(work)
 
 
 def authors(subject: DecoderModel, tokens: Tensor, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class PackedMasks(Mapping[str, Tensor]):
         while len(self._coming) > most:
             key = next(iter(self._coming))
             bits, zeros = self._coming.pop(key)
-            self._bits[key] = bits.get().clone()
+            self._bits[key] = bits.get()
             self._zeros[key] = int(zeros.get())
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner, finite_inputs, raise_unless_finite, swapped_weights
+from neuroal.blocks import BlockRunner, raise_unless_finite, swapped_weights
 from neuroal.models.adapter import PrunableLinear
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment, Rules
@@ -56,8 +56,7 @@ class AlignmentCriterion:
         """Criterion and differences for one candidate; the model is left dense.
 
         The criterion only grows from block to block. Once it exceeds `bound`, the rest is not
-        looked at. A GPU's figures are read one block late, so that it never waits for
-        the host.
+        looked at. A GPU's figures are read one block late, so that it never waits for the host.
         """
         criterion = 0.0
         differences: dict[str, Tensor] = {}
@@ -116,7 +115,7 @@ class AlignmentCriterion:
                 found[id(before), id(after)] = torch.linalg.vector_norm(apart)
         distances = [found[id(before), id(after)] for before, after in norms.values()]
         finite = [
-            finite_inputs({key: statistics[key] for key in norms}).to(distances[0].dtype)
+            torch.stack([statistics[key].finite for key in norms]).to(distances[0].dtype)
             for statistics in (dense, sparse)
         ]
         return torch.stack([torch.stack(distances), *finite])

@@ -47,10 +47,9 @@ class NeuroAL(TopUp):
         block_candidates: λ's; None takes the paper's for the sparsity asked for.
         row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
         search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
-            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks those
-            around the best on the first 256 tokens of every window and measures only those that
-            may win by their rank (mostly the same λ's; windows that are no longer than that get
-            ``early_out``).
+            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks those around
+            the best on the first 256 tokens of every window and measures only those that may win
+            by their rank (mostly the same λ's; windows that are no longer get ``early_out``).
         rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
             in every block of columns a row gives up its share. Not the authors' method.
 
@@ -146,7 +145,7 @@ class NeuroAL(TopUp):
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
                 best = alignment.measure(context.allot(plan))
-            delta = {key: found.double().cpu() for key, found in best.differences.items()}
+            delta = {key: found.cpu() for key, found in best.differences.items()}
             rows = choose(
                 context,
                 criterion,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-
-from neuroal.topups.outcome import Outcome
 
 STRIDE = 4
 """Every so many candidates are ranked, and then those between about the best of them."""
@@ -19,37 +16,22 @@ LEAST_SLACK = 0.005
 """The same, as a share of the criterion: at least this."""
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """What shortened windows say.
-
-    Attributes:
-        outcomes: of the candidates that were ranked, by index.
-        finalists: the candidates among which the best is to be expected, best first.
-    """
-
-    outcomes: Mapping[int, Outcome]
-    finalists: Sequence[int]
-
-
-def around_best(
-    count: int, measure: Callable[[Sequence[int]], Iterable[Outcome]]
-) -> dict[int, Outcome]:
+def around_best(count: int, rank: Callable[[Sequence[int]], Iterable[float]]) -> dict[int, float]:
     """Every `STRIDE`-th of `count` candidates, then neighbours of the best, nearer and nearer."""
-    found: dict[int, Outcome] = {}
+    found: dict[int, float] = {}
     wanted, stride = list(range(0, count, STRIDE)), STRIDE
     while True:
-        found |= zip(wanted, measure(wanted), strict=True)
+        found |= zip(wanted, rank(wanted), strict=True)
         if stride == 1:
             return found
         stride //= 2
-        best = min(found, key=lambda index: (found[index].criterion, index))
+        best = min(found, key=lambda index: (found[index], index))
         around = (best - stride, best + stride)
         wanted = [index for index in around if 0 <= index < count and index not in found]
 
 
-def ranking_of(candidates: Sequence[float], outcomes: Mapping[int, Outcome]) -> Ranking:
-    """Who may be the best of `candidates`, given what some of them came to.
+def finalists(candidates: Sequence[float], ranks: Mapping[int, float]) -> list[int]:
+    """Who may be the best of `candidates`, likeliest first, given the `ranks` of some of them.
 
     Over λ the criterion is a smooth curve with one minimum, and a jitter of a percent or two on
     small models, of a tenth of that on large ones; on shortened windows it jitters elsewhere. So
@@ -59,12 +41,11 @@ def ranking_of(candidates: Sequence[float], outcomes: Mapping[int, Outcome]) -> 
     finalists that are expected within ``max(SPREADS·σ, LEAST_SLACK)`` of the lowest. With too few
     ranks to tell the jitter, all candidates are.
     """
-    ranks = {index: outcome.criterion for index, outcome in outcomes.items()}
     best = min(ranks, key=lambda index: (ranks[index], index))
     near = sorted(ranks, key=lambda index: (abs(candidates[index] - candidates[best]), index))
     if len(near) < 4 or not np.isfinite(list(ranks.values())).all() or ranks[best] <= 0:
         rest = sorted(set(range(len(candidates))) - {best})
-        return Ranking(outcomes, [best, *rest])
+        return [best, *rest]
     spread = np.asarray(candidates, np.float64)
     known = sorted(ranks, key=lambda index: candidates[index])
     places, excess = spread[known], np.array([ranks[i] for i in known]) / ranks[best] - 1
@@ -78,4 +59,4 @@ def ranking_of(candidates: Sequence[float], outcomes: Mapping[int, Outcome]) -> 
     slack = max(SPREADS * float(jitter), LEAST_SLACK)
     order = sorted(range(len(candidates)), key=lambda index: (expected[index], index))
     limit = expected[order[0]] + slack
-    return Ranking(outcomes, [index for index in order if expected[index] <= limit])
+    return [index for index in order if expected[index] <= limit]

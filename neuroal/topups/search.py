@@ -17,7 +17,7 @@ from neuroal.plan import SparsityPlan
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.topups.base import AllocationContext
 from neuroal.topups.outcome import Criterion, Outcome
-from neuroal.topups.ranking import Ranking, around_best, ranking_of
+from neuroal.topups.ranking import around_best, finalists
 from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
@@ -96,18 +96,17 @@ def choose(
         name: of the stage, for progress.
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
             changes no winner; ``adaptive`` also leaves out those that shortened windows say will
-            not win (`ranking_of`).
+            not win (`finalists`).
         known: a candidate that need not be measured again.
         ranking: the criterion on shortened windows.
     """
     plans = [make(candidate) for candidate in candidates]
-    expected: Ranking | None = None
+    ranks: dict[int, float] | None = None
     # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
     if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
-        rank = partial(_measured, context, ranking, plans)
-        expected = ranking_of(candidates, around_best(len(plans), rank))
+        ranks = around_best(len(plans), partial(_ranked, context, ranking, plans))
     free = known is not None and known.covers(context.allot(plans[0]))
-    order = _order(len(plans), search, context.rules, expected, free)
+    order = _order(candidates, search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
     winner = order[0]
     with context.progress.stage(name, len(order), "candidate") as step:
@@ -123,28 +122,31 @@ def choose(
         best,
         [found.criterion if found and found.complete else None for found in values],
         [found.criterion if found and not found.complete else None for found in values],
-        None if expected is None else _ranks(expected, len(plans)),
+        None if ranks is None else [ranks.get(index) for index in range(len(plans))],
     )
 
 
-def _measured(
+def _ranked(
     context: AllocationContext,
-    criterion: Criterion,
+    ranking: Criterion,
     plans: Sequence[SparsityPlan],
     indices: Sequence[int],
-) -> Iterator[Outcome]:
-    yield from map(criterion.measure, _allotted(context, [plans[index] for index in indices]))
+) -> Iterator[float]:
+    for zeros in _allotted(context, [plans[index] for index in indices]):
+        yield ranking.measure(zeros).criterion
 
 
-def _ranks(ranking: Ranking, count: int) -> list[float | None]:
-    found = [ranking.outcomes.get(index) for index in range(count)]
-    return [None if outcome is None else outcome.criterion for outcome in found]
-
-
-def _order(count: int, search: str, rules: Rules, ranking: Ranking | None, free: bool) -> list[int]:
+def _order(
+    candidates: Sequence[float],
+    search: str,
+    rules: Rules,
+    ranks: Mapping[int, float] | None,
+    free: bool,
+) -> list[int]:
     """Which candidates are measured, and when: likely winners first where the others may go."""
-    if ranking is not None:
-        order = list(ranking.finalists)
+    count = len(candidates)
+    if ranks is not None:
+        order = finalists(candidates, ranks)
     elif search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
     else:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from neuroal.topups.outcome import Outcome
-from neuroal.topups.ranking import LEAST_SLACK, around_best, ranking_of
+from neuroal.topups.ranking import LEAST_SLACK, around_best, finalists
 
 LAMBDAS = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25]
 
 
-@dataclass(frozen=True)
-class Ranked:
-    criterion: float
-    complete: bool = True
-
-
-def ranked(values: Sequence[float]) -> Mapping[int, Outcome]:
-    return around_best(len(values), lambda wanted: [Ranked(values[i]) for i in wanted])
+def ranked(values: Sequence[float]) -> Mapping[int, float]:
+    return around_best(len(values), lambda wanted: [values[i] for i in wanted])
 
 
 def curves(random: np.random.Generator, jitter: float) -> tuple[list[float], list[float]]:
@@ -37,9 +29,9 @@ def found_and_measured(jitter: float, trials: int = 300) -> tuple[float, float]:
     hits, counts = [], []
     for _ in range(trials):
         criterion, ranks = curves(random, jitter)
-        finalists = ranking_of(LAMBDAS, ranked(ranks)).finalists
-        hits.append(int(np.argmin(criterion)) in finalists)
-        counts.append(len(finalists))
+        found = finalists(LAMBDAS, ranked(ranks))
+        hits.append(int(np.argmin(criterion)) in found)
+        counts.append(len(found))
     return float(np.mean(hits)), float(np.mean(counts))
 
 
@@ -62,10 +54,10 @@ def test_about_half_of_the_candidates_are_ranked() -> None:
 def test_on_a_smooth_curve_those_within_the_least_slack_are_finalists() -> None:
     _, ranks = curves(np.random.default_rng(1), 0.0)
     near = [i for i in np.argsort(ranks) if ranks[i] <= (1 + LEAST_SLACK) * min(ranks)]
-    assert list(ranking_of(LAMBDAS, ranked(ranks)).finalists) == near
+    assert finalists(LAMBDAS, ranked(ranks)) == near
 
 
 @pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [np.inf] * 6, [0.0] * 6])
 def test_where_ranks_say_nothing_all_are_finalists(values: list[float]) -> None:
-    found = ranking_of(LAMBDAS[: len(values)], ranked(values))
-    assert sorted(found.finalists) == list(range(len(values)))
+    found = finalists(LAMBDAS[: len(values)], ranked(values))
+    assert sorted(found) == list(range(len(values)))
