@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "results" / "marginal.csv"
 PAGE = ROOT / "results" / "marginal.md"
 TASKS = ("wikitext2", "ptb", "c4_sample")
+TIMED = ("iterations", "seconds")
+"""Studies whose runs have the device for themselves."""
 COLUMNS = ("study", "name", *TASKS, "allocate", "prune", "jobs", "device", "date", "error")
 
 
@@ -59,9 +61,10 @@ def main() -> None:
 def do(arguments: argparse.Namespace) -> None:
     """Do the runs that are missing and add their rows."""
     texts_of(arguments.data, arguments.out)
-    done = finished()
     wanted = STUDIES if "all" in arguments.studies else arguments.studies
     for study in wanted:
+        take_over(study)
+        done = finished()
         runs = {
             name: overrides_of(overrides, arguments, f"{study} {name}")
             for name, overrides in STUDIES[study].items()
@@ -74,6 +77,30 @@ def do(arguments: argparse.Namespace) -> None:
                 row |= figures(outcome.record)
             add(row)
             print(json.dumps(row), flush=True)
+
+
+def take_over(study: str) -> None:
+    """Add to `study` the rows of runs that another study has made already.
+
+    But for `TIMED` ones, whose seconds those of others cannot stand for.
+    """
+    if study in TIMED:
+        return
+    rows = finished()
+    made = {
+        settings_of(STUDIES[other][name]): row
+        for (other, name), row in rows.items()
+        if other not in TIMED and name in STUDIES.get(other, {})
+    }
+    for name, overrides in STUDIES[study].items():
+        same = made.get(settings_of(overrides))
+        if (study, name) not in rows and same:
+            add({**same, "study": study, "name": name})
+
+
+def settings_of(overrides: Sequence[str]) -> frozenset[tuple[str, str]]:
+    """What a run sets; of two words on the same key the last counts."""
+    return frozenset(dict(override.split("=", 1) for override in [*BASE, *overrides]).items())
 
 
 def overrides_of(overrides: Sequence[str], arguments: argparse.Namespace, name: str) -> list[str]:
@@ -93,12 +120,13 @@ def figures(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def finished() -> set[tuple[str, str]]:
-    """Study and name of every run that has a row without an error."""
+def finished() -> dict[tuple[str, str], dict[str, str]]:
+    """The rows without an error, by study and name."""
     if not TABLE.is_file():
-        return set()
+        return {}
     with TABLE.open(newline="") as file:
-        return {(row["study"], row["name"]) for row in csv.DictReader(file) if not row["error"]}
+        rows = [row for row in csv.DictReader(file) if not row["error"]]
+    return {(row["study"], row["name"]): row for row in rows}
 
 
 def add(row: Mapping[str, Any]) -> None:

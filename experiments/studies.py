@@ -7,6 +7,7 @@ from pathlib import Path
 from neuroal.data.resolve import find_rows
 
 BASE = [
+    "seed=0",
     "model=smollm2-135m-instruct-q4",
     "model.dtype=float32",
     "pruner=wanda",
@@ -39,8 +40,13 @@ TOPUPS: dict[str, list[str]] = {
     "evolve blocks": ["topup=evolve", "topup.unit=block"],
     "marginal linear": ["topup=marginal", "topup.step=linear"],
     "marginal row": ["topup=marginal", "topup.step=row"],
-    "marginal both": ["topup=marginal"],
+    "marginal both": [
+        "topup=marginal",
+        "topup.linear_iterations=25",
+        "topup.row_iterations=60",
+    ],
 }
+ON_ZOO = "model=zoo/llama"
 AT_70 = (
     "evolve blocks",
     "neuroal both by output_kl, 8 windows",
@@ -60,6 +66,32 @@ def _with(name: str, *overrides: str) -> list[str]:
 
 def _calibrated_on(text: str) -> list[str]:
     return ["calibration=text", f"calibration.path=TEXTS/{text}.txt"]
+
+
+ABLATION: dict[str, list[str]] = {
+    "as it is": MARGINAL,
+    **{
+        f"objective {o}": [*MARGINAL, f"topup.objective={o}"]
+        for o in ("cross_entropy", "block_error")
+    },
+    **{f"band {band}": [*MARGINAL, f"topup.band={band}"] for band in (0.01, 0.03, 0.3, 1.0)},
+    **{f"momentum {m}": [*MARGINAL, f"topup.momentum={m}"] for m in (0.0, 0.5, 0.9)},
+    **{f"averaged {a}": [*MARGINAL, f"topup.averaged={a}"] for a in (0.02, 0.2, 0.8)},
+    **{
+        f"rates x {x}": [
+            *MARGINAL,
+            f"topup.linear_rate={0.03 * x:g}",
+            f"topup.row_rate={0.02 * x:g}",
+        ]
+        for x in (0.5, 2, 4)
+    },
+    **{f"rerank every {n}": [*MARGINAL, f"topup.rerank={n}"] for n in (10, 20)},
+    **{f"second order {c}": [*MARGINAL, f"topup.second_order={c}"] for c in (0.1, 1.0)},
+    "80 rows from NeuroAL's plan": _with("marginal row", "topup.start=TEXTS/neuroal.json"),
+    "minibatches of 4": [*MARGINAL, "topup.windows=4"],
+    "minibatches of 16": [*MARGINAL, "topup.windows=16"],
+}
+"""One thing of the method changed at a time."""
 
 
 STUDIES: dict[str, dict[str, list[str]]] = {
@@ -98,28 +130,16 @@ STUDIES: dict[str, dict[str, list[str]]] = {
         ]
         for linear, row in ITERATIONS
     },
-    "ablation": {
-        "as it is": MARGINAL,
-        **{
-            f"objective {o}": [*MARGINAL, f"topup.objective={o}"]
-            for o in ("cross_entropy", "block_error")
-        },
-        **{f"band {band}": [*MARGINAL, f"topup.band={band}"] for band in (0.01, 0.03, 0.3, 1.0)},
-        **{f"momentum {m}": [*MARGINAL, f"topup.momentum={m}"] for m in (0.0, 0.5, 0.9)},
-        **{f"averaged {a}": [*MARGINAL, f"topup.averaged={a}"] for a in (0.02, 0.2, 0.8)},
-        **{
-            f"rates x {x}": [
-                *MARGINAL,
-                f"topup.linear_rate={0.03 * x:g}",
-                f"topup.row_rate={0.02 * x:g}",
-            ]
-            for x in (0.5, 2, 4)
-        },
-        **{f"rerank every {n}": [*MARGINAL, f"topup.rerank={n}"] for n in (10, 20)},
-        **{f"second order {c}": [*MARGINAL, f"topup.second_order={c}"] for c in (0.1, 1.0)},
-        "80 rows from NeuroAL's plan": _with("marginal row", "topup.start=TEXTS/neuroal.json"),
-        "minibatches of 4": [*MARGINAL, "topup.windows=4"],
-        "minibatches of 16": [*MARGINAL, "topup.windows=16"],
+    "ablation": ABLATION,
+    "zoo": {
+        name: [ON_ZOO, *overrides]
+        for name, overrides in {
+            "uniform": TOPUPS["uniform"],
+            "neuroal both, 64 windows": [*NEUROAL, "save.plan=TEXTS/zoo.json"],
+            "80 rows": TOPUPS["marginal row"],
+            **ABLATION,
+            "80 rows from NeuroAL's plan": _with("marginal row", "topup.start=TEXTS/zoo.json"),
+        }.items()
     },
     "seconds": {name: TOPUPS[name] for name in TOPUPS},
 }

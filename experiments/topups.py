@@ -11,6 +11,7 @@ first half of the built-in evaluation slice. Writes `results/topups.md`, and the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +79,10 @@ def main() -> None:
     if parsed.so_far:
         setting = replace(setting, seconds=0)
     results = sweep([*dense, *cases], setting, parsed.jobs)
-    shown = page(results, chosen, parsed.families, parsed.pruners, parsed.windows)
+    shown = [*page(results, chosen, parsed.families, parsed.pruners, parsed.windows)]
     lacking = len(cases) + len(dense) - len(results)
     if lacking:
-        shown = [*shown, f"{lacking} of {len(cases)} cases have not been measured yet (n/a).", ""]
+        shown += [f"{lacking} of {len(cases)} cases have not been measured yet (n/a).", ""]
     text = "\n".join([*shown, footer(results.values()), ""])
     print(text)
     asked = (tuple(parsed.families), tuple(parsed.pruners), parsed.methods)
@@ -106,8 +107,9 @@ def page(
     )
     yield (
         "## Summary\n\nPerplexity ÷ that of uniform, geometric mean over models and ratios; "
-        "cases better than uniform; calibration tokens and mean seconds that the top-up took, on "
-        "each device over the cases that were done there.\n"
+        "cases in which it is better than uniform, and the best of all; calibration tokens and "
+        "mean seconds that the top-up took, on each device over the cases that were done there, "
+        "several beside each other.\n"
     )
     yield from rows(_summary(results, chosen, families, pruners))
     for family in families:
@@ -124,7 +126,13 @@ def _summary(
 ) -> Iterator[list[str]]:
     devices = sorted({found["device"] for found in results.values() if "seconds" in found})
     clocks = [f"s, {device}" for device in devices]
-    yield ["top-up", *pruners, "all", "better", "tokens", *clocks]
+    yield ["top-up", *pruners, "all", "better", "best", "tokens", *clocks]
+    wins = Counter(
+        _best(results, chosen, (family, pruner, ratio))
+        for family in families
+        for pruner in pruners
+        for ratio in RATIOS
+    )
     for method in chosen:
         cells = []
         for group in (*((pruner,) for pruner in pruners), tuple(pruners)):
@@ -143,7 +151,17 @@ def _summary(
         tokens = max((result["calibration_tokens"]["allocate"] for result in done), default=0)
         counts = f"{better} of {len(known)}"
         means = [f"{sum(each) / len(each):.1f}" if each else "n/a" for each in spent]
-        yield [method.name, *cells, counts, f"{tokens:,}", *means]
+        yield [method.name, *cells, counts, str(wins[method.name]), f"{tokens:,}", *means]
+
+
+def _best(
+    results: dict[str, Result], chosen: Sequence[Method], case: tuple[str, str, float]
+) -> str | None:
+    """The top-up of the lowest perplexity, the first of several; None if no case is there."""
+    family, pruner, ratio = case
+    found = {m.name: results.get(Case(family, pruner, m, ratio).file, {}) for m in chosen}
+    known = {name: result["perplexity"] for name, result in found.items() if "perplexity" in result}
+    return min(known, key=lambda name: known[name], default=None)
 
 
 def _over_uniform(
@@ -161,21 +179,13 @@ def _perplexities(
 ) -> Iterator[list[str]]:
     columns = [(pruner, ratio) for pruner in pruners for ratio in RATIOS]
     yield ["top-up", *(f"{pruner} {ratio:.0%}" for pruner, ratio in columns)]
-    found = {
-        (method.name, *column): results.get(Case(family, column[0], method, column[1]).file, {})
-        for method in chosen
-        for column in columns
-    }
-    best = {
-        column: min(found[(m.name, *column)].get("perplexity", math.inf) for m in chosen)
-        for column in columns
-    }
+    best = {column: _best(results, chosen, (family, *column)) for column in columns}
     for method in chosen:
         cells = []
-        for column in columns:
-            value = found[(method.name, *column)].get("perplexity")
-            shown = "n/a" if value is None else f"{value:.2f}"
-            cells.append(f"**{shown}**" if value == best[column] else shown)
+        for pruner, ratio in columns:
+            result = results.get(Case(family, pruner, method, ratio).file, {})
+            shown = f"{result['perplexity']:.2f}" if "perplexity" in result else "n/a"
+            cells.append(f"**{shown}**" if method.name == best[pruner, ratio] else shown)
         yield [method.name, *cells]
 
 
