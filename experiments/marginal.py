@@ -23,14 +23,12 @@ from typing import Any
 
 import pandas as pd
 from pool import out_of, run_all
-from studies import BASE, STUDIES, texts_of
+from studies import BASE, STUDIES, TIMED, texts_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "results" / "marginal.csv"
 PAGE = ROOT / "results" / "marginal.md"
 TASKS = ("wikitext2", "ptb", "c4_sample")
-TIMED = ("iterations", "seconds")
-"""Studies whose runs have the device for themselves."""
 COLUMNS = ("study", "name", *TASKS, "allocate", "prune", "jobs", "device", "date", "error")
 
 
@@ -43,7 +41,7 @@ def main() -> None:
     runs.add_argument("studies", nargs="+", choices=[*STUDIES, "all"])
     runs.add_argument("--data", type=Path, required=True, help="folder of local data sets")
     runs.add_argument("--out", type=Path, default=Path("runs/marginal"), help="folder for records")
-    runs.add_argument("--jobs", type=int, default=1, help="processes")
+    runs.add_argument("--jobs", type=int, default=1, help="processes that share the device")
     runs.add_argument("--threads", type=int, default=2, help="CPU threads of each process")
     runs.add_argument("--only", default="", help="runs whose name contains this")
     runs.add_argument("--set", nargs="*", default=[], help="overrides of all runs")

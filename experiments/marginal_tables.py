@@ -10,6 +10,7 @@ import pandas as pd
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
+from studies import STUDIES, TIMED
 
 TASKS = {"wikitext2": "WikiText-2", "ptb": "PTB", "c4_sample": "c4_sample"}
 BASELINES = ("neuroal both, 8 windows", "neuroal both, 64 windows")
@@ -19,7 +20,7 @@ MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def write_page(rows: pd.DataFrame, page: Path) -> None:
     """Replace what stands between the marks ``<!-- NAME -->`` and ``<!-- end -->`` of `page`."""
     rows = rows[rows["error"].isna()].drop_duplicates(["study", "name"], keep="last")
-    makers = {"quality": quality, "ratios": ratios, "seconds": seconds}
+    makers = {"quality": quality, "ratios": ratios}
 
     def fill(found: re.Match[str]) -> str:
         make = makers.get(found[2])
@@ -31,10 +32,12 @@ def write_page(rows: pd.DataFrame, page: Path) -> None:
 
 
 def study(rows: pd.DataFrame, name: str) -> str:
-    """All runs of one study: perplexity on each text and seconds of the allocation."""
-    found = rows[rows["study"] == name]
-    shown = found[["name", *TASKS, "allocate"]].rename(columns={**TASKS, "allocate": "seconds"})
-    return markdown(shown)
+    """All runs of one study, in its order: perplexity on each text, and seconds if alone."""
+    found = rows[rows["study"] == name].set_index("name")
+    found = found.loc[[run for run in STUDIES[name] if run in found.index]].reset_index()
+    columns = ["name", *TASKS, *(["allocate"] if name in TIMED else [])]
+    found["allocate"] = found["allocate"].where(found["jobs"] == 1)
+    return markdown(found[columns].rename(columns={**TASKS, "allocate": "seconds"}))
 
 
 def _qualities(rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,11 +75,6 @@ def ratios(rows: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(lines))
 
 
-def seconds(rows: pd.DataFrame) -> str:
-    """Seconds of each top-up alone on the device."""
-    return study(rows[rows["jobs"] == 1], "seconds")
-
-
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table; figures in three to five digits."""
     lines = [list(table.columns), ["---", *["---:"] * (len(table.columns) - 1)]]
@@ -94,7 +92,7 @@ def _shown(value: object) -> str:
 
 def plot(rows: pd.DataFrame, target: Path) -> None:
     """Perplexity against seconds: every top-up, and equal marginals by iterations."""
-    found = rows[(rows["study"] == "seconds") & (rows["jobs"] == 1)]
+    found = rows[rows["study"] == "seconds"]
     if found.empty:
         return
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -102,7 +100,7 @@ def plot(rows: pd.DataFrame, target: Path) -> None:
     for _, row in found.iterrows():
         place = (row["allocate"], row["wikitext2"])
         axes.annotate(row["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
-    steps = rows[rows["study"] == "iterations"].sort_values("allocate")
+    steps = rows[(rows["study"] == "iterations") & (rows["jobs"] == 1)].sort_values("allocate")
     axes.plot(
         steps["allocate"], steps["wikitext2"], "s--", color="#D55E00", label="marginal, iterations"
     )

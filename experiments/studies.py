@@ -143,6 +143,8 @@ STUDIES: dict[str, dict[str, list[str]]] = {
     },
     "seconds": {name: TOPUPS[name] for name in TOPUPS},
 }
+TIMED = ("iterations", "seconds")
+"""Studies whose runs have the device for themselves."""
 # The ablation starts one of its runs from this plan.
 STUDIES["quality"]["70 %: neuroal both, 64 windows"].append("save.plan=TEXTS/neuroal.json")
 
