@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -95,15 +96,15 @@ def plot(rows: pd.DataFrame, target: Path) -> None:
     found = rows[rows["study"] == "seconds"]
     if found.empty:
         return
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    axes.scatter(found["allocate"], found["wikitext2"], color="#0072B2", zorder=3)
-    for _, row in found.iterrows():
-        place = (row["allocate"], row["wikitext2"])
-        axes.annotate(row["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    for (_, row), marker in zip(found.iterrows(), cycle("os^vD<>pP*hX")):
+        color = "#D55E00" if row["name"].startswith("marginal") else None
+        axes.scatter(
+            row["allocate"], row["wikitext2"], marker=marker, color=color, label=row["name"]
+        )
     steps = rows[(rows["study"] == "iterations") & (rows["jobs"] == 1)].sort_values("allocate")
-    axes.plot(
-        steps["allocate"], steps["wikitext2"], "s--", color="#D55E00", label="marginal, iterations"
-    )
+    label = "marginal both, by iterations"
+    axes.plot(steps["allocate"], steps["wikitext2"], ".--", color="#D55E00", label=label)
     axes.set(
         xscale="symlog",
         yscale="log",
@@ -111,6 +112,6 @@ def plot(rows: pd.DataFrame, target: Path) -> None:
         ylabel="perplexity on WikiText-2",
     )
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(target, dpi=120, metadata={"Software": None})
     plt.close(figure)
