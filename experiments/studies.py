@@ -56,6 +56,7 @@ AT_70 = (
 MARGINAL = TOPUPS["marginal both"]
 NEUROAL = TOPUPS["neuroal both, 64 windows"]
 RATIOS = (50, 60, 70, 80)
+SPARSEGPT = ["topup=neuroal", "pruner=sparsegpt", EIGHT]
 COMPARED = ("uniform", "neuroal both, 64 windows", "marginal both")
 ITERATIONS = ((5, 12), (12, 30), (25, 60), (50, 120), (100, 240))
 
@@ -102,9 +103,13 @@ STUDIES: dict[str, dict[str, list[str]]] = {
         if ratio == 70 or name not in AT_70
     },
     "pruners": {
-        f"{pruner}: {name}": _with(name, f"pruner={pruner}")
-        for pruner in ("magnitude", "multiflow", "sparsegpt")
-        for name in COMPARED
+        **{
+            f"{pruner}: {name}": _with(name, f"pruner={pruner}")
+            for pruner in ("magnitude", "multiflow", "sparsegpt")
+            for name in COMPARED
+        },
+        "sparsegpt: neuroal block, 8 windows": [*SPARSEGPT, "topup.step=block"],
+        "sparsegpt: neuroal both, 8 windows": [*SPARSEGPT, "topup.rows_with_updates=true"],
     },
     "generality": {
         **{f"seed {seed}: {n}": _with(n, f"seed={seed}") for seed in (0, 1, 2) for n in COMPARED},
