@@ -44,7 +44,8 @@ def main() -> None:
     runs.add_argument("--jobs", type=int, default=1, help="processes that share the device")
     runs.add_argument("--threads", type=int, default=2, help="CPU threads of each process")
     runs.add_argument("--only", default="", help="runs whose name contains this")
-    runs.add_argument("--set", nargs="*", default=[], help="overrides of all runs")
+    runs.add_argument("--set", nargs="*", default=[], help="overrides of all runs; needs --table")
+    runs.add_argument("--table", type=Path, help="file for the rows (results/marginal.csv)")
     arguments = parser.parse_args()
     if arguments.command == "list":
         print("\n".join(f"{study}: {name}" for study, names in STUDIES.items() for name in names))
@@ -52,17 +53,19 @@ def main() -> None:
         from marginal_tables import write_page
 
         write_page(pd.read_csv(TABLE), PAGE)
+    elif arguments.set and arguments.table is None:
+        parser.error("--set leaves the protocol: say with --table where its rows shall go")
     else:
-        do(arguments)
+        do(arguments, arguments.table or TABLE)
 
 
-def do(arguments: argparse.Namespace) -> None:
-    """Do the runs that are missing and add their rows."""
+def do(arguments: argparse.Namespace, table: Path) -> None:
+    """Do the runs that are missing in `table` and add their rows."""
     texts_of(arguments.data, arguments.out)
     wanted = STUDIES if "all" in arguments.studies else arguments.studies
     for study in wanted:
-        take_over(study)
-        done = finished()
+        take_over(study, table)
+        done = finished(table)
         runs = {
             name: overrides_of(overrides, arguments, f"{study} {name}")
             for name, overrides in STUDIES[study].items()
@@ -73,18 +76,18 @@ def do(arguments: argparse.Namespace) -> None:
             row |= {"date": str(date.today()), "error": outcome.error}
             if outcome.record is not None:
                 row |= figures(outcome.record)
-            add(row)
+            add(row, table)
             print(json.dumps(row), flush=True)
 
 
-def take_over(study: str) -> None:
+def take_over(study: str, table: Path) -> None:
     """Add to `study` the rows of runs that another study has made already.
 
     But for `TIMED` ones, whose seconds those of others cannot stand for.
     """
     if study in TIMED:
         return
-    rows = finished()
+    rows = finished(table)
     made = {
         settings_of(STUDIES[other][name]): row
         for (other, name), row in rows.items()
@@ -93,7 +96,7 @@ def take_over(study: str) -> None:
     for name, overrides in STUDIES[study].items():
         same = made.get(settings_of(overrides))
         if (study, name) not in rows and same:
-            add({**same, "study": study, "name": name})
+            add({**same, "study": study, "name": name}, table)
 
 
 def settings_of(overrides: Sequence[str]) -> frozenset[tuple[str, str]]:
@@ -118,20 +121,20 @@ def figures(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def finished() -> dict[tuple[str, str], dict[str, str]]:
+def finished(table: Path) -> dict[tuple[str, str], dict[str, str]]:
     """The rows without an error, by study and name."""
-    if not TABLE.is_file():
+    if not table.is_file():
         return {}
-    with TABLE.open(newline="") as file:
+    with table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if not row["error"]]
     return {(row["study"], row["name"]): row for row in rows}
 
 
-def add(row: Mapping[str, Any]) -> None:
-    """Append one row to the table."""
-    new = not TABLE.is_file()
-    TABLE.parent.mkdir(exist_ok=True)
-    with TABLE.open("a", newline="") as file:
+def add(row: Mapping[str, Any], table: Path) -> None:
+    """Append one row to `table`."""
+    new = not table.is_file()
+    table.parent.mkdir(exist_ok=True)
+    with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()

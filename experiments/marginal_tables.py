@@ -42,13 +42,8 @@ def study(rows: pd.DataFrame, name: str) -> str:
 
 
 def _qualities(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the study of all ratios, with columns ``ratio`` and ``top-up``.
-
-    Those of seed 0 in the study of seeds are the same runs as some at 70 %.
-    """
-    same = rows[(rows["study"] == "generality") & rows["name"].str.startswith("seed 0: ")].copy()
-    same["name"] = same["name"].str.replace("seed 0: ", "70 %: ")
-    found = pd.concat([rows[rows["study"] == "quality"], same]).drop_duplicates("name")
+    """The runs of the study of all ratios, with columns ``ratio`` and ``top-up``."""
+    found = rows[rows["study"] == "quality"].copy()
     found[["ratio", "top-up"]] = found["name"].str.split(": ", n=1, expand=True)
     return found
 

@@ -145,6 +145,8 @@ def lines(records: Mapping[str, Record]) -> Iterator[str]:
     yield ""
     where = first["environment"]
     versions = ", ".join(f"{key} {found}" for key, found in where["packages"].items())
+    if where.get("float32_products", "highest") != "highest":
+        versions += "; matrix products in TF32"
     yield f"On {where['device']}; {versions}; {date.today()}."
 
 

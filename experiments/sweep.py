@@ -165,6 +165,7 @@ def keep(results: Mapping[str, Result], setting: Setting) -> None:
     if setting.kept is None:
         return
     others = [line for line in _lines(setting) if line["terms"] != setting.terms]
+    results = {**kept(setting), **results}  # another sweep may have added to it meanwhile
     own = [
         {
             "case": name,

@@ -103,7 +103,7 @@ def page(
     yield (
         f"Perplexity on the built-in evaluation slice ({windows} windows of 512 tokens), "
         f"`rules=exact`, the YAMLs' settings; {calibration} calibration windows of 512 "
-        "tokens, 8 of them for the search unless the row says otherwise.\n"
+        "tokens, 8 of them for the search; 64 for marginal, evolve and where the row says so.\n"
     )
     yield (
         "## Summary\n\nPerplexity ÷ that of uniform, geometric mean over models and ratios; "

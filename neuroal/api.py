@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuroal.config import TaskConfig, named_method
-from neuroal.errors import UserError
+from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import prepare, require
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, resolve_device
@@ -114,7 +114,8 @@ def prune(
         seed: of everything that the top-up draws at random.
         device: where blocks compute; None: where the model is, or with `offload` the GPU if there
             is one.
-        devices: how many GPUs share the candidates of a search, each with a copy of the model.
+        devices: how many GPUs share the candidates of an exact search, each with a copy of the
+            model.
         offload: ``blocks`` lets the blocks wait in host memory and compute on `device` in turn;
             the model comes back to where it was. (``disk`` is for models that are not in memory.)
         include: patterns of linears to prune; empty: all.
@@ -130,9 +131,8 @@ def prune(
         sparsity = 1 - pattern[0] / pattern[1]
     if not 0 < sparsity < 1:
         raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
-    windows = torch.as_tensor(tokens)
-    if windows.dim() != 2 or windows.is_floating_point() or windows.shape[0] < 1:
-        raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
+    check_choice("rules", rules, Rules)
+    windows = _windows(tokens)
     recipe = Recipe(
         pruner=named_method("pruner", pruner) if isinstance(pruner, str) else pruner,
         topup=named_method("topup", topup) if isinstance(topup, str) else topup,
@@ -165,6 +165,21 @@ def prune(
         costs.seconds,
         costs.calibration_tokens,
     )
+
+
+def _windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    """`tokens` as one tensor (windows, seqlen)."""
+    try:
+        windows = (
+            tokens if isinstance(tokens, Tensor) else torch.stack([*map(torch.as_tensor, tokens)])
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"tokens: need windows of token ids, all of one length ({error})"
+        ) from error
+    if windows.dim() != 2 or windows.is_floating_point() or windows.shape[0] < 1:
+        raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
+    return windows
 
 
 def evaluate(

@@ -132,7 +132,9 @@ class RunConfig:
     rules: str = _key("exact: equal budgets | reference: the authors' roundings", "exact")
     seed: int = _key("of everything drawn at random", 0)
     device: str = _key("auto | cpu | cuda | cuda:N", "auto")
-    devices: int = _key("GPUs that share the candidates of a search, a copy of the model each", 1)
+    devices: int = _key(
+        "GPUs that share the candidates of an exact search, a copy of the model each", 1
+    )
     offload: str = _key("none | blocks | disk: where blocks wait that are not at work", "none")
     batch: int | None = _key("windows in one forward pass (null: by memory)", None)
     out: str = _key("folder for records", "runs")

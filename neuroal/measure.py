@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import Task
 from neuroal.models.fingerprint import fingerprint
@@ -99,6 +101,7 @@ class Place:
             "version": SHELF_VERSION,
             "weights": weights,
             "device": loaded.model.device.type,
+            "float32_products": torch.get_float32_matmul_precision(),
             "task": task.name,
             **task.terms,
             "data": task.description["fingerprint"],

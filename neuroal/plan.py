@@ -70,13 +70,15 @@ class SparsityPlan:
         return plan
 
     @classmethod
-    def load(cls, path: str | Path) -> SparsityPlan:
-        """Read a plan from a JSON file written by `save` (or from a record's ``plan`` entry)."""
+    def load(cls, path: str | Path, key: str = "topup.path") -> SparsityPlan:
+        """Read a plan from a JSON file written by ``save.plan`` (or a record's ``plan`` entry).
+
+        Raises:
+            UserError: it cannot be read; says so of `key`.
+        """
         try:
             return cls.from_dict(json.loads(Path(path).read_text()))
         except FileNotFoundError:
-            raise UserError(
-                f"topup.path={path}: no such file; save one with save.plan=FILE"
-            ) from None
+            raise UserError(f"{key}={path}: no such file; save one with save.plan=FILE") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"topup.path={path}: cannot be read as JSON ({error})") from error
+            raise UserError(f"{key}={path}: cannot be read as JSON ({error})") from error

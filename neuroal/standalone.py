@@ -34,7 +34,7 @@ def evaluate_model(config: RunConfig, progress: Progress | None = None) -> Metri
         raise UserError("task=none: nothing to measure; give task=lm or task.names=[…]")
     out, device = prepare_out(config.out), resolve_device(config.device)
     require(config.task.names, config.data.root)
-    loaded = load_model(config.model, device)
+    loaded = load_model(config.model, device, config.offload, out)
     tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     found = measure_once(
         loaded,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, check_choice, nearest
 
 if TYPE_CHECKING:
     from neuroal.config import RunConfig, SparsityConfig, TaskConfig
@@ -45,9 +45,7 @@ def validate(config: RunConfig) -> None:
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if value not in choices:
-            close = nearest(str(value), choices)
-            raise UserError(f"{key}={value}: must be one of {', '.join(choices)}{close}")
+        check_choice(key, value, choices)
     check_task(config.task)
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")

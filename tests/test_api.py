@@ -34,6 +34,17 @@ def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> No
             assert torch.equal(value[~mask], dense[name][~mask])
 
 
+def test_windows_may_be_rows_of_any_kind() -> None:
+    digests = [
+        {
+            key: bytes(mask.numpy())
+            for key, mask in neuroal.prune(tiny_llama().model, rows).masks.items()
+        }
+        for rows in (TOKENS, TOKENS.tolist(), list(TOKENS))
+    ]
+    assert digests[0] == digests[1] == digests[2]
+
+
 def test_a_second_run_gives_the_same_plan_and_masks() -> None:
     results = [neuroal.prune(tiny_llama().model, TOKENS) for _ in range(2)]
     assert results[0].report == results[1].report
@@ -91,6 +102,10 @@ def test_bad_values_are_named() -> None:
         neuroal.prune(model, TOKENS, pruner="wonda")
     with pytest.raises(neuroal.UserError, match="token ids"):
         neuroal.prune(model, torch.rand(3, 4))
+    with pytest.raises(neuroal.UserError, match="all of one length"):
+        neuroal.prune(model, [[1, 2, 3], [4, 5]])
+    with pytest.raises(neuroal.UserError, match=r"rules=exakt.*did you mean 'exact'"):
+        neuroal.prune(model, TOKENS, rules="exakt")
     with pytest.raises(neuroal.UserError, match="leave no linear"):
         neuroal.prune(model, TOKENS, exclude=["*"])
     assert DecoderModel(model).numel > 0

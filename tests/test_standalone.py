@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ import neuroal
 from neuroal import cli
 from neuroal.config import ModelConfig
 from neuroal.errors import UserError
-from neuroal.models.load import load_model
+from neuroal.models.load import LoadedModel, load_model
 from neuroal.records.store import load_record
 from neuroal.run import run
+from neuroal.standalone import evaluate_model
 from tests.rows import ARC, RTE, write_jsonl
 
 ZOO = "zoo/llama"
@@ -81,6 +83,26 @@ def test_the_command_finds_in_the_saved_model_what_the_record_says(
         for name, value in figures["pruned"].items():
             assert ours[task][name] == (value if name == "version" else pytest.approx(value))
         assert task in printed
+
+
+def test_blocks_may_wait_elsewhere(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(*options: Any) -> LoadedModel:
+        asked.append(options[2:])
+        return load_model(*options)
+
+    monkeypatch.setattr("neuroal.standalone.load_model", noted)
+    settings = ["task.names=[builtin]", "task.seqlen=64", "task.limit=3", "device=cpu"]
+    found = [
+        evaluate_model(cli.composed([*settings, f"offload={place}", f"out={tmp_path / place}"]))
+        for place in ("none", "blocks", "disk")
+    ]
+    assert asked == [(place, tmp_path / place) for place in ("none", "blocks", "disk")]
+    for other in found[1:]:
+        assert other["builtin"]["value"] == pytest.approx(found[0]["builtin"]["value"], rel=1e-6)
 
 
 def test_dense_figures_are_measured_once_for_all_runs(

@@ -93,7 +93,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds_before_iterations": before,
         "projected_25_60": projected,
         "peak_gib": peak_gib(),
-        "divergence": [report["divergence_linear"][0], report["divergence_row"][-1]],
+        "divergence": [report["objective_linear"][0], report["objective_row"][-1]],
     }
 
 

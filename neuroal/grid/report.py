@@ -52,11 +52,9 @@ def plan_text(
 ) -> str:
     """Runs by model and state, and what is left to do; `every`: one line a run as well."""
     lines = [f"{len(runs)} runs: {_states(statuses)}"]
-    groups: dict[str, list[Status]] = {}
-    for planned, status in zip(runs, statuses, strict=True):
-        groups.setdefault(dict(planned.run.choices).get("model", "model"), []).append(status)
     lines += [
-        f"  {model:<16} {len(found)} runs: {_states(found)}" for model, found in groups.items()
+        f"  {model:<16} {len(found)} runs: {_states(found)}"
+        for model, found in _by_model(runs, statuses).items()
     ]
     if every:
         lines += [

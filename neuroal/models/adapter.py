@@ -107,10 +107,6 @@ class DecoderModel:
         return sum(linear.numel for linear in self)
 
     @property
-    def dtype(self) -> torch.dtype:
-        return next(iter(self)).module.weight.dtype
-
-    @property
     def device(self) -> torch.device:
         """Where token ids go in: the device of the embeddings."""
         return self.placement.device

@@ -45,9 +45,13 @@ def identity(config: RunConfig) -> str:
     calibration = deciding["calibration"]
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
-    for part in (calibration, deciding["topup"]):
-        if part.get("path"):
-            part["path"] = _content(part["path"])
+    for part, key in (
+        (calibration, "path"),
+        (deciding["topup"], "path"),
+        (deciding["topup"], "start"),
+    ):
+        if part.get(key):
+            part[key] = _content(part[key])
     content = {"schema": SCHEMA_VERSION, "config": deciding}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -68,13 +72,17 @@ def _content(path: str) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and device of this process."""
+    """Versions, commit and device of this process.
+
+    ``float32_products`` is ``highest`` for IEEE float32, ``high`` for TF32 where there is a GPU.
+    """
     import torch  # late: it takes seconds, and an identity does not need it
 
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": _commit(),
+        "float32_products": torch.get_float32_matmul_precision(),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
@@ -99,10 +107,11 @@ def _uninstalled_version() -> str | None:
 
 def _commit() -> str | None:
     """Commit of the checkout this package is in; None for an installed one."""
-    command = ["git", "rev-parse", "HEAD"]
-    folder = Path(__file__).parent
+    command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+    folder = Path(__file__).resolve().parents[2]
     try:
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    top, commit = found.stdout.splitlines()
+    return commit if Path(top).resolve() == folder else None

@@ -92,7 +92,7 @@ class Holder:
 
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file if nobody lives who holds the last; returns its number."""
-    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    probe = path.with_name(f".lock.{uuid.uuid4().hex}")
     try:
         probe.write_text(_self())
         generation, last = _last(path)

@@ -8,9 +8,7 @@ from typing import Any
 
 from neuroal.config import RunConfig
 from neuroal.records.naming import tags_of
-from neuroal.records.schema import Record
-
-HEADLINES = {"perplexity": "value", "zero_shot": "acc"}
+from neuroal.records.schema import HEADLINES, Record
 
 
 def outcome_line(config: RunConfig, record: Record, path: Path) -> str:
@@ -21,6 +19,6 @@ def outcome_line(config: RunConfig, record: Record, path: Path) -> str:
 
 
 def _change(found: Mapping[str, Any]) -> str:
-    headline = HEADLINES[found["kind"]]
+    headline, _ = HEADLINES[found["kind"]]
     limited = f" (limit {found['limit']})" if found["limit"] is not None else ""
     return f"{found['dense'][headline]:.4g} → {found['pruned'][headline]:.4g}{limited}"

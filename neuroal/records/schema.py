@@ -10,6 +10,8 @@ from typing import Any
 from neuroal.errors import UserError
 
 SCHEMA_VERSION = 1
+HEADLINES = {"perplexity": ("value", "stderr"), "zero_shot": ("acc", "acc_stderr")}
+"""Kind of a task → the figure to show of it, and its standard error."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def densities(self) -> dict[int, float]:
+        """Mean density of the linears of each block, as achieved."""
+        blocks: dict[int, list[float]] = {}
+        for linear, sparsity in self.sparsity["linears"].items():
+            blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
+        return {block: sum(found) / len(found) for block, found in sorted(blocks.items())}
 
     def grown(
         self,

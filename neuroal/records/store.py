@@ -35,11 +35,16 @@ def prepare_out(folder: str | Path) -> Path:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write `data` to `path` atomically: readers see the old file or the new one."""
+    write_bytes(path, json.dumps(data, indent=1, sort_keys=True).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(data, file, indent=1, sort_keys=True)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -12,6 +12,7 @@ import pandas as pd
 from neuroal.errors import UserError
 from neuroal.tables.labels import in_order, label
 from neuroal.tables.reading import SETTINGS
+from neuroal.validation import PERPLEXITY_SETS
 
 
 class Case(NamedTuple):
@@ -161,8 +162,7 @@ def kinds_of(found: pd.DataFrame) -> pd.Series:
 
 def kind_of(task: str) -> str:
     """Kind of a task that no record has answered."""
-    lm = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
-    return "perplexity" if task in lm else "zero_shot"
+    return "perplexity" if task in PERPLEXITY_SETS else "zero_shot"
 
 
 def settings_notes(found: pd.DataFrame) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from neuroal.records.store import write_bytes
 from neuroal.tables.table import MISSING, Cell, Table
 
 LONGEST = 45
@@ -120,14 +121,13 @@ FORMATS: dict[str, Callable[[Table], str | bytes]] = {
 
 def write(tables: Sequence[Table], folder: Path) -> list[Path]:
     """Write every table in every format as FOLDER/NAME.SUFFIX; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:
         for suffix, form in FORMATS.items():
             content = form(table)
             data = content.encode() if isinstance(content, str) else content
             path = folder / f"{table.name}.{suffix}"
-            path.write_bytes(data)
+            write_bytes(path, data)
             paths.append(path)
     return paths
 

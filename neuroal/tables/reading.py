@@ -6,8 +6,7 @@ import json
 import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 
 from neuroal.errors import UserError
 from neuroal.records.naming import competitor, method_name, model_name, sparsity_name
-from neuroal.records.schema import Record
+from neuroal.records.schema import HEADLINES, Record
 from neuroal.tables.selection import Selection
 
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
@@ -45,7 +44,7 @@ FEW = 400
 
 @dataclass(frozen=True)
 class Curve:
-    """What a search saw: criterion of every candidate, and which one won."""
+    """What a search saw: the candidates that it measured in full, and which one won."""
 
     step: str
     candidates: tuple[float, ...]
@@ -176,7 +175,8 @@ def _rows(record: Record) -> Read:
         {**key, **settings, **_result(task, entry)}
         for task, entry in sorted(record.metrics.items())
     ]
-    return run, results, Shape(key, _densities(record.sparsity["linears"]), _curves(record.plan))
+    shape = Shape(key, tuple(record.densities().values()), tuple(_curves(record.plan)))
+    return run, results, shape
 
 
 def _at(config: Any, dotted: str) -> Any:
@@ -187,8 +187,7 @@ def _at(config: Any, dotted: str) -> Any:
 
 def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     kind, pruned = entry["kind"], entry["pruned"]
-    figure = {"perplexity": "value", "zero_shot": "acc"}[kind]
-    error = {"perplexity": "stderr", "zero_shot": "acc_stderr"}[kind]
+    figure, error = HEADLINES[kind]
     value = float(pruned[figure])
     return {
         "task": task,
@@ -202,22 +201,13 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _densities(linears: Mapping[str, float]) -> tuple[float, ...]:
-    blocks: dict[int, list[float]] = defaultdict(list)
-    for key, sparsity in linears.items():
-        blocks[int(key.partition(".")[0])].append(1 - sparsity)
-    return tuple(sum(blocks[block]) / len(blocks[block]) for block in sorted(blocks))
-
-
-def _curves(plan: Mapping[str, Any]) -> tuple[Curve, ...]:
+def _curves(plan: Mapping[str, Any]) -> Iterator[Curve]:
     report = plan.get("report", {})
-    return tuple(
-        Curve(
-            step,
-            tuple(map(float, report[f"candidates_{step}"])),
-            tuple(map(float, report[f"criterion_{step}"])),
-            float(report[f"lambda_{step}"]),
-        )
-        for step in ("block", "row")
-        if f"candidates_{step}" in report
-    )
+    for step in ("block", "row"):
+        if f"candidates_{step}" not in report:
+            continue
+        pairs = zip(report[f"candidates_{step}"], report[f"criterion_{step}"], strict=True)
+        # An early or adaptive search does not come to the criterion of every candidate.
+        known = [(float(x), float(criterion)) for x, criterion in pairs if criterion is not None]
+        candidates, criteria = zip(*known, strict=True)
+        yield Curve(step, candidates, criteria, float(report[f"lambda_{step}"]))

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from neuroal.records.store import write_bytes
 from neuroal.tables import figures, html
 from neuroal.tables.cases import CASE, SHARED
 from neuroal.tables.labels import label
@@ -174,9 +175,8 @@ def write_report(
 ) -> Path:
     """Write report.html into `folder` (None: beside the records, which it links to)."""
     folder = folder or records
-    folder.mkdir(parents=True, exist_ok=True)
     way = quote(os.path.relpath(records, folder))
     base = "" if way == "." else f"{way}/"
     path = folder / "report.html"
-    path.write_text(report(of, made, base=base), encoding="utf-8")
+    write_bytes(path, report(of, made, base=base).encode())
     return path

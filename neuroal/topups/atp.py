@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from neuroal.blocks import BlockRunner
-from neuroal.errors import UserError
+from neuroal.errors import UserError, check_choice
 from neuroal.plan import SparsityPlan
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.criteria import CRITERIA, make_criterion
@@ -45,10 +45,7 @@ class ATP(TopUp):
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:
             raise UserError(f"topup.step={self.step}: must be above 0 and at most 1")
-        if self.criterion not in CRITERIA:
-            raise UserError(
-                f"topup.criterion={self.criterion}: must be one of {', '.join(CRITERIA)}"
-            )
+        check_choice("topup.criterion", self.criterion, CRITERIA)
 
     def allocate(self, context: AllocationContext) -> Allocation:
         candidates = slopes(len(context.subject), context.sparsity, self.step)

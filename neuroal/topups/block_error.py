@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner, leaf_weights, swapped_weights
+from neuroal.blocks import BlockRunner, leaf_weights
 from neuroal.topups.divergence import Band, Margins
 from neuroal.topups.ranks import Counts, Ranks
 
@@ -30,18 +30,6 @@ class BlockError:
     ) -> None:
         self._runner, self._ranks, self._tokens = runner, ranks, tokens
         self._batch, self._band = batch, band
-
-    @torch.no_grad()
-    def value(self, counts: Counts, windows: Sequence[int]) -> float:
-        """The objective, by forward passes alone."""
-        runner = self._runner.on(self._tokens[list(windows)], self._batch)
-        hidden, total = runner.embedded, 0.0
-        for index, linears in runner.subject.walk():
-            truth = runner.run(index, hidden)
-            with swapped_weights(linears, self._ranks.masked(linears, counts)):
-                hidden = runner.run(index, hidden)
-            total += float(_relative_error(hidden, truth))
-        return total / len(runner.subject)
 
     def margins(self, counts: Counts, windows: Sequence[int]) -> Margins:
         """The objective and the cost of one more zero in every row."""

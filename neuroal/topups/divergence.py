@@ -64,8 +64,6 @@ class Margins:
 class Objective(Protocol):
     """What an allocation is judged by, on minibatches of windows given by their indices."""
 
-    def value(self, counts: Counts, windows: Sequence[int]) -> float: ...
-
     def margins(self, counts: Counts, windows: Sequence[int]) -> Margins: ...
 
 

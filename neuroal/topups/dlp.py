@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, check_choice
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.dense_pass import score_blocks
 from neuroal.topups.schedule import plan_of_importances
@@ -59,8 +59,7 @@ class DLP(TopUp):
     def __post_init__(self) -> None:
         if not 0 <= self.spread < 1:
             raise UserError(f"topup.spread={self.spread}: must be at least 0 and below 1")
-        if self.average not in AVERAGES:
-            raise UserError(f"topup.average={self.average}: must be one of {', '.join(AVERAGES)}")
+        check_choice("topup.average", self.average, AVERAGES)
 
     def allocate(self, context: AllocationContext) -> Allocation:
         averages = score_blocks(context, AVERAGES[self.average])

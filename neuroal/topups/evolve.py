@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 
 from neuroal.blocks import BlockRunner
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, check_choice
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.divergence import Band, OutputDivergence
 from neuroal.topups.ranks import Ranks
-from neuroal.topups.rows import HIGHEST, LOWEST, Rows, shuffled
+from neuroal.topups.rows import HIGHEST, LOWEST, shuffled
 
 UNITS = ("linear", "block")
 PASSES_OF_A_GRADIENT = 3
@@ -60,9 +60,7 @@ class Evolve(TopUp):
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            close = nearest(self.unit, UNITS)
-            raise UserError(f"topup.unit={self.unit}: must be one of {', '.join(UNITS)}{close}")
+        check_choice("topup.unit", self.unit, UNITS)
         if not 0 < self.largest_move < 1:
             raise UserError(f"topup.largest_move={self.largest_move}: must be above 0 and below 1")
         for key in ("passes", "exchanges", "generation", "windows"):
@@ -138,5 +136,5 @@ def _plan(
 def _counts(
     context: AllocationContext, ratios: Mapping[str, float], unit: str
 ) -> dict[str, torch.Tensor]:
-    plan = _plan(context.subject, ratios, unit, context.sparsity)
-    return Rows.of(context.subject, plan).counts()
+    allotments = context.allot(_plan(context.subject, ratios, unit, context.sparsity))
+    return {key: allotment.counts for key, allotment in allotments.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, check_choice
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
@@ -40,8 +40,7 @@ class FixedPlan(TopUp):
     values: str = "sparsity"
 
     def __post_init__(self) -> None:
-        if self.values not in VALUES:
-            raise UserError(f"topup.values={self.values}: must be one of {', '.join(VALUES)}")
+        check_choice("topup.values", self.values, VALUES)
 
     def check(
         self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None

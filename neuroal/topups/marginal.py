@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, check_choice
 from neuroal.plan import SparsityPlan
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
@@ -90,13 +90,8 @@ class EqualMarginals(TopUp):
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("step", self.step, STEPS),
-            ("objective", self.objective, OBJECTIVES),
-        ):
-            if value not in known:
-                close = nearest(value, known)
-                raise UserError(f"topup.{key}={value}: must be one of {', '.join(known)}{close}")
+        check_choice("topup.step", self.step, STEPS)
+        check_choice("topup.objective", self.objective, OBJECTIVES)
         for key in ("linear_iterations", "row_iterations", "windows"):
             number = getattr(self, key)
             if number is not None and number < 1:
@@ -109,10 +104,16 @@ class EqualMarginals(TopUp):
             raise UserError(f"topup.momentum={self.momentum}: must be at least 0 and below 1")
         if self.second_order < 0 or self.rerank < 0:
             raise UserError("topup.second_order, topup.rerank: must not be negative")
+        if self.second_order and self.objective == "block_error":
+            raise UserError(
+                f"topup.second_order={self.second_order}: is for a mean over tokens; "
+                "use topup.objective=kl or cross_entropy, or topup.second_order=0"
+            )
 
     def check(
         self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
     ) -> None:
+        self.starting_plan(sparsity)
         if self.step == "linear":
             return
         if group is not None:
@@ -125,6 +126,12 @@ class EqualMarginals(TopUp):
                 f"topup.step={self.step}: the authors' code has no row plans for "
                 f"pruner={type(pruner).__name__.lower()}; use rules=exact or topup.step=linear"
             )
+
+    def starting_plan(self, sparsity: float) -> SparsityPlan | None:
+        """The plan that `start` names, for a budget of `sparsity`."""
+        if self.start is None:
+            return None
+        return SparsityPlan(SparsityPlan.load(self.start, "topup.start").ratios, sparsity)
 
     def allocate(self, context: AllocationContext) -> Allocation:
         if len(context.tokens) < ENOUGH_WINDOWS:
@@ -161,9 +168,7 @@ class _Search:
     @classmethod
     def begin(cls, settings: EqualMarginals, context: AllocationContext) -> _Search:
         subject, tokens = context.subject, context.tokens
-        plan = uniform_plan(subject, context.sparsity)
-        if settings.start:
-            plan = SparsityPlan(SparsityPlan.load(settings.start).ratios, context.sparsity)
+        plan = settings.starting_plan(context.sparsity) or uniform_plan(subject, context.sparsity)
         rows = Rows.of(subject, plan)
         begin = time.perf_counter()
         runner = BlockRunner.capture(subject, tokens, context.batch)
@@ -181,7 +186,7 @@ class _Search:
         settings, rows = self.settings, self.rows
         first_averaged = iterations - max(1, round(settings.averaged * iterations))
         mean: Tensor | None = None
-        total = torch.zeros_like(rows.rates)
+        total = torch.zeros_like(rows.sparsity)
         values, spreads = [], []
         unit = "row" if by_row else "linear"
         name = f"equal {unit}s, about {_duration(self.seconds * iterations)}"
@@ -197,12 +202,12 @@ class _Search:
                 z, spread = rows.standardised(mean)
                 rows.move(-rate * math.exp(-COOLING * t / iterations) * z)
                 if t >= first_averaged:
-                    total += rows.rates
+                    total += rows.sparsity
                 values.append(found.value)
                 spreads.append(spread)
                 step.advance(1, D=found.value, spread=spread)
-        rows.rates = total / (iterations - first_averaged)
-        self.history |= {f"divergence_{unit}": values, f"spread_{unit}": spreads}
+        rows.sparsity = total / (iterations - first_averaged)
+        self.history |= {f"objective_{unit}": values, f"spread_{unit}": spreads}
 
 
 def make_objective(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, check_choice
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import Ratio, SparsityPlan
 from neuroal.pruners.base import Pruner
@@ -74,16 +74,9 @@ class NeuroAL(TopUp):
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.step not in STEPS:
-            raise UserError(f"topup.step={self.step}: must be one of {', '.join(STEPS)}")
-        if self.criterion not in CRITERIA:
-            known = ", ".join(CRITERIA)
-            close = nearest(self.criterion, CRITERIA)
-            raise UserError(f"topup.criterion={self.criterion}: must be one of {known}{close}")
-        if self.search not in SEARCHES:
-            known = ", ".join(SEARCHES)
-            close = nearest(self.search, SEARCHES)
-            raise UserError(f"topup.search={self.search}: must be one of {known}{close}")
+        check_choice("topup.step", self.step, STEPS)
+        check_choice("topup.criterion", self.criterion, CRITERIA)
+        check_choice("topup.search", self.search, SEARCHES)
         if self.search != "exact" and self.criterion != "alignment":
             raise UserError(
                 f"topup.search={self.search}: only topup.criterion=alignment grows block by block; "
@@ -115,6 +108,8 @@ class NeuroAL(TopUp):
             )
 
     def allocate(self, context: AllocationContext) -> Allocation:
+        if self.search != "exact":
+            context = dataclasses.replace(context, devices=())  # one after the other
         runner = BlockRunner.capture(context.subject, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
         ranking = self._ranking(context, runner)
@@ -165,7 +160,7 @@ class NeuroAL(TopUp):
         if self.search != "adaptive" or context.tokens.shape[1] <= RANKED_TOKENS:
             return None
         tokens = context.tokens[:, :RANKED_TOKENS]
-        short = dataclasses.replace(context, tokens=tokens, devices=())
+        short = dataclasses.replace(context, tokens=tokens)
         return make_criterion(self.criterion, short, runner.on(tokens, context.batch))
 
     def _has_rows(self, pruner: Pruner) -> bool:

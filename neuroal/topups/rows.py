@@ -28,13 +28,13 @@ class Rows:
     Attributes:
         shapes: (rows, cols) of each linear, by key.
         cols: columns of each row, float64.
-        rates: sparsity of each row, float64.
+        sparsity: of each row, float64.
         zeros: the budget K.
     """
 
     shapes: Mapping[str, tuple[int, int]]
     cols: Tensor
-    rates: Tensor
+    sparsity: Tensor
     zeros: int
 
     @classmethod
@@ -42,12 +42,12 @@ class Rows:
         shapes = {linear.key: (linear.rows, linear.cols) for linear in subject}
         check_coverage(plan, shapes)
         cols = [torch.full((rows,), cols, dtype=torch.float64) for rows, cols in shapes.values()]
-        rates = [
+        ratios = [
             torch.as_tensor(plan.ratios[key], dtype=torch.float64).expand(rows)
             for key, (rows, _) in shapes.items()
         ]
         zeros = total_zeros(plan.sparsity, subject.numel)
-        return cls(shapes, torch.cat(cols), torch.cat(rates), zeros)
+        return cls(shapes, torch.cat(cols), torch.cat(ratios), zeros)
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
         """A value for each row of the model as one vector a linear."""
@@ -56,7 +56,7 @@ class Rows:
 
     def counts(self) -> dict[str, Tensor]:
         """k_r = round(s_r·cols)."""
-        return self.split((self.rates * self.cols).round().long())
+        return self.split((self.sparsity * self.cols).round().long())
 
     def joined(self, costs: Mapping[str, Tensor], by_row: bool) -> Tensor:
         """Costs of all rows; those of a linear are its rows' mean unless `by_row`."""
@@ -76,17 +76,17 @@ class Rows:
         return ((costs - mean) / deviation).clamp(-LARGEST_STEP, LARGEST_STEP), spread
 
     def move(self, change: Tensor) -> None:
-        """Add `change` to the rates within bounds, then shift all of them back to the budget."""
-        self.rates = (self.rates + change).clamp(LOWEST, HIGHEST)
+        """Add `change` within bounds, then shift all sparsities back to the budget."""
+        self.sparsity = (self.sparsity + change).clamp(LOWEST, HIGHEST)
         for _ in range(SHIFTS):
-            lacking = (self.zeros - (self.rates * self.cols).sum()) / self.cols.sum()
-            self.rates = (self.rates + lacking).clamp(LOWEST, HIGHEST)
+            lacking = (self.zeros - (self.sparsity * self.cols).sum()) / self.cols.sum()
+            self.sparsity = (self.sparsity + lacking).clamp(LOWEST, HIGHEST)
 
     def plan(self, sparsity: float, by_row: bool) -> SparsityPlan:
         """One ratio a row, or one a linear."""
         ratios: dict[str, Ratio] = {
             key: part.clone() if by_row else float(part.mean())
-            for key, part in self.split(self.rates).items()
+            for key, part in self.split(self.sparsity).items()
         }
         return SparsityPlan(ratios, sparsity)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -108,18 +108,16 @@ def choose(
     free = known is not None and known.covers(context.allot(plans[0]))
     order = _order(candidates, search, context.rules, ranks, free)
     outcomes: dict[int, Outcome] = {}
-    winner = order[0]
     with context.progress.stage(name, len(order), "candidate") as step:
         for index, outcome in _outcomes(context, criterion, plans, order, search, known):
             outcomes[index] = outcome
-            winner = min(outcomes, key=lambda i: _place(i, outcomes[i]))
-            best = outcomes[winner]
             step.advance(1, candidate=candidates[index], criterion=outcome.criterion)
+    winner = min(outcomes, key=lambda index: _place(index, outcomes[index]))
     values = [outcomes.get(index) for index in range(len(plans))]
     return Choice(
         winner,
         plans[winner],
-        best,
+        outcomes[winner],
         [found.criterion if found and found.complete else None for found in values],
         [found.criterion if found and not found.complete else None for found in values],
         None if ranks is None else [ranks.get(index) for index in range(len(plans))],
@@ -163,8 +161,8 @@ def _outcomes(
     known: Known | None,
 ) -> Iterator[tuple[int, Outcome]]:
     allotments = _allotted(context, [plans[index] for index in order])
-    if search == "exact" and isinstance(criterion, SpreadCriterion):
-        yield from zip(order, measured(criterion, allotments), strict=True)
+    if isinstance(criterion, SpreadCriterion):
+        yield from zip(order, criterion.measure_all(allotments), strict=True)
         return
     best = math.inf
     for index, zeros in zip(order, allotments, strict=True):
@@ -213,13 +211,3 @@ def _place(index: int, outcome: Outcome) -> tuple[bool, float, int]:
     if math.isnan(criterion):
         criterion = -math.inf if index == 0 else math.inf
     return (not outcome.complete, criterion, index)
-
-
-def measured(
-    criterion: Criterion, allotments: Iterable[Mapping[str, Allotment]]
-) -> Iterator[Outcome]:
-    """The outcomes of all candidates in order; several at once where the criterion can."""
-    if isinstance(criterion, SpreadCriterion):
-        yield from criterion.measure_all(allotments)
-    else:
-        yield from map(criterion.measure, allotments)

@@ -55,7 +55,7 @@ class WandbTracker:
     def record(self, record: Record, path: Path) -> None:
         def send() -> None:
             self._run.summary.update(dict(_figures(record)))
-            self._run.log({"density_by_block": _line(_densities(record), "block", "density")})
+            self._run.log({"density_by_block": _line(record.densities(), "block", "density")})
             artifact = wandb.Artifact(f"record-{record.identity}", type="record")
             artifact.add_file(str(path))
             self._run.log_artifact(artifact)
@@ -135,14 +135,6 @@ def _figures(record: Record) -> Iterator[tuple[str, float]]:
     for name, value in record.plan.get("report", {}).items():
         if isinstance(value, int | float):
             yield f"plan/{name}", value
-
-
-def _densities(record: Record) -> dict[int, float]:
-    """Mean density of the linears of each block, as achieved."""
-    blocks: dict[int, list[float]] = {}
-    for linear, sparsity in record.sparsity["linears"].items():
-        blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
-    return {block: sum(found) / len(found) for block, found in sorted(blocks.items())}
 
 
 def _line(values: Mapping[int, float], x: str, y: str) -> Any:

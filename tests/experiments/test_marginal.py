@@ -21,15 +21,13 @@ TEXT = "the old sea was calm and the ship went on under a pale sky toward the ca
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "marginal.csv"
-    monkeypatch.setattr(marginal, "TABLE", file)
-    return file
+def table(tmp_path: Path) -> Path:
+    return tmp_path / "marginal.csv"
 
 
-def add(study: str, name: str, perplexity: float = 100.0, **more: object) -> None:
+def add(table: Path, study: str, name: str, perplexity: float = 100.0, **more: object) -> None:
     row = {"study": study, "name": name, "jobs": 1, "allocate": 30.5, "error": ""}
-    marginal.add(row | dict.fromkeys(marginal.TASKS, perplexity) | more)
+    marginal.add(row | dict.fromkeys(marginal.TASKS, perplexity) | more, table)
 
 
 def rows_of(file: Path) -> list[tuple[str, str]]:
@@ -38,35 +36,35 @@ def rows_of(file: Path) -> list[tuple[str, str]]:
 
 
 def test_a_run_stands_for_the_same_one_in_another_study(table: Path) -> None:
-    add("quality", "70 %: marginal both", 116.4)
-    marginal.take_over("generality")
-    marginal.take_over("generality")
+    add(table, "quality", "70 %: marginal both", 116.4)
+    marginal.take_over("generality", table)
+    marginal.take_over("generality", table)
     assert rows_of(table)[1:] == [
         ("generality", "seed 0: marginal both"),
         ("generality", "64 windows: marginal both"),
     ]
-    assert marginal.finished()["generality", "64 windows: marginal both"]["ptb"] == "116.4"
+    assert marginal.finished(table)["generality", "64 windows: marginal both"]["ptb"] == "116.4"
 
 
 @pytest.mark.parametrize("study", TIMED)
 def test_but_not_where_it_was_alone_on_its_device(table: Path, study: str) -> None:
-    add("quality", "70 %: marginal both")
-    marginal.take_over(study)
+    add(table, "quality", "70 %: marginal both")
+    marginal.take_over(study, table)
     assert len(rows_of(table)) == 1
-    add(study, "marginal both" if study == "seconds" else "25 + 60 iterations")
-    marginal.take_over("ablation")
+    add(table, study, "marginal both" if study == "seconds" else "25 + 60 iterations")
+    marginal.take_over("ablation", table)
     assert rows_of(table)[2:] == [("ablation", "as it is")]  # from quality, once
 
 
 def test_nor_where_it_leaves_a_plan_that_another_run_reads(table: Path) -> None:
-    add("generality", "seed 0: neuroal both, 64 windows")
-    marginal.take_over("quality")
+    add(table, "generality", "seed 0: neuroal both, 64 windows")
+    marginal.take_over("quality", table)
     assert len(rows_of(table)) == 1
 
 
 def test_a_run_that_failed_is_no_run(table: Path) -> None:
-    add("quality", "70 %: marginal both", error="RuntimeError: out of memory")
-    assert not marginal.finished()
+    add(table, "quality", "70 %: marginal both", error="RuntimeError: out of memory")
+    assert not marginal.finished(table)
 
 
 def test_the_page_shows_what_is_there(tmp_path: Path, table: Path) -> None:
@@ -76,11 +74,11 @@ def test_the_page_shows_what_is_there(tmp_path: Path, table: Path) -> None:
         ("80 %: neuroal both, 64 windows", 1487.2),
         ("80 %: uniform", 19002.7),
     ):
-        add("quality", name, perplexity)
-    add("iterations", "50 + 120 iterations", 111.5)
-    add("iterations", "5 + 12 iterations", 175.2, jobs=3)
-    add("ablation", "band 0.3", 132.9)
-    add("seconds", "uniform", 1256.1, device="a card")
+        add(table, "quality", name, perplexity)
+    add(table, "iterations", "50 + 120 iterations", 111.5)
+    add(table, "iterations", "5 + 12 iterations", 175.2, jobs=3)
+    add(table, "ablation", "band 0.3", 132.9)
+    add(table, "seconds", "uniform", 1256.1, device="a card")
     page = tmp_path / "page.md"
     marks = ("quality", "ratios", "iterations", "ablation", "zoo")
     page.write_text("Before\n" + "".join(f"<!-- {mark} -->\nold\n<!-- end -->\n" for mark in marks))
@@ -108,7 +106,10 @@ def test_names_of_all_studies_differ_and_list_shows_them(
 
 @pytest.mark.slow
 def test_a_study_is_run_and_gone_on_with(
-    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = tmp_path / "data"
     for name, split, rows in (
@@ -123,9 +124,13 @@ def test_a_study_is_run_and_gone_on_with(
     places = ["--data", str(data), "--out", str(tmp_path / "runs"), "--threads", "1"]
     command = ["marginal.py", "run", "quality", "--only", "50 %: uniform", *places, "--set", *small]
     monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        marginal.main()
+    assert "--table" in capsys.readouterr().err  # another protocol's rows go somewhere else
+    monkeypatch.setattr(sys, "argv", [*command, "--table", str(table)])
     marginal.main()
     marginal.main()
-    (row,) = marginal.finished().values()
+    (row,) = marginal.finished(table).values()
     assert float(row["wikitext2"]) > 1
     assert row["device"].startswith("CPU")
     assert (tmp_path / "runs" / "texts" / "ptb.txt").read_text() == TEXT

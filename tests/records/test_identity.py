@@ -53,6 +53,14 @@ def test_files_count_by_their_content(tmp_path: Path) -> None:
     assert of("a.txt", "one") == of("b.txt", "one") != of("a.txt", "two")
 
 
+def test_so_does_the_plan_that_a_top_up_starts_from(tmp_path: Path) -> None:
+    def of(text: str) -> str:
+        (tmp_path / "plan.json").write_text(text)
+        return identity(composed(["topup=marginal", f"topup.start={tmp_path / 'plan.json'}"]))
+
+    assert of("one") == of("one") != of("two")
+
+
 def test_it_is_known_without_loading_torch() -> None:
     code = (
         "import sys; from neuroal.cli import composed; from neuroal.records.identity import *; "

@@ -98,6 +98,18 @@ def test_no_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> None
     assert (cell["value"], cell["state"]) == (math.inf, "done")
 
 
+def test_of_a_search_that_left_candidates_out_the_others_are_shown(tmp_path: Path) -> None:
+    made = record(competitor="neuroal").to_dict()
+    criteria = made["plan"]["report"]["criterion_block"]
+    criteria[0] = criteria[3] = None
+    save_record(Record.from_dict(made), tmp_path)
+    (shape,) = read_records(tmp_path).shapes
+    block, row = shape.curves
+    assert block.candidates == (0.02, 0.05, 0.15, 0.2)
+    assert block.criteria == (criteria[1], criteria[2], *criteria[4:])
+    assert len(row.candidates) == 6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -16,6 +16,7 @@ from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
+from neuroal.topups.divergence import OutputDivergence
 from neuroal.topups.evolve import Evolve
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.rows import HIGHEST, LOWEST, Rows, shuffled
@@ -55,7 +56,7 @@ def test_every_objective_falls_on_its_own_windows(objective: str) -> None:
     settings: dict[str, Any] = {"step": "both", "objective": objective, "windows": 6}
     context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6)
     report = EqualMarginals(**settings).allocate(context).report
-    assert report["divergence_row"][-1] < report["divergence_linear"][0]
+    assert report["objective_row"][-1] < report["objective_linear"][0]
 
 
 def test_the_divergence_of_the_plan_is_below_that_of_uniform() -> None:
@@ -86,10 +87,10 @@ def test_rows_move_back_to_the_budget_within_bounds() -> None:
     rows = Rows.of(subject, uniform_plan(subject, 0.7))
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        rows.move(torch.randn(len(rows.rates), generator=generator, dtype=torch.float64) / 5)
-        assert float(rows.rates.min()) >= LOWEST
-        assert float(rows.rates.max()) <= HIGHEST
-        assert float((rows.rates * rows.cols).sum()) == pytest.approx(rows.zeros, rel=1e-4)
+        rows.move(torch.randn(len(rows.sparsity), generator=generator, dtype=torch.float64) / 5)
+        assert float(rows.sparsity.min()) >= LOWEST
+        assert float(rows.sparsity.max()) <= HIGHEST
+        assert float((rows.sparsity * rows.cols).sum()) == pytest.approx(rows.zeros, rel=1e-4)
 
 
 def test_minibatches_are_shuffled_passes() -> None:
@@ -112,8 +113,8 @@ def test_a_saved_plan_can_be_the_start(tmp_path: Any) -> None:
     write_json(tmp_path / "plan.json", first.to_dict())
     again = EqualMarginals(step="row", start=str(tmp_path / "plan.json"), **SHORT)
     report = again.allocate(context).report
-    assert report["divergence_row"][0] != pytest.approx(
-        EqualMarginals(step="row", **SHORT).allocate(context).report["divergence_row"][0], rel=1e-6
+    assert report["objective_row"][0] != pytest.approx(
+        EqualMarginals(step="row", **SHORT).allocate(context).report["objective_row"][0], rel=1e-6
     )
 
 
@@ -128,6 +129,22 @@ def test_few_windows_are_warned_of() -> None:
     context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
     with pytest.warns(UserWarning, match=r"calibration\.search_windows=32"):
         EqualMarginals(step="linear", **SHORT).allocate(context)
+
+
+def test_every_trial_of_evolution_has_the_budgets_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    value = OutputDivergence.value
+
+    def noted(self: OutputDivergence, counts: Any, windows: Any) -> float:
+        seen.append(sum(int(counts[linear.key].sum()) for linear in subject))
+        return value(self, counts, windows)
+
+    monkeypatch.setattr(OutputDivergence, "value", noted)
+    subject = tiny_llama()
+    context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6, sparsity=0.63)
+    Evolve(passes=30, windows=2).allocate(context)
+    assert len(seen) == 30
+    assert set(seen) == {total_zeros(0.63, subject.numel)}
 
 
 def test_evolution_makes_no_more_passes_than_it_may() -> None:
@@ -145,6 +162,14 @@ def test_evolution_makes_no_more_passes_than_it_may() -> None:
         (lambda: EqualMarginals(windows=0), r"topup\.windows=0"),
         (lambda: EqualMarginals(row_rate=0), r"topup\.row_rate=0"),
         (lambda: EqualMarginals(momentum=1), r"topup\.momentum=1"),
+        (
+            lambda: EqualMarginals(objective="block_error", second_order=0.1),
+            r"topup\.objective=kl or cross_entropy",
+        ),
+        (
+            lambda: EqualMarginals(start="no.json").check(Wanda(), 0.5, Rules.EXACT),
+            r"topup\.start=no\.json: no such file",
+        ),
         (lambda: Evolve(unit="blocks"), "did you mean 'block'"),
         (lambda: Evolve(passes=0), r"topup\.passes=0"),
         (lambda: EqualMarginals().check(Wanda(), 0.5, Rules.EXACT, 4), r"topup\.step=linear"),

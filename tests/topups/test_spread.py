@@ -44,6 +44,14 @@ def test_several_workers_find_what_one_finds(
     assert criterion != "alignment" or len(threads) > 1
 
 
+def test_a_search_that_goes_one_by_one_makes_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    topup = NeuroAL(search="early_out")
+    alone = topup.allocate(allocation_context(tiny_llama()))
+    monkeypatch.setattr("neuroal.topups.criteria.replica", None)
+    together = topup.allocate(allocation_context(tiny_llama(), devices=spread(CPU, 3)))
+    assert together.report == alone.report
+
+
 def test_all_workers_are_busy_at_once() -> None:
     """Each waits for the other, so one alone would never end."""
     barrier = threading.Barrier(2, timeout=20)
