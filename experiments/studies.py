@@ -143,6 +143,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {
             "neuroal both, 64 windows": [*NEUROAL, "save.plan=TEXTS/zoo.json"],
             "80 rows": TOPUPS["marginal row"],
             **ABLATION,
+            **{f"seed {seed}": [*MARGINAL, f"seed={seed}"] for seed in (1, 2)},
             "80 rows from NeuroAL's plan": _with("marginal row", "topup.start=TEXTS/zoo.json"),
         }.items()
     },

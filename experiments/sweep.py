@@ -29,8 +29,8 @@ from neuroal.config import CalibrationConfig, ModelConfig, build, named_method
 from neuroal.data.text import calibration_windows, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import LoadedModel, load_model, resolve_device
+from neuroal.records.files import write_json
 from neuroal.records.identity import environment
-from neuroal.records.store import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("llama", "mistral", "phi", "opt")

@@ -17,9 +17,9 @@ from neuroal.errors import UserError
 from neuroal.evaluation.tasks import Task
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
+from neuroal.records.files import write_json
 from neuroal.records.identity import environment
 from neuroal.records.lease import leased
-from neuroal.records.store import write_json
 from neuroal.tracking import Progress, Step
 
 POLL = 0.5

@@ -17,10 +17,11 @@ from neuroal.models.replicas import spread
 from neuroal.pipeline import Recipe, StageCosts, allocate, prune
 from neuroal.pruners.budget import Rules
 from neuroal.pruning import Pruned
+from neuroal.records.files import write_json
 from neuroal.records.identity import environment, identity
 from neuroal.records.schema import Record
 from neuroal.records.stages import Stages, check_same, plan_of, planned, stages_of
-from neuroal.records.store import prepare_out, write_json
+from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.topups.base import Allocation
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for

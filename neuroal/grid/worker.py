@@ -16,8 +16,8 @@ from neuroal.errors import UserError
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import State, failure_path
+from neuroal.records.files import write_json
 from neuroal.records.identity import identity
-from neuroal.records.store import write_json
 
 WAIT = 5.0
 """Seconds between two looks at runs that other workers hold."""

@@ -20,9 +20,10 @@ from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.plan import SparsityPlan
 from neuroal.pruning import Pruned
+from neuroal.records.files import write_json
 from neuroal.records.lease import leased
 from neuroal.records.schema import Record
-from neuroal.records.store import load_masks, load_record, save_masks, save_record, write_json
+from neuroal.records.store import load_masks, load_record, save_masks, save_record
 from neuroal.records.summary import STATE, Summary, summary_path
 from neuroal.topups.base import Allocation
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from neuroal.errors import UserError
 from neuroal.pruners.packed import PackedMasks
+from neuroal.records.files import write_json
 from neuroal.records.schema import Record
 
 
@@ -31,26 +31,6 @@ def prepare_out(folder: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror})") from error
     return path
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` to `path` atomically: readers see the old file or the new one."""
-    write_bytes(path, json.dumps(data, indent=1, sort_keys=True).encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save_record(record: Record, folder: Path) -> Path:

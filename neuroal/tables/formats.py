@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from neuroal.records.store import write_bytes
+from neuroal.records.files import write_bytes
 from neuroal.tables.table import MISSING, Cell, Table
 
 LONGEST = 45

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from neuroal.records.store import write_bytes
+from neuroal.records.files import write_bytes
 from neuroal.tables import figures, html
 from neuroal.tables.cases import CASE, SHARED
 from neuroal.tables.labels import label

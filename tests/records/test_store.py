@@ -10,8 +10,9 @@ import torch
 
 from neuroal.errors import UserError
 from neuroal.pruners.packed import PackedMasks
+from neuroal.records.files import write_bytes, write_json
 from neuroal.records.schema import Record
-from neuroal.records.store import load_record, prepare_out, save_masks, save_record, write_json
+from neuroal.records.store import load_record, prepare_out, save_masks, save_record
 
 
 def record() -> Record:
@@ -29,6 +30,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_write_that_is_cut_off_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_bytes(tmp_path / "x", b"1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "ours", b"1")
+    (tmp_path / "other").write_bytes(b"1")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 99}', '{"version": 1}'])

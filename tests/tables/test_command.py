@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -163,6 +164,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1, error
     assert error.startswith("neuroal: ")
     assert message in error
+
+
+def test_tables_need_no_torch() -> None:
+    code = "import sys, neuroal.cli_tables, neuroal.tables.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_help_names_the_commands(

@@ -105,7 +105,7 @@ def test_minibatches_are_shuffled_passes() -> None:
 
 
 def test_a_saved_plan_can_be_the_start(tmp_path: Any) -> None:
-    from neuroal.records.store import write_json
+    from neuroal.records.files import write_json
 
     subject = tiny_llama()
     context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6)
