@@ -92,7 +92,7 @@ class Holder:
 
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file if nobody lives who holds the last; returns its number."""
-    probe = path.with_name(f".lock.{uuid.uuid4().hex}")
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         probe.write_text(_self())
         generation, last = _last(path)
@@ -100,6 +100,8 @@ def _take(path: Path, lease: float) -> int | None:
             return None
         if not _link(probe, _file(path, generation)):
             return None
+    except FileNotFoundError:
+        return None  # the holder tidied up after itself, our probe too: it was at it until now
     finally:
         probe.unlink(missing_ok=True)
     if last is not None and Holder.read(_file(path, generation - 1)) != last:

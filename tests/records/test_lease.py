@@ -143,6 +143,24 @@ def test_of_many_threads_exactly_one_holds_it(tmp_path: Path) -> None:
     assert sorted(held) == [False] * 7 + [True]
 
 
+def test_who_comes_while_the_holder_tidies_up_comes_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = lease._last
+
+    def tidied(path: Path) -> tuple[int, lease.Holder | None]:
+        for probe in path.parent.glob(f".{path.name}.*"):
+            probe.unlink()
+        return last(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "_last", tidied)
+        with leased(tmp_path / "lock") as mine:
+            assert not mine
+    with leased(tmp_path / "lock") as mine:
+        assert mine
+
+
 def test_a_failure_inside_frees_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="work failed"), leased(tmp_path / "work.lock"):
         raise RuntimeError("work failed")
