@@ -13,7 +13,9 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 from studies import STUDIES, TIMED
 
-TASKS = {"wikitext2": "WikiText-2", "ptb": "PTB", "c4_sample": "c4_sample"}
+from neuroal.tables.labels import label
+
+TASKS = {task: label(task) for task in ("wikitext2", "ptb", "c4_sample")}
 BASELINES = ("neuroal both, 8 windows", "neuroal both, 64 windows")
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -23,17 +23,11 @@ from pool import run_all
 from neuroal.cli import composed
 from neuroal.measure import MEASURED
 from neuroal.records.identity import identity
+from neuroal.tables.labels import label
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = {"wikitext2": "WikiText-2", "ptb": "PTB", "c4_sample": "c4_sample"}
-ZERO_SHOT = {
-    "rte": "RTE",
-    "winogrande": "WinoGrande",
-    "boolq": "BoolQ",
-    "arc_easy": "ARC-E",
-    "arc_challenge": "ARC-C",
-    "openbookqa": "OBQA",
-}
+TEXTS = ("wikitext2", "ptb", "c4_sample")
+ZERO_SHOT = ("rte", "winogrande", "boolq", "arc_easy", "arc_challenge", "openbookqa")
 RUN = [
     "model=smollm2-135m-instruct-q4",
     "model.dtype=float32",
@@ -135,8 +129,8 @@ def lines(records: Mapping[str, Record]) -> Iterator[str]:
     yield from table(records, ZERO_SHOT, "acc", "acc_stderr", 1, percent=True)
     yield ""
     sizes = [
-        f"{name} {first['metrics'][task]['dense'].get('documents') or windows(first, task)}"
-        for task, name in {**TEXTS, **ZERO_SHOT}.items()
+        f"{label(task)} {first['metrics'][task]['dense'].get('documents') or windows(first, task)}"
+        for task in (*TEXTS, *ZERO_SHOT)
     ]
     yield f"Windows or documents: {', '.join(sizes)}."
     yield ""
@@ -166,14 +160,14 @@ def costs(record: Record) -> Iterator[str]:
 
 def table(
     records: Mapping[str, Record],
-    tasks: Mapping[str, str],
+    tasks: Sequence[str],
     figure: str,
     spread: str,
     digits: int,
     percent: bool = False,
 ) -> Iterator[str]:
     """A row for the dense model and each run, a column for each task; accuracies have a mean."""
-    columns = [*tasks.values(), *(["mean"] if percent else [])]
+    columns = [*map(label, tasks), *(["mean"] if percent else [])]
     yield f"| sparsity | top-up | {' | '.join(columns)} |"
     yield "|---|---|" + "---|" * len(columns)
     scale = 100 if percent else 1
