@@ -100,8 +100,8 @@ def plot(rows: pd.DataFrame, target: Path) -> None:
             row["allocate"], row["wikitext2"], marker=marker, color=color, label=row["name"]
         )
     steps = rows[(rows["study"] == "iterations") & (rows["jobs"] == 1)].sort_values("allocate")
-    label = "marginal both, by iterations"
-    axes.plot(steps["allocate"], steps["wikitext2"], ".--", color="#D55E00", label=label)
+    way = {"color": "#D55E00", "label": "marginal both, by iterations"}
+    axes.plot(steps["allocate"], steps["wikitext2"], ".--", **way)
     axes.set(
         xscale="symlog",
         yscale="log",
