@@ -39,6 +39,8 @@ def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_no_half_fil
 ) -> None:
     terminal, far_end = pty.openpty()
     command = [sys.executable, "-m", "neuroal", *SMALL, f"out={tmp_path}", "save.masks=true"]
+    # Enough work that the search is not over when a busy machine comes round to the signal.
+    command += ["calibration.windows=32", "calibration.search_windows=32", "calibration.seqlen=256"]
     wide = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=far_end, env=wide) as process:
         os.close(far_end)
