@@ -34,6 +34,11 @@ def read_until(terminal: int, wanted: str, seconds: float = 60) -> str:
     return shown
 
 
+def heed_interrupts() -> None:
+    """Tests that run in the background of a shell inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_no_half_file(
     tmp_path: Path,
 ) -> None:
@@ -42,7 +47,13 @@ def test_a_terminal_shows_stage_step_and_time_left_and_ctrl_c_leaves_no_half_fil
     # Enough work that the search is not over when a busy machine comes round to the signal.
     command += ["calibration.windows=32", "calibration.search_windows=32", "calibration.seqlen=256"]
     wide = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=far_end, env=wide) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=far_end,
+        env=wide,
+        preexec_fn=heed_interrupts,
+    ) as process:
         os.close(far_end)
         shown = read_until(terminal, "criterion")
         assert "search blocks" in shown
