@@ -88,9 +88,14 @@ def _shown(value: object) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
+def alone(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The runs of one study that had the device for themselves."""
+    return rows[(rows["study"] == name) & (rows["jobs"] == 1)]
+
+
 def plot(rows: pd.DataFrame, target: Path) -> None:
     """Perplexity against seconds: every top-up, and equal marginals by iterations."""
-    found = rows[rows["study"] == "seconds"]
+    found = alone(rows, "seconds")
     if found.empty:
         return
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
@@ -99,7 +104,7 @@ def plot(rows: pd.DataFrame, target: Path) -> None:
         axes.scatter(
             row["allocate"], row["wikitext2"], marker=marker, color=color, label=row["name"]
         )
-    steps = rows[(rows["study"] == "iterations") & (rows["jobs"] == 1)].sort_values("allocate")
+    steps = alone(rows, "iterations").sort_values("allocate")
     way = {"color": "#D55E00", "label": "marginal both, by iterations"}
     axes.plot(steps["allocate"], steps["wikitext2"], ".--", **way)
     axes.set(

@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import re
 import shlex
 import sys
@@ -29,7 +28,7 @@ from neuroal.config import CalibrationConfig, ModelConfig, build, named_method
 from neuroal.data.text import calibration_windows, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import LoadedModel, load_model, resolve_device
-from neuroal.records.files import write_json
+from neuroal.records.files import write_bytes, write_json
 from neuroal.records.identity import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,9 +173,8 @@ def keep(results: Mapping[str, Result], setting: Setting) -> None:
         }
         for name, result in sorted(results.items())
     ]
-    part = setting.kept.with_suffix(".part")
-    part.write_text("".join(json.dumps(line) + "\n" for line in [*others, *own]))
-    os.replace(part, setting.kept)
+    text = "".join(json.dumps(line) + "\n" for line in [*others, *own])
+    write_bytes(setting.kept, text.encode())
 
 
 def _lines(setting: Setting) -> list[Any]:

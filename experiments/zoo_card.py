@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import datetime
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+
+from neuroal.records.files import write_bytes
 
 CARD = """---
 license: other
@@ -106,7 +107,5 @@ def write_card(folder: Path, cache: Path, facts: dict[str, Any]) -> dict[str, An
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write atomically: a reader sees the old file or the new one."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)
+    """Write atomically, in the form of the zoo's files."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,7 @@ def _uninstalled_version() -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """Commit of the checkout this package is in; None for an installed one."""
     command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
