@@ -1,8 +1,8 @@
 """Blocks through `torch.compile`: between the matrix products, fewer passes over the activations.
 
-All blocks of a model share one compiled graph, as do dense and pruned weights. The inputs of the
-linears are outputs of the graph; where the block's own output is not asked for, the compiler drops
-whatever leads to nothing else, such as the last product.
+All blocks of a model share one compiled graph, as do dense and pruned weights, and windows of
+different lengths. The inputs of the linears are outputs of the graph; where the block's own output
+is not asked for, the compiler drops whatever leads to nothing else, such as the last product.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-ENOUGH_WORK = 1e12
+ENOUGH_WORK = 5e11
 """Floating-point operations of a block's products from which on compiling pays for itself."""
 _GRAPHS = 64
 """Graphs kept for one function: (outputs or not) × (kinds of blocks) × (shapes) × (devices)."""
@@ -110,6 +111,7 @@ class CompiledBlocks:
         Returns None if the block cannot be compiled.
         """
         function = _compiled(self._backend)
+        _allow_any_length(call, hidden)
         with _alone:
             try:
                 with _recording(linears):
@@ -148,7 +150,17 @@ def _compiled(
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     # Round where the uncompiled block rounds, so that criteria do not depend on the compiler.
     options: Any = {"emulate_precision_casts": True} if backend == "inductor" else None
-    return torch.compile(_traced, dynamic=False, backend=backend, options=options)
+    return torch.compile(_traced, backend=backend, options=options)
+
+
+def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:
+    """Let the graph that is made for `hidden` (windows, seqlen, hidden) hold for other lengths."""
+    length = hidden.shape[1]
+    torch._dynamo.maybe_mark_dynamic(hidden, 1)
+    for value in tree_leaves((call.args, dict(call.kwargs))):
+        if isinstance(value, Tensor):
+            for dim in (dim for dim, size in enumerate(value.shape) if size == length):
+                torch._dynamo.maybe_mark_dynamic(value, dim)
 
 
 def _recording_forward(self: nn.Linear, x: Tensor) -> Tensor:

@@ -55,6 +55,23 @@ def test_all_blocks_and_weights_share_two_graphs() -> None:
     assert counter.frame_count == 2  # with outputs, and without
 
 
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "phi", "opt"])
+def test_windows_of_any_length_share_a_graph(model_type: str) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    subject = DecoderModel(build(model_type, **ARCHITECTURES[model_type][0]))
+    compiled = on_cpu(counter)
+    for length in (24, 20, 18):
+        runner = BlockRunner.capture(subject, TOKENS[:, :length], batch=2)
+        plain = runner.run(0, runner.embedded)
+        subject.compiled = compiled
+        for mine, theirs in zip(runner.run(0, runner.embedded), plain, strict=True):
+            torch.testing.assert_close(mine, theirs)
+        subject.compiled = CompiledBlocks()  # which takes no block on a CPU
+    assert compiled.runs == 6
+    assert counter.frame_count == 1
+
+
 def test_the_search_finds_the_same() -> None:
     subject = tiny_llama()
     topup = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.common import Store, median_seconds, random_llama, random_tokens
 from neuroal.blocks import BlockRunner
-from neuroal.compiled import CompiledBlocks
+from neuroal.compiled import ENOUGH_WORK, CompiledBlocks
 from neuroal.kernels import selection
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.budget import Rules, allot
@@ -52,7 +52,7 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
 def candidate(subject: DecoderModel, tokens: Tensor, name: str) -> dict[str, Any]:
     """Milliseconds a block of one candidate, the first block's dense run not being among them."""
     slow = name in ("uncompiled", "windows", "none")
-    subject.compiled = CompiledBlocks(least_work=math.inf if slow else 1e12)
+    subject.compiled = CompiledBlocks(least_work=math.inf if slow else ENOUGH_WORK)
     batch = 1 if name in ("windows", "none") else len(tokens)
     allotments = allot(uniform_plan(subject, 0.7), subject, Rules.EXACT)
     with ExitStack() as stack:

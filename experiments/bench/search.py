@@ -24,7 +24,7 @@ from bench.common import (
     reset_peak,
 )
 from neuroal.blocks import BlockRunner
-from neuroal.compiled import CompiledBlocks
+from neuroal.compiled import ENOUGH_WORK, CompiledBlocks
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules
@@ -96,7 +96,7 @@ def search(
 ) -> dict[str, Any]:
     """Both steps; compiling is done, and timed, before."""
     name, _, uncompiled = variant.partition("-")
-    subject.compiled = CompiledBlocks(least_work=math.inf if uncompiled else 1e12)
+    subject.compiled = CompiledBlocks(least_work=math.inf if uncompiled else ENOUGH_WORK)
     pruner = PRUNERS[arguments.pruner]()
     context = AllocationContext(
         subject=subject,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.sparse import to_sparse_semi_structured
+from torch.sparse import SparseSemiStructuredTensor, to_sparse_semi_structured
 
 from bench.common import (
+    DEVICE,
     Store,
+    free_memory,
     median_seconds,
-    now,
     random_llama,
     random_tokens,
 )
+from neuroal.blocks import BlockRunner
+from neuroal.compiled import CompiledBlocks
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.budget import Rules, allot
 from neuroal.pruners.magnitude import Magnitude
@@ -24,7 +30,13 @@ from neuroal.topups.uniform import uniform_plan
 from neuroal.tracking import QuietProgress
 
 BATCHES = ((1, 1), (1, 128), (1, 2048), (8, 2048))
-"""Windows and tokens a window of one forward pass."""
+LARGE = BATCHES[2:]
+"""Windows and tokens a window of one forward pass; those for which a block is compiled."""
+TRANSPOSING = {"dense": False, "cusparselt": False, "cusparselt-transposing": True}
+"""Ways to run a model, and whether cuSPARSELt transposes its result itself.
+
+(PyTorch's other sparse kernels, those of CUTLASS, refuse GPUs of compute capability 9.)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,43 +44,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    store.measure(
-        f"semi-structured-{arguments.shape}-{arguments.dtype}", lambda: compare(arguments)
-    )
+    for way in TRANSPOSING:
+        name = f"semi-structured-{way}-{arguments.shape}-{arguments.dtype}"
+        store.measure(name, lambda way=way: measure(arguments, way))
 
 
-def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
+    """Memory and speed of a model that is pruned to 2:4."""
     subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
     allotments = allot(uniform_plan(subject, 0.5), subject, Rules.EXACT, 4)
-    tokens = random_tokens(8, 2048)
-    prune_model(subject, Magnitude(), allotments, tokens, 8, QuietProgress())
-    dense, before = forwards(subject), torch.cuda.memory_allocated()
-    begin = now()
-    for linear in subject:
-        weight = to_sparse_semi_structured(linear.module.weight.detach().contiguous())
-        linear.module.weight = nn.Parameter(weight, requires_grad=False)
-    converted = now() - begin
-    after = torch.cuda.memory_allocated()
-    sparse = forwards(subject)
-    return {
-        "dense_ms": dense,
-        "sparse_ms": sparse,
-        "speed_up": {key: dense[key] / sparse[key] for key in dense},
-        "dense_gib": before / 2**30,
-        "sparse_gib": after / 2**30,
-        "convert_seconds": converted,
+    prune_model(subject, Magnitude(), allotments, random_tokens(8, 2048), 8, QuietProgress())
+    block = [(copy.deepcopy(linear.module), linear.cols) for linear in subject.linears[0]]
+    with _transposing(TRANSPOSING[way]):
+        if way != "dense":
+            for module in [*(part for part, _ in block), *(linear.module for linear in subject)]:
+                weight = to_sparse_semi_structured(module.weight.detach().contiguous())
+                module.weight = nn.Parameter(weight, requires_grad=False)
+        linears = {_name(*size): 1e3 * linears_seconds(block, *size) for size in BATCHES}
+        del block
+        free_memory()
+        return {
+            "way": way,
+            "gib": torch.cuda.memory_allocated() / 2**30,
+            "linears_ms": linears,
+            "forward_ms": {_name(*size): 1e3 * forward_seconds(subject, *size) for size in BATCHES},
+            "compiled_block_ms": {
+                _name(*size): 1e3 * compiled_block_seconds(subject, *size) for size in LARGE
+            },
+        }
+
+
+@contextmanager
+def _transposing(wanted: bool) -> Iterator[None]:
+    before = SparseSemiStructuredTensor._FUSE_TRANSPOSE
+    SparseSemiStructuredTensor._FUSE_TRANSPOSE = wanted
+    try:
+        yield
+    finally:
+        SparseSemiStructuredTensor._FUSE_TRANSPOSE = before
+
+
+def _name(windows: int, seqlen: int) -> str:
+    return f"{windows}x{seqlen}"
+
+
+def forward_seconds(subject: DecoderModel, windows: int, seqlen: int) -> float:
+    """A forward pass through the blocks, launched from Python as `transformers` does."""
+    tokens = random_tokens(windows, seqlen).to(subject.device)
+
+    @torch.no_grad()
+    def work() -> None:
+        subject.model.base_model(tokens, use_cache=False)
+
+    return median_seconds(work, 10)
+
+
+@torch.no_grad()
+def compiled_block_seconds(subject: DecoderModel, windows: int, seqlen: int) -> float:
+    """The first block through `torch.compile`."""
+    subject.compiled = CompiledBlocks(least_work=0)
+    runner = BlockRunner.capture(subject, random_tokens(windows, seqlen), windows)
+    return median_seconds(lambda: runner.call(0, 0, runner.embedded[0]), 10)
+
+
+@torch.no_grad()
+def linears_seconds(block: Sequence[tuple[nn.Module, int]], windows: int, seqlen: int) -> float:
+    """The products of one block alone, as a CUDA graph: nothing waits for the host.
+
+    Args:
+        block: linears, and how many columns each has.
+        windows: in one forward pass.
+        seqlen: tokens of a window.
+    """
+    dtype = next(block[0][0].parameters()).dtype
+    inputs = {
+        cols: torch.randn(windows, seqlen, cols, device=DEVICE, dtype=dtype)
+        for cols in {cols for _, cols in block}
     }
 
+    def work() -> None:
+        for module, cols in block:
+            module(inputs[cols])
 
-def forwards(subject: DecoderModel) -> dict[str, float]:
-    """Milliseconds of a forward pass through the blocks."""
-    found = {}
-    for windows, seqlen in BATCHES:
-        tokens = random_tokens(windows, seqlen).to(subject.device)
-
-        @torch.no_grad()
-        def work(tokens: torch.Tensor = tokens) -> None:
-            subject.model.base_model(tokens, use_cache=False)
-
-        found[f"{windows}x{seqlen}"] = 1e3 * median_seconds(work, 10)
-    return found
+    work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return median_seconds(graph.replay, 10)

@@ -149,14 +149,15 @@ def exact_counts(
     """
     shift, highest = _shift(ratios, shapes, sparsity)
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
-    per_row = [
-        (torch.as_tensor(ratios[key], dtype=torch.float64) + shift).clamp(0, highest).expand(rows)
-        * cols
-        for key, (rows, cols) in shapes.items()
-    ]
-    running = torch.cat(per_row).cumsum(0)
+    zeros = torch.cat(
+        [
+            torch.as_tensor(ratios[key], dtype=torch.float64).add(shift).clamp(0, highest).mul(cols)
+            .expand(rows) for key, (rows, cols) in shapes.items()
+        ]
+    )  # fmt: skip
+    running = torch.cumsum(zeros, 0, out=zeros)
     running[-1] = total
-    rounded = (running + 0.5).floor().long()
+    rounded = running.add_(0.5).floor_().long()
     counts = rounded.diff(prepend=rounded.new_zeros(1))
     return dict(zip(shapes, counts.split([rows for rows, _ in shapes.values()]), strict=True))
 
@@ -169,27 +170,31 @@ def _shift(
     highest = max(0.99, sparsity)
     values, weights = _grouped(ratios, shapes)
     low, high = -float(values.max()), highest - float(values.min())
-    guess = 0.0
+    guess, ratio = 0.0, torch.empty_like(values)
     for _ in range(BISECTION_STEPS):
         shift = guess if low < guess < high else (low + high) / 2
-        if shift in (low, high):
-            break  # no number lies between them
-        ratio = values + shift
-        missing = total - float((ratio.clamp(0, highest) * weights).sum())
+        torch.add(values, shift, out=ratio).clamp_(0, highest)
+        slope = _sum_inside(ratio, weights, highest)
+        missing = total - float(ratio.mul_(weights).sum())
         if missing > 0:
             low = shift
         else:
             high = shift
-        if high - low <= NEAR:
-            guess = math.nan
-            continue
+        if missing == 0 or high - low <= NEAR:
+            break
         # The sum is piecewise linear in the shift, so Newton's steps reach the bend they look for;
         # going a little too far brings the other end of the bracket near, too.
-        slope = float(((ratio > 0) & (ratio < highest)).to(weights.dtype) @ weights)
         guess = shift + missing / slope if slope else math.nan
         guess += math.copysign(NEAR / 4, missing)
-    # The least shift that reaches the total, so ratios that already do stay as they are.
+    # This end reaches the total, so ratios that already do stay as they are.
     return high, highest
+
+
+def _sum_inside(ratio: Tensor, weights: Tensor, highest: float) -> float:
+    """Sum of the `weights` whose ratio is between 0 and `highest`: how the total moves."""
+    if float(ratio.min()) > 0 and float(ratio.max()) < highest:
+        return float(weights.sum())
+    return float(((ratio > 0) & (ratio < highest)).to(weights.dtype) @ weights)
 
 
 def _grouped(

@@ -17,6 +17,8 @@ from neuroal.pruners.budget import Allotment, Rules
 from neuroal.readback import Readback
 from neuroal.statistics import InputStatistics, Need
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -81,7 +83,7 @@ class AlignmentCriterion:
                 for lin in linears
             }
             differences |= {key: before - after for key, (before, after) in norms.items()}
-            unread.append((index, linears, Readback(self._figures(norms, dense, sparse))))
+            unread.append((index, linears, Readback(self._figures(norms))))
             while len(unread) > (late if index < last else 0):
                 block, measured, figures = unread.popleft()
                 for lin, distance in zip(measured, _checked(measured, figures), strict=True):
@@ -99,41 +101,30 @@ class AlignmentCriterion:
             self._first = statistics
         return statistics
 
-    def _figures(
-        self,
-        norms: Mapping[str, tuple[Tensor, Tensor]],
-        dense: Mapping[str, InputStatistics],
-        sparse: Mapping[str, InputStatistics],
-    ) -> Tensor:
-        """Distance of each linear, then whether its dense and its sparse inputs are finite."""
+    def _figures(self, norms: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Distance of each linear, and the sums of its dense and of its sparse norms: (3, n)."""
         if not norms:
             return torch.zeros(3, 0)
         found: dict[tuple[int, int], Tensor] = {}  # linears with the same input share its norms
         for before, after in norms.values():
             if (id(before), id(after)) not in found:
-                apart = self._normalise(before) - self._normalise(after)
-                found[id(before), id(after)] = torch.linalg.vector_norm(apart)
-        distances = [found[id(before), id(after)] for before, after in norms.values()]
-        finite = [
-            torch.stack([statistics[key].finite for key in norms]).to(distances[0].dtype)
-            for statistics in (dense, sparse)
-        ]
-        return torch.stack([torch.stack(distances), *finite])
+                totals = before.sum(), after.sum()
+                shares = (self._share(n, t) for n, t in zip((before, after), totals, strict=True))
+                distance = torch.linalg.vector_norm(next(shares) - next(shares))
+                found[id(before), id(after)] = torch.stack([distance, *totals])
+        return torch.stack([found[id(b), id(a)] for b, a in norms.values()], dim=1)
 
     def _norm(self, statistics: InputStatistics) -> Tensor:
         return self._pruner.input_norm(statistics, reference=self._reference)
 
-    def _normalise(self, norm: Tensor) -> Tensor:
-        """To sum 1. Zeros stay zeros, but for the reference, where 0/0 gives its NaN."""
-        total = norm.sum()
-        if self._reference:
-            return norm / total
-        return norm / total.masked_fill(total == 0, 1)
+    def _share(self, norm: Tensor, total: Tensor) -> Tensor:
+        """`norm` as parts of its sum. Zeros stay zeros, but for the reference: there 0/0 is NaN."""
+        return norm / (total if self._reference else total.clamp(min=TINY))
 
 
 def _checked(linears: Sequence[PrunableLinear], figures: Readback) -> list[float]:
     """The distances among `figures`, once it is clear that all inputs were finite."""
-    distances, *finite = figures.get().tolist()
-    for flags in finite:
-        raise_unless_finite((lin.key for lin in linears), flags)
+    distances, *totals = figures.get()
+    for total in totals:  # a norm is infinite or NaN where an input is, and so is the sum of norms
+        raise_unless_finite((lin.key for lin in linears), total.isfinite())
     return [float(distance) for distance in distances]

@@ -117,6 +117,7 @@ class NeuroAL(TopUp):
         if self.search != "exact":
             report["search"] = self.search
         best: Outcome
+        rank: float | None = None
         if self.step == "row":
             plan = uniform_plan(context.subject, context.sparsity)
             best = criterion.measure(context.allot(plan))
@@ -132,11 +133,13 @@ class NeuroAL(TopUp):
                 search=self.search,
                 ranking=ranking,
             )
-            plan, best = blocks.plan, blocks.outcome
+            plan, best, rank = blocks.plan, blocks.outcome, blocks.rank
             report |= blocks.report("block", spreads)
         if self._has_rows(context.pruner):
             start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
-            known = None if context.pruner.updates_weights else Known(context.allot(plan), best)
+            known = (
+                None if context.pruner.updates_weights else Known(context.allot(plan), best, rank)
+            )
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
                 best = alignment.measure(context.allot(plan))

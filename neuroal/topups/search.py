@@ -22,13 +22,17 @@ from neuroal.topups.spread import SpreadCriterion
 
 SEARCHES = ("exact", "early_out", "adaptive")
 
+MakePlan = Callable[[], SparsityPlan]
+"""Plans of rows take as long to make and as much room as their numbers of zeros: one at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A candidate that was measured before; others with the same zeros need no measuring."""
+    """What was measured before: numbers of zeros, what came of them, and on shortened windows."""
 
     allotments: Mapping[str, Allotment]
     outcome: Outcome
+    rank: float | None = None
 
     def covers(self, allotments: Mapping[str, Allotment]) -> bool:
         """Whether `allotments` lead to the same masks under a pruner that keeps weights."""
@@ -60,6 +64,11 @@ class Choice:
     criteria: list[float | None]
     partial: list[float | None]
     ranking: list[float | None] | None = None
+
+    @property
+    def rank(self) -> float | None:
+        """Of the winner."""
+        return None if self.ranking is None else self.ranking[self.winner]
 
     def report(self, step: str, candidates: Sequence[float]) -> dict[str, Any]:
         """For `Allocation.report`, under names that end in `step`."""
@@ -97,26 +106,35 @@ def choose(
         search: ``exact`` measures all; ``early_out`` gives a candidate up once it has lost, which
             changes no winner; ``adaptive`` also leaves out those that shortened windows say will
             not win (`finalists`).
-        known: a candidate that need not be measured again.
+        known: need not be measured again if the first candidate comes to the same zeros.
         ranking: the criterion on shortened windows.
     """
-    plans = [make(candidate) for candidate in candidates]
+    plans = [partial(make, candidate) for candidate in candidates]
+    outcomes: dict[int, Outcome] = {}
+    ranked: dict[int, float] = {}
+    if known is not None and known.covers(context.allot(plans[0]())):
+        outcomes[0] = known.outcome
+        if known.rank is not None:
+            ranked[0] = known.rank
     ranks: dict[int, float] | None = None
     # (Under the reference's rules the first candidate may win by its NaN, which has no rank.)
     if search == "adaptive" and ranking is not None and context.rules is Rules.EXACT:
-        ranks = around_best(len(plans), partial(_ranked, context, ranking, plans))
-    free = known is not None and known.covers(context.allot(plans[0]))
-    order = _order(candidates, search, context.rules, ranks, free)
-    outcomes: dict[int, Outcome] = {}
-    with context.progress.stage(name, len(order), "candidate") as step:
-        for index, outcome in _outcomes(context, criterion, plans, order, search, known):
+        ranks = around_best(len(plans), partial(_ranked, context, ranking, plans, ranked))
+    order = _order(candidates, search, context.rules, ranks)
+    order = [index for index in order if index not in outcomes]
+    with context.progress.stage(name, len(outcomes) + len(order), "candidate") as step:
+        for index, outcome in outcomes.items():
+            step.advance(1, candidate=candidates[index], criterion=outcome.criterion)
+        best = min((outcome.criterion for outcome in outcomes.values()), default=math.inf)
+        bound = None if search == "exact" else best
+        for index, outcome in _outcomes(context, criterion, plans, order, bound):
             outcomes[index] = outcome
             step.advance(1, candidate=candidates[index], criterion=outcome.criterion)
     winner = min(outcomes, key=lambda index: _place(index, outcomes[index]))
     values = [outcomes.get(index) for index in range(len(plans))]
     return Choice(
         winner,
-        plans[winner],
+        plans[winner](),
         outcomes[winner],
         [found.criterion if found and found.complete else None for found in values],
         [found.criterion if found and not found.complete else None for found in values],
@@ -127,11 +145,16 @@ def choose(
 def _ranked(
     context: AllocationContext,
     ranking: Criterion,
-    plans: Sequence[SparsityPlan],
+    plans: Sequence[MakePlan],
+    known: Mapping[int, float],
     indices: Sequence[int],
-) -> Iterator[float]:
-    for zeros in _allotted(context, [plans[index] for index in indices]):
-        yield ranking.measure(zeros).criterion
+) -> list[float]:
+    """Criteria of some plans on shortened windows, but for those that are `known`."""
+    wanted = [index for index in indices if index not in known]
+    allotments = _allotted(context, [plans[index] for index in wanted])
+    measured = (ranking.measure(zeros).criterion for zeros in allotments)
+    found = {**known, **dict(zip(wanted, measured, strict=True))}
+    return [found[index] for index in indices]
 
 
 def _order(
@@ -139,51 +162,44 @@ def _order(
     search: str,
     rules: Rules,
     ranks: Mapping[int, float] | None,
-    free: bool,
 ) -> list[int]:
     """Which candidates are measured, and when: likely winners first where the others may go."""
     count = len(candidates)
     if ranks is not None:
-        order = finalists(candidates, ranks)
-    elif search == "exact" or rules is Rules.REFERENCE:
+        return finalists(candidates, ranks)
+    if search == "exact" or rules is Rules.REFERENCE:
         return list(range(count))
-    else:
-        order = sorted(range(count), key=lambda i: abs(i - 2 * count / 3))
-    return [0, *(index for index in order if index != 0)] if free else order
+    return sorted(range(count), key=lambda i: abs(i - 2 * count / 3))
 
 
 def _outcomes(
     context: AllocationContext,
     criterion: Criterion,
-    plans: Sequence[SparsityPlan],
+    plans: Sequence[MakePlan],
     order: Sequence[int],
-    search: str,
-    known: Known | None,
+    bound: float | None,
 ) -> Iterator[tuple[int, Outcome]]:
+    """What comes of the candidates; given up where they exceed the best so far, if `bound` is."""
     allotments = _allotted(context, [plans[index] for index in order])
     if isinstance(criterion, SpreadCriterion):
         yield from zip(order, criterion.measure_all(allotments), strict=True)
         return
-    best = math.inf
     for index, zeros in zip(order, allotments, strict=True):
-        if known is not None and known.covers(zeros):
-            outcome = known.outcome
-        else:
-            outcome = criterion.measure(zeros, math.inf if search == "exact" else best)
-        if outcome.complete and not outcome.criterion >= best:
-            best = outcome.criterion
+        outcome = criterion.measure(zeros, math.inf if bound is None else bound)
+        if bound is not None and outcome.complete and not outcome.criterion >= bound:
+            bound = outcome.criterion
         yield index, outcome
 
 
 def _allotted(
-    context: AllocationContext, plans: Sequence[SparsityPlan]
+    context: AllocationContext, plans: Sequence[MakePlan]
 ) -> Iterator[dict[str, Allotment]]:
     """What each plan comes to; for a GPU, worked out and sent there while it measures the last."""
     device = context.subject.device
     if not plans:
         return
     if device.type != "cuda" or len(context.devices) > 1:
-        yield from map(context.allot, plans)
+        yield from (context.allot(plan()) for plan in plans)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="allotments") as pool:
         coming = deque([pool.submit(_allot_on, context, plans[0], device)])
@@ -194,9 +210,9 @@ def _allotted(
 
 
 def _allot_on(
-    context: AllocationContext, plan: SparsityPlan, device: torch.device
+    context: AllocationContext, plan: MakePlan, device: torch.device
 ) -> dict[str, Allotment]:
-    allotments = context.allot(plan)
+    allotments = context.allot(plan())
     counts = torch.cat([allotment.counts for allotment in allotments.values()]).to(device)
     parts = counts.split([len(allotment.counts) for allotment in allotments.values()])
     return {

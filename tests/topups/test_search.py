@@ -151,6 +151,26 @@ def test_a_candidate_with_zeros_already_measured_costs_nothing() -> None:
     assert found.criteria[0] == 0.5
 
 
+def test_a_known_rank_is_not_measured_again() -> None:
+    smooth = [[100 * (1 + 4 * (x - 0.12) ** 2)] for x in CANDIDATES]
+    terms, ranking = Terms([[float(i)] for i in (5, 4, 1, 0, 2, 6)]), Terms(smooth)
+    known = Known(CONTEXT.allot(block_plan(CONTEXT, CANDIDATES[0])), Grown(5.0), smooth[0][0])
+    found = choose(
+        CONTEXT,
+        terms,
+        CANDIDATES,
+        lambda x: block_plan(CONTEXT, x),
+        "t",
+        search="adaptive",
+        known=known,
+        ranking=ranking,
+    )
+    assert found.ranking == adaptive(terms.terms, smooth)[0].ranking
+    assert 0 not in ranking.order
+    assert 0 not in terms.order
+    assert (found.winner, found.criteria[0]) == (3, 5.0)
+
+
 def test_the_row_step_starts_from_the_block_steps_outcome() -> None:
     report = NeuroAL(block_candidates=[0.1], row_candidates=[0.0]).allocate(CONTEXT).report
     assert report["criterion_row"] == report["criterion_block"]
