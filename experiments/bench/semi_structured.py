@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.sparse import SparseSemiStructuredTensor, to_sparse_semi_structured
+from torch.sparse import to_sparse_semi_structured
 
 from bench.common import (
     DEVICE,
@@ -20,8 +19,6 @@ from bench.common import (
     random_llama,
     random_tokens,
 )
-from neuroal.blocks import BlockRunner
-from neuroal.compiled import CompiledBlocks
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.budget import Rules, allot
 from neuroal.pruners.magnitude import Magnitude
@@ -30,13 +27,9 @@ from neuroal.topups.uniform import uniform_plan
 from neuroal.tracking import QuietProgress
 
 BATCHES = ((1, 1), (1, 128), (1, 2048), (8, 2048))
-LARGE = BATCHES[2:]
-"""Windows and tokens a window of one forward pass; those for which a block is compiled."""
-TRANSPOSING = {"dense": False, "cusparselt": False, "cusparselt-transposing": True}
-"""Ways to run a model, and whether cuSPARSELt transposes its result itself.
-
-(PyTorch's other sparse kernels, those of CUTLASS, refuse GPUs of compute capability 9.)
-"""
+"""Windows and tokens a window of one forward pass."""
+WAYS = ("dense", "cusparselt")
+"""(PyTorch's other sparse kernels, those of CUTLASS, refuse GPUs of compute capability 9.)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    for way in TRANSPOSING:
+    for way in WAYS:
         name = f"semi-structured-{way}-{arguments.shape}-{arguments.dtype}"
         store.measure(name, lambda way=way: measure(arguments, way))
 
@@ -55,33 +48,19 @@ def measure(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     allotments = allot(uniform_plan(subject, 0.5), subject, Rules.EXACT, 4)
     prune_model(subject, Magnitude(), allotments, random_tokens(8, 2048), 8, QuietProgress())
     block = [(copy.deepcopy(linear.module), linear.cols) for linear in subject.linears[0]]
-    with _transposing(TRANSPOSING[way]):
-        if way != "dense":
-            for module in [*(part for part, _ in block), *(linear.module for linear in subject)]:
-                weight = to_sparse_semi_structured(module.weight.detach().contiguous())
-                module.weight = nn.Parameter(weight, requires_grad=False)
-        linears = {_name(*size): 1e3 * linears_seconds(block, *size) for size in BATCHES}
-        del block
-        free_memory()
-        return {
-            "way": way,
-            "gib": torch.cuda.memory_allocated() / 2**30,
-            "linears_ms": linears,
-            "forward_ms": {_name(*size): 1e3 * forward_seconds(subject, *size) for size in BATCHES},
-            "compiled_block_ms": {
-                _name(*size): 1e3 * compiled_block_seconds(subject, *size) for size in LARGE
-            },
-        }
-
-
-@contextmanager
-def _transposing(wanted: bool) -> Iterator[None]:
-    before = SparseSemiStructuredTensor._FUSE_TRANSPOSE
-    SparseSemiStructuredTensor._FUSE_TRANSPOSE = wanted
-    try:
-        yield
-    finally:
-        SparseSemiStructuredTensor._FUSE_TRANSPOSE = before
+    if way != "dense":
+        for module in [*(part for part, _ in block), *(linear.module for linear in subject)]:
+            weight = to_sparse_semi_structured(module.weight.detach().contiguous())
+            module.weight = nn.Parameter(weight, requires_grad=False)
+    linears = {_name(*size): 1e3 * linears_seconds(block, *size) for size in BATCHES}
+    del block
+    free_memory()
+    return {
+        "way": way,
+        "gib": torch.cuda.memory_allocated() / 2**30,
+        "linears_ms": linears,
+        "forward_ms": {_name(*size): 1e3 * forward_seconds(subject, *size) for size in BATCHES},
+    }
 
 
 def _name(windows: int, seqlen: int) -> str:
@@ -97,14 +76,6 @@ def forward_seconds(subject: DecoderModel, windows: int, seqlen: int) -> float:
         subject.model.base_model(tokens, use_cache=False)
 
     return median_seconds(work, 10)
-
-
-@torch.no_grad()
-def compiled_block_seconds(subject: DecoderModel, windows: int, seqlen: int) -> float:
-    """The first block through `torch.compile`."""
-    subject.compiled = CompiledBlocks(least_work=0)
-    runner = BlockRunner.capture(subject, random_tokens(windows, seqlen), windows)
-    return median_seconds(lambda: runner.call(0, 0, runner.embedded[0]), 10)
 
 
 @torch.no_grad()

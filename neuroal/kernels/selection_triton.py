@@ -23,6 +23,8 @@ _OUTSIDE = tl.constexpr(0x7FFFFFFF)
 """Above the bits of every number and infinity."""
 _FAR = tl.constexpr(1e9)
 """Above every threshold."""
+_REGISTERS = 80
+"""Of a thread, up to eight warps. With more, fewer programs run at once; with less, they spill."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -236,7 +238,9 @@ def _launch(
 ) -> None:
     rows, cols = values.shape
     width = max(triton.next_power_of_2(cols), 16)
-    three = width >= 64 and cols <= 3 * width // 4  # of three quarters
+    three = width >= 64 and cols <= 3 * width // 4  # in three quarters of that
+    warps = min(max(width // (2048 if three else 1024), 1), 32)
+    options = {"maxnreg": _REGISTERS} if warps <= 8 and torch.version.cuda else {}
     values = values.contiguous()
     unused = values
     device = torch.cuda.device(values.device) if values.is_cuda else nullcontext()
@@ -257,5 +261,6 @@ def _launch(
             TIES_TO_HIGHER=ties_to_higher,
             WIDTH=width // 4 if three else width,
             THREE=three,
-            num_warps=min(max(width // 1024, 1), 32),
+            num_warps=warps,
+            **options,
         )

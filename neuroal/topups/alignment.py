@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neuroal.blocks import BlockRunner, raise_unless_finite, swapped_weights
-from neuroal.models.adapter import PrunableLinear
+from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Allotment, Rules
 from neuroal.readback import Readback
 from neuroal.statistics import InputStatistics, Need
 
 TINY = torch.finfo(torch.float32).tiny
+
+Norms = Mapping[str, tuple[Tensor, Tensor]]
+"""a^D and a^S of linears, by key: (cols,) float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,11 @@ class AlignmentCriterion:
         self._reference = rules is Rules.REFERENCE
         self._first: dict[str, InputStatistics] | None = None
 
+    @property
+    def subject(self) -> DecoderModel:
+        """The model."""
+        return self._runner.subject
+
     def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Alignment:
         """Criterion and differences for one candidate; the model is left dense.
 
@@ -62,11 +70,31 @@ class AlignmentCriterion:
         """
         criterion = 0.0
         differences: dict[str, Tensor] = {}
-        hidden = self._runner.embedded
-        last = len(self._runner.subject) - 1
-        late = 1 if self._runner.subject.device.type == "cuda" else 0
+        last = len(self.subject) - 1
+        late = 1 if self.subject.device.type == "cuda" else 0
         unread: deque[tuple[int, Sequence[PrunableLinear], Readback]] = deque()
-        for index, linears in self._runner.subject.walk():
+        for index, linears, norms in self.blocks(allotments):
+            differences |= {key: before - after for key, (before, after) in norms.items()}
+            unread.append((index, linears, Readback(self.figures(norms))))
+            while len(unread) > (late if index < last else 0):
+                block, measured, figures = unread.popleft()
+                for term in terms(measured, figures.get()):
+                    criterion += term
+                if criterion > bound:
+                    return Alignment(criterion, differences, block == last)
+        return Alignment(criterion, differences)
+
+    def blocks(
+        self, allotments: Mapping[str, Allotment]
+    ) -> Iterator[tuple[int, Sequence[PrunableLinear], Norms]]:
+        """Take the windows through the blocks, each pruned by `allotments` while it runs.
+
+        Yields:
+            The block, its linears, and a^D and a^S of each, by key. Nothing waits for a GPU.
+        """
+        hidden = self._runner.embedded
+        last = len(self.subject) - 1
+        for index, linears in self.subject.walk():
             dense = self._dense(index, hidden)
             pruned = {
                 lin.key: self._pruner.pruned_weight(
@@ -78,19 +106,14 @@ class AlignmentCriterion:
                 hidden, sparse = self._runner.measure(
                     index, hidden, frozenset({Need.NORM}), outputs=index < last, check=False
                 )
-            norms = {
-                lin.key: (self._norm(dense[lin.key]), self._norm(sparse[lin.key]))
-                for lin in linears
-            }
-            differences |= {key: before - after for key, (before, after) in norms.items()}
-            unread.append((index, linears, Readback(self._figures(norms))))
-            while len(unread) > (late if index < last else 0):
-                block, measured, figures = unread.popleft()
-                for lin, distance in zip(measured, _checked(measured, figures), strict=True):
-                    criterion += distance / lin.cols
-                if criterion > bound:
-                    return Alignment(criterion, differences, block == last)
-        return Alignment(criterion, differences)
+            yield (
+                index,
+                linears,
+                {
+                    lin.key: (self._norm(dense[lin.key]), self._norm(sparse[lin.key]))
+                    for lin in linears
+                },
+            )
 
     def _dense(self, index: int, hidden: list[Tensor]) -> dict[str, InputStatistics]:
         if index == 0 and self._first is not None:
@@ -101,7 +124,7 @@ class AlignmentCriterion:
             self._first = statistics
         return statistics
 
-    def _figures(self, norms: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    def figures(self, norms: Norms) -> Tensor:
         """Distance of each linear, and the sums of its dense and of its sparse norms: (3, n)."""
         if not norms:
             return torch.zeros(3, 0)
@@ -122,9 +145,13 @@ class AlignmentCriterion:
         return norm / (total if self._reference else total.clamp(min=TINY))
 
 
-def _checked(linears: Sequence[PrunableLinear], figures: Readback) -> list[float]:
-    """The distances among `figures`, once it is clear that all inputs were finite."""
-    distances, *totals = figures.get()
+def terms(linears: Sequence[PrunableLinear], figures: Tensor) -> list[float]:
+    """What each linear adds to the criterion, by its column of `AlignmentCriterion.figures`.
+
+    Raises:
+        UserError: an input was NaN or infinite (names the linear).
+    """
+    distances, *totals = figures
     for total in totals:  # a norm is infinite or NaN where an input is, and so is the sum of norms
         raise_unless_finite((lin.key for lin in linears), total.isfinite())
-    return [float(distance) for distance in distances]
+    return [float(distance) / lin.cols for lin, distance in zip(linears, distances, strict=True)]

@@ -21,6 +21,7 @@ from neuroal.topups.alignment import Alignment, AlignmentCriterion
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 from neuroal.topups.criteria import CRITERIA, make_criterion
 from neuroal.topups.outcome import Criterion, Outcome
+from neuroal.topups.recorded import RecordedAlignment, recordable
 from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
 from neuroal.topups.search import SEARCHES, Known, choose
 from neuroal.topups.uniform import uniform_plan
@@ -164,7 +165,10 @@ class NeuroAL(TopUp):
             return None
         tokens = context.tokens[:, :RANKED_TOKENS]
         short = dataclasses.replace(context, tokens=tokens)
-        return make_criterion(self.criterion, short, runner.on(tokens, context.batch))
+        criterion = make_criterion(self.criterion, short, runner.on(tokens, context.batch))
+        if isinstance(criterion, AlignmentCriterion) and recordable(short):
+            return RecordedAlignment(criterion)
+        return criterion
 
     def _has_rows(self, pruner: Pruner) -> bool:
         return self.step != "block" and (self.rows_with_updates or not pruner.updates_weights)
