@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,8 +18,13 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from neuroal.blocks import BlockRunner
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.budget import Rules, allot
 from neuroal.records.identity import environment
+from neuroal.statistics import InputStatistics
+from neuroal.topups.uniform import uniform_plan
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "benchmark"
 SHAPES = {
@@ -111,6 +116,32 @@ def more_at_first(work: Callable[[], Any]) -> float:
         work()
         spent.append(now() - begin)
     return spent[0] - spent[1]
+
+
+def compile_seconds(
+    subject: DecoderModel, pruner: Pruner, tokens: Tensor, sparsity: float = 0.7
+) -> float:
+    """Seconds that a block takes more for the first time than for the second.
+
+    It is run and pruned as a search and a pruning do it, so that none of their kernels is compiled
+    later; its weights stay as they are.
+    """
+    allotments = allot(uniform_plan(subject, sparsity), subject, Rules.EXACT)
+
+    def work() -> None:
+        statistics: Mapping[str, InputStatistics] = {}
+        for index, linears in subject.walk():
+            if pruner.needs:
+                runner = BlockRunner.capture(subject, tokens, len(tokens))
+                _, statistics = runner.measure(index, runner.embedded, pruner.needs, outputs=False)
+                runner.run(index, runner.embedded)
+            for linear in linears:
+                weight, found = linear.module.weight.data, statistics.get(linear.key)
+                pruner.pruned_weight(weight, found, allotments[linear.key])
+                pruner.prune(weight, found, allotments[linear.key])
+            break
+
+    return more_at_first(work)
 
 
 def reset_peak() -> None:

@@ -78,8 +78,8 @@ def _to_the_end() -> Iterator[None]:
     """Compute outputs even where nobody asks for them."""
     measure = BlockRunner.measure
 
-    def whole(self: BlockRunner, *arguments: Any, outputs: bool) -> Any:
-        return measure(self, *arguments, outputs=True)
+    def whole(self: BlockRunner, *arguments: Any, outputs: bool, **others: Any) -> Any:
+        return measure(self, *arguments, outputs=True, **others)
 
     with patch.object(BlockRunner, "measure", whole):
         yield

@@ -28,6 +28,7 @@ from bench.common import (
     SHAPES,
     VOCABULARY,
     Store,
+    compile_seconds,
     now,
     peak_gib,
     random_tokens,
@@ -90,7 +91,8 @@ def measure(store: Store, shape: str, offload: str, tokens: Tensor, folder: Path
         made = DecoderModel(random_llama(shape, offload, DEVICE, folder))
         print(f"{shape}-{offload}: made in {now() - begin:.1f} s", flush=True)
         if shape != "30b":  # where it would take long and matter little
-            search(made, tokens[:8], NeuroAL("block", block_candidates=[0.1]))
+            compile_seconds(made, Wanda(), tokens[:8])
+            search(made, tokens[:8], NeuroAL(block_candidates=[0.1], row_candidates=[0.1]))
         return made
 
     few = [0.1] if shape == "30b" else [0.05, 0.2]

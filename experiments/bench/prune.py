@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from bench.common import (
     Store,
+    compile_seconds,
     matrix_rate,
-    more_at_first,
     now,
     peak_gib,
     products,
@@ -20,11 +19,10 @@ from bench.common import (
     redraw,
     reset_peak,
 )
-from bench.search import PRUNERS, warmed_up
+from bench.search import PRUNERS
 from neuroal.memory import batch_by_memory
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Allotment, Rules, allot
+from neuroal.pruners.budget import Rules, allot
 from neuroal.pruning import prune_model
 from neuroal.topups.uniform import uniform_plan
 from neuroal.tracking import QuietProgress
@@ -56,11 +54,7 @@ def prune(
     redraw(subject)
     pruner = PRUNERS[name]()
     batch = batch_by_memory(subject, *tokens.shape)
-    allotments = allot(uniform_plan(subject, arguments.sparsity), subject, Rules.EXACT)
-    if pruner.needs:
-        compile_seconds = warmed_up(subject, tokens[:batch])
-    else:
-        compile_seconds = kernels_compiled(subject, pruner, allotments)
+    compiling = compile_seconds(subject, pruner, tokens[:batch], arguments.sparsity)
     reset_peak()
     begin = now()
     allotments = allot(uniform_plan(subject, arguments.sparsity), subject, Rules.EXACT)
@@ -69,7 +63,7 @@ def prune(
     runs = products(subject, tokens, last=True) + products(subject, tokens, last=False)
     return {
         "seconds": seconds,
-        "compile_seconds": compile_seconds,
+        "compile_seconds": compiling,
         "floor_seconds": runs / matrix_rate(arguments.dtype) if pruner.needs else None,
         "blocks": len(subject),
         "windows": len(tokens),
@@ -77,15 +71,3 @@ def prune(
         "sparsity": pruned.sparsity,
         "peak_gib": peak_gib(),
     }
-
-
-def kernels_compiled(
-    subject: DecoderModel, pruner: Pruner, allotments: Mapping[str, Allotment]
-) -> float:
-    """Seconds that the masks of one block take more for the first time than for the second."""
-
-    def work() -> None:
-        for linear in subject.linears[0]:
-            pruner.prune(linear.module.weight.data, None, allotments[linear.key])
-
-    return more_at_first(work)

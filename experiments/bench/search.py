@@ -13,9 +13,9 @@ from torch import Tensor
 from bench.authors import candidate_seconds
 from bench.common import (
     Store,
+    compile_seconds,
     matrix_rate,
     median_seconds,
-    more_at_first,
     now,
     peak_gib,
     products,
@@ -23,7 +23,6 @@ from bench.common import (
     random_tokens,
     reset_peak,
 )
-from neuroal.blocks import BlockRunner
 from neuroal.compiled import ENOUGH_WORK, CompiledBlocks
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
@@ -32,7 +31,6 @@ from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.statistics import Need
 from neuroal.topups.base import AllocationContext
 from neuroal.topups.neuroal import NeuroAL
 from neuroal.tracking import QuietProgress
@@ -107,8 +105,8 @@ def search(
         batch=len(tokens),
         progress=QuietProgress(),
     )
-    warm_up = warmed_up(subject, tokens)
-    NeuroAL(step="block", block_candidates=[0.1]).allocate(context)  # kernels, memory
+    compiling = compile_seconds(subject, pruner, tokens, arguments.sparsity)
+    NeuroAL(step="block", block_candidates=[0.1]).allocate(context)  # memory
     reset_peak()
     begin = now()
     report = NeuroAL(search=name).allocate(context).report
@@ -116,7 +114,7 @@ def search(
     measured = [report["criterion_block"], report.get("criterion_row", [])]
     return {
         "seconds": seconds,
-        "compile_seconds": warm_up,
+        "compile_seconds": compiling,
         "compiled": subject.compiled.runs > 0,
         "candidates": sum(len(found) for found in measured),
         "complete": sum(value is not None for found in measured for value in found),
@@ -125,17 +123,6 @@ def search(
         "peak_gib": peak_gib(),
         "report": report,
     }
-
-
-def warmed_up(subject: DecoderModel, tokens: Tensor) -> float:
-    """Seconds that the first dense and the first sparse run take more than the second."""
-    runner = BlockRunner.capture(subject, tokens, len(tokens))
-
-    def work() -> None:
-        for outputs in (False, True):
-            runner.measure(0, runner.embedded, frozenset({Need.NORM}), outputs=outputs)
-
-    return more_at_first(work)
 
 
 def authors(subject: DecoderModel, tokens: Tensor, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,6 @@ def measure(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     del block
     free_memory()
     return {
-        "way": way,
         "gib": torch.cuda.memory_allocated() / 2**30,
         "linears_ms": linears,
         "forward_ms": {_name(*size): 1e3 * forward_seconds(subject, *size) for size in BATCHES},

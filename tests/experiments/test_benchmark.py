@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import benchmark
 from bench.cells import verdict
+from bench.ideas import IDEAS
+from bench.search import VARIANTS
 from bench.table_memory import alike, marginal, offload_row
 
 SHORT = ["--windows", "2", "--seqlen", "16"]
@@ -59,6 +61,20 @@ def test_offloading_changes_no_result(bench: Bench, capsys: pytest.CaptureFixtur
     assert len(rows) == len(found)
     for line in rows:
         assert line.endswith("| – |" if line.startswith("| tiny-none") else "| yes |")
+
+
+PARTS = {
+    "search": {f"search-{name}-tiny-wanda-float32" for name in VARIANTS}
+    | {"dense-tiny-wanda-float32"},
+    "prune": {f"prune-{name}-tiny-float32" for name in ("magnitude", "wanda", "multiflow")},
+    "ideas": {f"idea-{name}-tiny-float32" for name in IDEAS},
+    "evaluate": {f"evaluate-batch{size}-tiny-float32" for size in (1, 4, 8)},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_measures_all_it_names(bench: Bench, part: str) -> None:
+    assert set(bench(part, "--shape", "tiny", "--dtype", "float32", *SHORT)) == PARTS[part]
 
 
 def test_a_model_is_made_again_for_the_stage_that_is_missing(bench: Bench) -> None:
