@@ -200,21 +200,29 @@ def kernels(results: Results) -> Iterator[str]:
 
 
 def semi_structured(results: Results) -> Iterator[str]:
-    yield "## 2:4 through the card's sparse kernels"
+    yield "## 2:4 through the card's sparse kernels (cuSPARSELt, by `torch.sparse`), dense → 2:4"
     yield ""
-    yield "| shape, dtype | windows × tokens | dense ms | 2:4 ms | speed-up | GiB dense → 2:4 |"
-    yield "|---" * 6 + "|"
-    for name, found in results.items():
-        if name.startswith("semi-structured-"):
-            for size, dense in found["dense_ms"].items():
-                yield row(
-                    name.removeprefix("semi-structured-").replace("-", ", "),
-                    size,
-                    f"{dense:.2f}",
-                    f"{found['sparse_ms'][size]:.2f}",
-                    f"{found['speed_up'][size]:.2f}",
-                    f"{found['dense_gib']:.1f} → {found['sparse_gib']:.1f}",
-                )
+    yield (
+        "| shape, dtype | windows × tokens | linears of a block, ms | speed-up "
+        "| forward pass, eager `transformers`, ms | speed-up | weights, GiB |"
+    )
+    yield "|---" * 7 + "|"
+    for name, dense in results.items():
+        if not name.startswith("semi-structured-dense-"):
+            continue
+        sparse = results.get(name.replace("-dense-", "-cusparselt-"))
+        for size in dense["linears_ms"] if sparse else ():
+            both = [
+                (dense[part][size], sparse[part][size]) for part in ("linears_ms", "forward_ms")
+            ]
+            timed = [(f"{a:.3g} → {b:.3g}", f"{a / b:.2f} ×") for a, b in both]
+            yield row(
+                name.removeprefix("semi-structured-dense-").replace("-", ", "),
+                size.replace("x", " × "),
+                *timed[0],
+                *timed[1],
+                f"{dense['gib']:.1f} → {sparse['gib']:.1f}",
+            )
 
 
 def adaptive(results: Results) -> Iterator[str]:
