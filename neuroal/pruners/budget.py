@@ -149,13 +149,11 @@ def exact_counts(
     """
     shift, highest = _shift(ratios, shapes, sparsity)
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
-    zeros = torch.cat(
-        [
-            torch.as_tensor(ratios[key], dtype=torch.float64).add(shift).clamp(0, highest).mul(cols)
-            .expand(rows) for key, (rows, cols) in shapes.items()
-        ]
-    )  # fmt: skip
-    running = torch.cumsum(zeros, 0, out=zeros)
+    per_row = []
+    for key, (rows, cols) in shapes.items():
+        ratio = torch.as_tensor(ratios[key], dtype=torch.float64) + shift
+        per_row.append(ratio.clamp_(0, highest).mul_(cols).expand(rows))
+    running = torch.cat(per_row).cumsum_(0)
     running[-1] = total
     rounded = running.add_(0.5).floor_().long()
     counts = rounded.diff(prepend=rounded.new_zeros(1))

@@ -138,9 +138,7 @@ class NeuroAL(TopUp):
             report |= blocks.report("block", spreads)
         if self._has_rows(context.pruner):
             start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
-            known = (
-                None if context.pruner.updates_weights else Known(context.allot(plan), best, rank)
-            )
+            known = Known(context.allot(plan), best, rank)
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
                 best = alignment.measure(context.allot(plan))
@@ -152,7 +150,7 @@ class NeuroAL(TopUp):
                 lambda x: row_plan(context.subject, start, delta, x, context.rules),
                 "search rows",
                 search=self.search,
-                known=known,
+                known=None if context.pruner.updates_weights else known,
                 ranking=ranking,
             )
             plan = rows.plan
