@@ -24,9 +24,10 @@ from typing import Any
 import torch
 
 import neuroal
-from neuroal.config import CalibrationConfig, ModelConfig, build, named_method
+from neuroal.config import CalibrationConfig, ModelConfig
 from neuroal.data.text import calibration_windows, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.methods import build, named_method
 from neuroal.models.load import LoadedModel, load_model, resolve_device
 from neuroal.records.files import write_bytes, write_json
 from neuroal.records.identity import environment

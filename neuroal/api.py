@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from neuroal.config import TaskConfig, named_method
+from neuroal.config import TaskConfig
 from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import prepare, require
+from neuroal.methods import named_method
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, resolve_device
 from neuroal.models.place import place_on_host, take_back

@@ -17,9 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.cli_compose import build_methods, check, composed, gist
 from neuroal.cli_grid import multirun_grid, planned
-from neuroal.config import RunConfig, conf_dir, register, resolve
+from neuroal.config import RunConfig, conf_dir, register
 from neuroal.errors import UserError, nearest
 from neuroal.usage import PRUNING, evaluation_help, help_text
+from neuroal.validation import resolve
 
 SWITCHES = (
     ("--multirun", "-m"),

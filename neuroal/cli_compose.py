@@ -14,9 +14,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.config import RunConfig, build, conf_dir, explain, register, resolve
+from neuroal.config import RunConfig, conf_dir, register
 from neuroal.errors import UserError
+from neuroal.methods import build
 from neuroal.usage import bare_word, search_folder, wrong_name
+from neuroal.validation import explain, resolve
 
 SWEPT_AT_MOST = 1000
 """Values of one sweep that are checked before the first run."""

@@ -1,20 +1,15 @@
-"""The typed schema of everything in ``conf/``, and its validation before any model is loaded."""
+"""The typed schema of everything in ``conf/``."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
-from neuroal.errors import UserError, nearest
-from neuroal.validation import validate
+from neuroal.errors import UserError
 
 
 def _key(help_line: str, default: Any = MISSING) -> Any:
@@ -117,7 +112,7 @@ class SaveConfig:
 
 @dataclass
 class RunConfig:
-    """One run. `pruner`, `topup` and `refine` are methods, built by `build`."""
+    """One run. `pruner`, `topup` and `refine` are methods, built by `methods.build`."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
@@ -157,116 +152,3 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schema known to Hydra, which then checks names and types while it composes."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig)
-
-
-def resolve(composed: DictConfig) -> RunConfig:
-    """Typed configuration of a run, checked as far as that goes without a model.
-
-    Raises:
-        UserError: names the key, its value and what would be right.
-    """
-    try:
-        missing = sorted(key for key in OmegaConf.missing_keys(composed) if "hydra" not in key)
-        if missing:
-            raise UserError(f"{missing[0]}: must be given, as in {missing[0]}=VALUE")
-        plain = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(RunConfig)])
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), plain))
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from error
-    assert isinstance(config, RunConfig)
-    validate(config)
-    return config
-
-
-def explain(error: OmegaConfBaseException) -> str:
-    """The gist of an OmegaConf error in one line, with the nearest valid name."""
-    key, parent = error.full_key or "", error.parent_node
-    if isinstance(error, AttributeError | KeyError) and isinstance(parent, DictConfig):
-        names = [str(name) for name in parent if name != "_target_"]
-        listed = ", ".join(names) or "none"
-        return f"{key}: no such key; there are: {listed}{nearest(str(error.key), names)}"
-    first = str(error.msg or error).splitlines()[0]
-    return f"{key}: {first}" if key else first
-
-
-def build(key: str, node: Any) -> Any:
-    """Construct the method that `node` names by the import path ``_target_``.
-
-    A method is a dataclass; its fields are its parameters. Classes from anywhere will do.
-
-    Args:
-        key: where the node stands, for messages: ``pruner``, ``topup`` or ``refine``.
-        node: mapping with ``_target_`` and parameters; a null target means None.
-
-    Raises:
-        UserError: no such class, or a parameter it does not have.
-    """
-    settings = dict(node or {})
-    target = settings.pop("_target_", None)
-    if target is None:
-        return None
-    cls = _locate(key, str(target))
-    parameters = inspect.signature(cls).parameters
-    for setting in settings:
-        if setting not in parameters:
-            raise UserError(
-                f"{key}.{setting}: {cls.__name__} has no such parameter; it has: "
-                f"{', '.join(parameters) or 'none'}{nearest(setting, parameters)}"
-            )
-    for name, parameter in parameters.items():
-        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.default is parameter.empty and not variadic and name not in settings:
-            raise UserError(f"{key}.{name}: must be given, as in {key}.{name}=VALUE")
-    return cls(**_typed(key, cls, settings))
-
-
-def _locate(key: str, target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        home = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{key}._target_={target}: cannot be imported ({error})") from error
-    if not callable(found := getattr(home, name, None)):
-        close = nearest(name, vars(home))
-        raise UserError(f"{key}._target_={target}: {module} has no class '{name}'{close}")
-    return found
-
-
-def _typed(key: str, cls: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` converted to the types that the fields of `cls` have."""
-    if not dataclasses.is_dataclass(cls):
-        return settings
-    try:
-        schema = OmegaConf.structured(cls)
-    except OmegaConfBaseException:  # types that OmegaConf does not know: the class checks its own
-        return settings
-    try:
-        typed = OmegaConf.to_container(OmegaConf.merge(schema, settings))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}.{explain(error)}") from error
-    assert isinstance(typed, dict)
-    return {setting: typed[setting] for setting in settings}
-
-
-def named_method(group: str, name: str) -> Any:
-    """The method of file ``conf/GROUP/NAME.yaml`` with the settings that stand there."""
-    folder = conf_dir() / group
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise UserError(
-            f"{group}={name}: no such option; there are {', '.join(known)}{nearest(name, known)}"
-        )
-    return build(group, OmegaConf.to_container(OmegaConf.load(path)))
-
-
-__all__ = [
-    "RunConfig",
-    "build",
-    "conf_dir",
-    "default_seqlen",
-    "explain",
-    "named_method",
-    "register",
-    "resolve",
-]

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from neuroal.config import RunConfig, TaskConfig, build, default_seqlen
+from neuroal.config import RunConfig, TaskConfig, default_seqlen
 from neuroal.data.text import Windows, calibration_windows
 from neuroal.data.text import require as require_text
 from neuroal.evaluation.tasks import prepare, require
 from neuroal.measure import MEASURED, measure, measure_once
+from neuroal.methods import build
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
 from neuroal.models.replicas import spread

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neuroal.config import RunConfig, SparsityConfig, TaskConfig
 from neuroal.errors import UserError, check_choice, nearest
-
-if TYPE_CHECKING:
-    from neuroal.config import RunConfig, SparsityConfig, TaskConfig
 
 PERPLEXITY_SETS = ("builtin", "wikitext2", "ptb", "c4", "c4_sample")
 ZERO_SHOT_SETS = (
@@ -32,6 +34,36 @@ CHOICES = {  # key → what it may be
     "logger.name": ("none", "wandb"),
     "logger.mode": ("offline", "online"),
 }
+
+
+def resolve(composed: DictConfig) -> RunConfig:
+    """Typed configuration of a run, checked as far as that goes without a model.
+
+    Raises:
+        UserError: names the key, its value and what would be right.
+    """
+    try:
+        missing = sorted(key for key in OmegaConf.missing_keys(composed) if "hydra" not in key)
+        if missing:
+            raise UserError(f"{missing[0]}: must be given, as in {missing[0]}=VALUE")
+        plain = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(RunConfig)])
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), plain))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    assert isinstance(config, RunConfig)
+    validate(config)
+    return config
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """The gist of an OmegaConf error in one line, with the nearest valid name."""
+    key, parent = error.full_key or "", error.parent_node
+    if isinstance(error, AttributeError | KeyError) and isinstance(parent, DictConfig):
+        names = [str(name) for name in parent if name != "_target_"]
+        listed = ", ".join(names) or "none"
+        return f"{key}: no such key; there are: {listed}{nearest(str(error.key), names)}"
+    first = str(error.msg or error).splitlines()[0]
+    return f"{key}: {first}" if key else first
 
 
 def validate(config: RunConfig) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.config import RunConfig, explain
+from neuroal.config import RunConfig
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Choice, Declaration, GridRun
 from neuroal.records.identity import identity
-from neuroal.validation import validate
+from neuroal.validation import explain, validate
 
 Choices = tuple[Choice, ...]
 Compose = Callable[[Sequence[str]], RunConfig]
