@@ -138,10 +138,11 @@ class NeuroAL(TopUp):
             report |= blocks.report("block", spreads)
         if self._has_rows(context.pruner):
             start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
-            known = Known(context.allot(plan), best, rank)
+            zeros = context.allot(plan)
+            known = Known(zeros, best, rank)
             if not isinstance(best, Alignment):
                 alignment = AlignmentCriterion(runner, context.pruner, context.rules)
-                best = alignment.measure(context.allot(plan))
+                best = alignment.measure(zeros)
             delta = {key: found.cpu() for key, found in best.differences.items()}
             rows = choose(
                 context,

@@ -42,7 +42,7 @@ class RecordedAlignment:
 
     def measure(self, allotments: Mapping[str, Allotment], bound: float = math.inf) -> Alignment:
         """Criterion of one candidate; the model is left dense."""
-        if not self._zeros or self._broken:
+        if not self._zeros:
             device = self._criterion.subject.device
             self._zeros = {
                 key: dataclasses.replace(found, counts=found.counts.to(device, copy=True))
@@ -51,14 +51,15 @@ class RecordedAlignment:
             return self._criterion.measure(allotments, bound)
         for key, mine in self._zeros.items():
             mine.counts.copy_(allotments[key].counts)
-        if self._replay is None:
+        if self._replay is None and not self._broken:
             try:
                 self._replay = self._record(self._figures)
             except RuntimeError as error:
                 self._broken = True
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(f"candidates are ranked more slowly: {reason}", stacklevel=2)
-                return self._criterion.measure(allotments, bound)
+        if self._replay is None:
+            return self._criterion.measure(allotments, bound)
         criterion = 0.0
         for term in terms(list(self._criterion.subject), self._replay().cpu()):
             criterion += term
