@@ -175,7 +175,7 @@ class BlockRunner:
             outputs: whether the block's output is wanted; if not, the pass ends as soon as the
                 last linear has seen its input, so the last product is never computed.
             check: whether to look for NaN and infinity, which waits for a GPU; if not, it is left
-                to the caller (`InputStatistics.finite`, `raise_unless_finite`).
+                to the caller (`raise_unless_finite`).
 
         Returns:
             The outputs (empty unless wanted) and the statistics of each linear, by its key.

@@ -23,7 +23,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.budget import Rules, allot
 from neuroal.records.identity import environment
-from neuroal.statistics import InputStatistics
+from neuroal.statistics import InputStatistics, Need
 from neuroal.topups.uniform import uniform_plan
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "benchmark"
@@ -119,21 +119,25 @@ def more_at_first(work: Callable[[], Any]) -> float:
 
 
 def compile_seconds(
-    subject: DecoderModel, pruner: Pruner, tokens: Tensor, sparsity: float = 0.7
+    subject: DecoderModel,
+    pruner: Pruner,
+    tokens: Tensor,
+    needs: frozenset[Need],
+    sparsity: float = 0.7,
 ) -> float:
     """Seconds that a block takes more for the first time than for the second.
 
-    It is run and pruned as a search and a pruning do it, so that none of their kernels is compiled
-    later; its weights stay as they are.
+    It is run where there are `needs`, and pruned, as a search and a pruning do it, so that none of
+    their kernels is compiled later; its weights stay as they are.
     """
     allotments = allot(uniform_plan(subject, sparsity), subject, Rules.EXACT)
 
     def work() -> None:
         statistics: Mapping[str, InputStatistics] = {}
         for index, linears in subject.walk():
-            if pruner.needs:
+            if needs:
                 runner = BlockRunner.capture(subject, tokens, len(tokens))
-                _, statistics = runner.measure(index, runner.embedded, pruner.needs, outputs=False)
+                _, statistics = runner.measure(index, runner.embedded, needs, outputs=False)
                 runner.run(index, runner.embedded)
             for linear in linears:
                 weight, found = linear.module.weight.data, statistics.get(linear.key)

@@ -91,7 +91,7 @@ def measure(store: Store, shape: str, offload: str, tokens: Tensor, folder: Path
         made = DecoderModel(random_llama(shape, offload, DEVICE, folder))
         print(f"{shape}-{offload}: made in {now() - begin:.1f} s", flush=True)
         if shape != "30b":  # where it would take long and matter little
-            compile_seconds(made, Wanda(), tokens[:8])
+            compile_seconds(made, Wanda(), tokens[:8], Wanda.needs)
             search(made, tokens[:8], NeuroAL(block_candidates=[0.1], row_candidates=[0.1]))
         return made
 

@@ -54,7 +54,7 @@ def prune(
     redraw(subject)
     pruner = PRUNERS[name]()
     batch = batch_by_memory(subject, *tokens.shape)
-    compiling = compile_seconds(subject, pruner, tokens[:batch], arguments.sparsity)
+    compiling = compile_seconds(subject, pruner, tokens[:batch], pruner.needs, arguments.sparsity)
     reset_peak()
     begin = now()
     allotments = allot(uniform_plan(subject, arguments.sparsity), subject, Rules.EXACT)

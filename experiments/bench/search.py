@@ -31,6 +31,7 @@ from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
+from neuroal.statistics import Need
 from neuroal.topups.base import AllocationContext
 from neuroal.topups.neuroal import NeuroAL
 from neuroal.tracking import QuietProgress
@@ -105,7 +106,9 @@ def search(
         batch=len(tokens),
         progress=QuietProgress(),
     )
-    compiling = compile_seconds(subject, pruner, tokens, arguments.sparsity)
+    compiling = compile_seconds(
+        subject, pruner, tokens, pruner.needs | {Need.NORM}, arguments.sparsity
+    )
     NeuroAL(step="block", block_candidates=[0.1]).allocate(context)  # memory
     reset_peak()
     begin = now()

@@ -26,6 +26,8 @@ from neuroal.pruners.patterns import Pattern, nearest_patterns
 BISECTION_STEPS = 100
 NEAR = 2.0**-48
 """Newton's steps end where the rounding of a sum over all rows begins."""
+NARROW = 2.0**-50
+"""Of a bracket: less than the rounding of a ratio tells apart lies between its ends then."""
 
 
 class Rules(StrEnum):
@@ -167,32 +169,31 @@ def _shift(
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
     highest = max(0.99, sparsity)
     values, weights = _grouped(ratios, shapes)
-    low, high = -float(values.max()), highest - float(values.min())
+    least, most, everything = float(values.min()), float(values.max()), float(weights.sum())
+    low, high = -most, highest - least
     guess, ratio = 0.0, torch.empty_like(values)
     for _ in range(BISECTION_STEPS):
         shift = guess if low < guess < high else (low + high) / 2
         torch.add(values, shift, out=ratio).clamp_(0, highest)
-        slope = _sum_inside(ratio, weights, highest)
+        slope = everything
+        if least + shift <= 0 or most + shift >= highest:
+            slope = float(((ratio > 0) & (ratio < highest)).to(weights.dtype) @ weights)
         missing = total - float(ratio.mul_(weights).sum())
         if missing > 0:
             low = shift
         else:
             high = shift
-        if missing == 0 or high - low <= NEAR:
+        if high - low <= NARROW:
             break
+        if high - low <= NEAR:
+            guess = math.nan
+            continue
         # The sum is piecewise linear in the shift, so Newton's steps reach the bend they look for;
         # going a little too far brings the other end of the bracket near, too.
         guess = shift + missing / slope if slope else math.nan
         guess += math.copysign(NEAR / 4, missing)
-    # This end reaches the total, so ratios that already do stay as they are.
+    # The least shift that reaches the total, so ratios that already do stay as they are.
     return high, highest
-
-
-def _sum_inside(ratio: Tensor, weights: Tensor, highest: float) -> float:
-    """Sum of the `weights` whose ratio is between 0 and `highest`: how the total moves."""
-    if float(ratio.min()) > 0 and float(ratio.max()) < highest:
-        return float(weights.sum())
-    return float(((ratio > 0) & (ratio < highest)).to(weights.dtype) @ weights)
 
 
 def _grouped(
