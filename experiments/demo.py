@@ -1,23 +1,28 @@
-"""The main job on the embedded model: dense, then Wanda at 70 % with uniform and with NeuroAL.
+"""Prune the embedded model: dense, then Wanda at 70 % with uniform and with NeuroAL.
 
-python experiments/demo.py
+    python experiments/demo.py
+
+Prints a table, and writes a picture of the density by block and of the criterion by candidate.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from demo_picture import draw
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli import composed
+from neuroal.cli.compose import composed
 from neuroal.records.schema import Record
 from neuroal.run import run
 
 RUN = ["model=zoo/llama", "pruner=wanda", "sparsity=s70", "calibration.windows=32", "task.limit=64"]
+STEPS = {"block": "λ (blocks)", "row": "λ_r (rows)"}
 
 
 def main() -> None:
@@ -40,8 +45,8 @@ def main() -> None:
     console.print(f"{time.perf_counter() - start:.0f} s in all.")
 
 
-def table(records: list[tuple[str, Record]]) -> Table:
-    """Perplexity, sparsity achieved and seconds of each run, the dense model first."""
+def table(records: Sequence[tuple[str, Record]]) -> Table:
+    """Return perplexity, sparsity achieved and seconds of each run, the dense model first."""
     first = records[0][1]
     task = next(iter(first.metrics))
     title = f"{first.config['model']['name']}, Wanda, perplexity on {first.data[task]['source']}"
@@ -63,6 +68,37 @@ def table(records: list[tuple[str, Record]]) -> Table:
 
 def _figures(metrics: dict[str, Any]) -> tuple[str, str]:
     return f"{metrics['value']:.2f}", f"{metrics['stderr']:.2f}"
+
+
+def draw(records: Sequence[tuple[str, Record]], path: Path) -> Path:
+    """Write a PNG of two panels: density by block of all runs, criterion by candidate of the last.
+
+    Args:
+        records: name and record of each run; the last is NeuroAL's.
+        path: file to write.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    blocks, candidates = figure.subplots(1, 2)
+    for name, record in records:
+        densities = record.densities()
+        blocks.plot(list(densities), list(densities.values()), "o-", label=name)
+    blocks.set(xlabel="block", ylabel="density", title="Density by block", ylim=(0, None))
+    _draw_criteria(candidates, records[-1][1].plan["report"])
+    for axes in (blocks, candidates):
+        axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _draw_criteria(axes: Axes, report: dict[str, Any]) -> None:
+    for step, label in STEPS.items():
+        values, criteria = report[f"candidates_{step}"], report[f"criterion_{step}"]
+        (line,) = axes.plot(values, criteria, ".-", label=label)
+        chosen = report[f"lambda_{step}"]
+        lowest = criteria[values.index(chosen)]
+        axes.plot(chosen, lowest, "o", ms=9, mfc="none", color=line.get_color())
+    axes.set(xlabel="candidate", ylabel="criterion", title="Criterion by candidate (○ chosen)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""``python -m neuroal`` is the console script ``neuroal``."""
+"""Run the console script ``neuroal`` as ``python -m neuroal``."""
 
-from neuroal.cli import main
+from neuroal.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,42 +1,48 @@
-"""Python calls on a model in memory."""
+"""Prune and evaluate a model in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from neuroal.config import TaskConfig
-from neuroal.errors import UserError, check_choice
-from neuroal.evaluation.tasks import prepare, require
-from neuroal.methods import named_method
+from neuroal.config.instantiate import named_method
+from neuroal.config.schema import CalibrationConfig, TaskConfig
+from neuroal.config.validation import check_task
+from neuroal.data.sets import CALIBRATION_SETS
+from neuroal.data.text import CalibrationText, Stream
+from neuroal.errors import UserError, check_choice, nearest
+from neuroal.evaluation.tasks import evaluate_tasks, prepare, require
+from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.load import LoadedModel, resolve_device
-from neuroal.models.place import place_on_host, take_back
-from neuroal.models.replicas import spread
-from neuroal.pipeline import Recipe, StageCosts, allocate_and_prune
+from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.finite import check_finite
+from neuroal.models.load import LoadedModel
+from neuroal.models.offload import place_on_host, take_back
+from neuroal.pipeline import Recipe, allocate
+from neuroal.pipeline import prune as prune_stage
 from neuroal.placement.base import placement_of
-from neuroal.plan import SparsityPlan
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules
-from neuroal.refine.base import Refine
+from neuroal.pruners.base import MaskRefiner, Pruner
+from neuroal.pruners.settings import PruningSettings
+from neuroal.sparsity.budget import Rules
+from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
-from neuroal.validation import check_task
 
 
 @contextmanager
 def placed(
     model: PreTrainedModel, device: str | None, offload: str, devices: int
 ) -> Iterator[None]:
-    """Have `model` on `device` inside the context, its blocks maybe waiting on the host.
+    """Place `model` by the parameters of `prune` inside the context, and move it back afterwards.
 
-    A model that has a placement of its own keeps it.
+    A model that already offloads its blocks keeps its placement.
     """
     home = model.device
     if placement_of(model).offloads or (offload == "none" and device is None):
@@ -46,7 +52,7 @@ def placed(
         raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
     if offload == "blocks":
         if devices > 1:
-            raise UserError(f"offload=blocks: does not go with devices={devices}")
+            raise UserError(f"offload=blocks: needs devices=1, not devices={devices}")
         place_on_host(model, resolve_device(device or "auto"))
     elif device is not None:
         model.to(resolve_device(device))
@@ -58,15 +64,15 @@ def placed(
 
 @dataclass(frozen=True, eq=False)
 class PruningResult:
-    """What `prune` did.
+    """Result of `prune`.
 
     Attributes:
-        plan: the ratios.
-        report: how the top-up came to them (λ's, every candidate's criterion).
-        masks: of each linear, by key: (rows, cols) bool, True = pruned.
+        plan: sparsity of every linear or row.
+        report: search report of the top-up, such as each candidate's λ and criterion.
+        masks: key of a linear → mask (rows, cols) of bool, True = pruned.
         sparsity: share of zeros over all prunable weights.
-        seconds: of the stages ``allocate`` and ``prune``.
-        calibration_tokens: that these stages looked at.
+        seconds: wall-clock time of the stages ``allocate`` and ``prune``.
+        calibration_tokens: number of tokens used by these stages.
     """
 
     plan: SparsityPlan
@@ -83,7 +89,7 @@ def prune(
     *,
     pruner: str | Pruner = "wanda",
     topup: str | TopUp = "neuroal",
-    refine: str | Refine | None = None,
+    refine: str | MaskRefiner | None = None,
     sparsity: float = 0.7,
     pattern: tuple[int, int] | None = None,
     rules: str = "exact",
@@ -101,75 +107,94 @@ def prune(
 
     Args:
         model: a decoder-only model.
-        tokens: calibration windows, all of one length: (windows, seqlen) token ids, or a data set
-            of such rows.
-        pruner: name of an option of the group ``pruner``, or an object.
-        topup: likewise.
-        refine: likewise, of the group ``refine``; None: the masks stay as the pruner made them.
+        tokens: calibration windows: token ids (windows, seqlen), as a tensor or as a sequence of
+            rows of equal length.
+        pruner: option of the group ``pruner``, or a pruner.
+        topup: option of the group ``topup``, or a top-up.
+        refine: option of the group ``refine``, or a refinement; None: masks stay as pruned.
         sparsity: share of zeros over all prunable weights, in (0, 1).
-        pattern: (2, 4) keeps 2 of every 4 consecutive columns, on average over the blocks where
-            the top-up gives them different ratios; takes the place of `sparsity`.
-        rules: ``exact`` or ``reference``.
-        search_windows: how many of the windows, from the first, the top-up searches with.
-        batch: windows in one forward pass; None: by memory.
-        seed: of everything that the top-up draws at random.
-        device: where blocks compute; None: where the model is, or with `offload` the GPU if there
+        pattern: N:M pattern (N, M) that keeps N of every M consecutive columns, on average over the
+            blocks if the top-up varies their sparsity; replaces `sparsity`.
+        rules: ``exact`` for equal budgets, or ``reference`` for the rounding of the authors' code.
+        search_windows: number of leading windows of `tokens` that the top-up uses.
+        batch: windows per forward pass; None: as memory allows.
+        seed: seed of the top-up's random numbers.
+        device: compute device; None: the device of the model or, with `offload`, the GPU if there
             is one.
-        devices: how many GPUs share the candidates of an exact search, each with a copy of the
-            model.
-        offload: ``blocks`` lets the blocks wait in host memory and compute on `device` in turn;
-            the model comes back to where it was. (``disk`` is for models that are not in memory.)
+        devices: number of GPUs that share the candidates of an exact search, each with a copy of
+            the model.
+        offload: ``blocks`` keeps idle blocks in host memory and moves them to `device` in turn;
+            ``none`` does not.
         include: patterns of linears to prune; empty: all.
-        exclude: patterns of linears that stay dense.
-        progress: told of every step; None: nobody is.
+        exclude: patterns of linears to leave dense.
+        progress: receives progress updates; None disables them.
+
+    Returns:
+        Plan, masks and costs.
 
     Raises:
         UserError: a value that cannot be used.
     """
-    if pattern is not None:
-        if not 0 < pattern[0] < pattern[1]:
-            raise UserError(f"pattern={pattern}: keep some, but not all, of every few columns")
-        sparsity = 1 - pattern[0] / pattern[1]
-    if not 0 < sparsity < 1:
-        raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
+    ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
     windows = _windows(tokens)
-    recipe = Recipe(
-        pruner=named_method("pruner", pruner) if isinstance(pruner, str) else pruner,
-        topup=named_method("topup", topup) if isinstance(topup, str) else topup,
-        sparsity=sparsity,
+    settings = PruningSettings(
+        pruner=_method("pruner", pruner),
+        sparsity=ratio,
         rules=Rules(rules),
-        batch=batch,
-        refine=named_method("refine", refine) if isinstance(refine, str) else refine,
         group=pattern[1] if pattern else None,
         seed=seed,
-        devices=spread(model.device if device is None else resolve_device(device), devices),
+        devices=pick_devices(model.device if device is None else resolve_device(device), devices),
+        batch=batch,
     )
+    recipe = Recipe(settings, _method("topup", topup), _method("refine", refine))
     recipe.check()
-    training = model.training
-    model.eval()
-    try:
-        with placed(model, device, offload, devices):
-            subject = DecoderModel(model, include, exclude)
-            costs = StageCosts(subject.device)
-            shown = progress or QuietProgress()
-            allocation, pruned = allocate_and_prune(
-                subject, recipe, windows[:search_windows], windows, costs, shown
-            )
-    finally:
-        model.train(training)
+    progress = progress or QuietProgress()
+    with _eval_mode(model), placed(model, device, offload, devices):
+        decoder = DecoderModel(model, include, exclude)
+        check_finite(model)
+        costs = StageCosts(decoder.device)
+        allocation = allocate(decoder, recipe, windows[:search_windows], costs, progress)
+        masks = prune_stage(decoder, recipe, allocation, windows, costs, progress)
     return PruningResult(
         allocation.plan,
         allocation.report,
-        pruned.masks,
-        pruned.sparsity,
+        masks,
+        masks.sparsity,
         costs.seconds,
         costs.calibration_tokens,
     )
 
 
+@contextmanager
+def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Set `model` to evaluation mode inside the context, and restore its mode afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _method(group: str, method: Any) -> Any:
+    """Return `method`, or the method of the option if it is a name."""
+    return named_method(group, method) if isinstance(method, str) else method
+
+
+def _ratio(sparsity: float, pattern: tuple[int, int] | None) -> float:
+    """Return the share of zeros, which `pattern` determines if given."""
+    if pattern is not None:
+        if not 0 < pattern[0] < pattern[1]:
+            raise UserError(f"pattern={pattern}: must be (N, M) with 0 < N < M, as in (2, 4)")
+        sparsity = 1 - pattern[0] / pattern[1]
+    if not 0 < sparsity < 1:
+        raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
+    return sparsity
+
+
 def _windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    """`tokens` as one tensor (windows, seqlen)."""
+    """Convert `tokens` to one tensor (windows, seqlen)."""
     try:
         windows = (
             tokens if isinstance(tokens, Tensor) else torch.stack([*map(torch.as_tensor, tokens)])
@@ -194,39 +219,101 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure `model` as it is.
+    """Evaluate `model` without pruning it.
 
     Args:
         model: a decoder-only model.
         tokenizer: its tokenizer.
         tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
-        seqlen: tokens a window of a text; None: 2048, or the model's context if less.
-        limit: windows of each text, documents of each task; None: all.
-        batch: windows or requests in one forward pass; None: by memory.
-        data_root: folder of local data sets; None: the Hugging Face cache, then the hub.
-        progress: told of every task; None: nobody is.
+        seqlen: tokens per window of a text; None: 2048, or the model's context if shorter.
+        limit: maximum windows per text and documents per zero-shot task; None: all.
+        batch: windows or requests per forward pass; None: as memory allows.
+        data_root: folder of local data sets; None: the Hugging Face cache, then the Hub.
+        progress: receives progress updates; None disables them.
 
     Returns:
-        Task → ``kind``, ``limit``, ``seqlen``, and ``value``, ``stderr``, ``windows`` of a text or
-        ``acc``, ``acc_stderr``, … ``documents``, ``version`` of a zero-shot task.
+        Task → ``kind``, ``limit``, ``seqlen`` and figures: ``value``, ``stderr`` and ``windows`` of
+        a text; ``acc``, ``acc_stderr``, …, ``documents`` and ``version`` of a zero-shot task.
 
     Raises:
-        UserError: a value that cannot be used, or data that is not at hand.
+        UserError: a value that cannot be used, or data that is not available.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     config = TaskConfig(names=names, seqlen=seqlen, limit=limit, batch=batch)
     check_task(config)
     require(names, data_root)
-    context = LoadedModel(model, tokenizer, model.name_or_path).context
-    prepared = prepare(config, tokenizer, context, data_root)
-    found: dict[str, dict[str, Any]] = {}
-    training = model.training
-    model.eval()
+    loaded = LoadedModel(model, tokenizer, model.name_or_path)
+    prepared = prepare(config, tokenizer, loaded.context, data_root)
+    with _eval_mode(model):
+        evaluations = evaluate_tasks(
+            loaded, prepared, batch, progress or QuietProgress(), "evaluate"
+        )
+        return {task.name: {**task.terms, **figures} for task, figures in evaluations}
+
+
+def calibration_tokens(
+    source: str | Path | Sequence[str],
+    tokenizer: Any,
+    *,
+    windows: int = 128,
+    seqlen: int | None = None,
+    seed: int = 0,
+    data_root: str | None = None,
+) -> Tensor:
+    """Draw windows of token ids from a text, as a run does for calibration.
+
+    Args:
+        source: name of a calibration set (``builtin``, ``c4``, ``wikitext2``, ``ptb``,
+            ``c4_sample``); path to a file (.txt, or .jsonl with a field ``text``); texts, or a
+            `datasets.Dataset` with a column ``text``, which are joined by blank lines.
+        tokenizer: the model's tokenizer.
+        windows: number of windows.
+        seqlen: tokens per window; None: 2048, or the tokenizer's ``model_max_length`` if less.
+        seed: seed of the draw. The same seed gives the same first windows for any `windows`.
+        data_root: folder of local data sets; None: the Hugging Face cache, then the hub.
+
+    Returns:
+        Token ids (windows, seqlen), int64.
+
+    Raises:
+        UserError: an invalid argument, a source that cannot be found, or a text that is too short.
+    """
+    if windows < 1:
+        raise UserError(f"windows={windows}: must be at least 1")
+    if seqlen is None:
+        seqlen = min(2048, int(getattr(tokenizer, "model_max_length", None) or 2048))
+    if seqlen < 2:
+        raise UserError(f"seqlen={seqlen}: must be at least 2")
+    text = _calibration_text(source, data_root)
+    return text.windows(tokenizer, windows, seqlen, seed).tokens
+
+
+def _calibration_text(source: str | Path | Sequence[str], root: str | None) -> CalibrationText:
+    """Find the text that `source` of `calibration_tokens` names or holds."""
+    if isinstance(source, str | Path):
+        names = [name for name in CALIBRATION_SETS if name != "text"]
+        if source in names:
+            return CalibrationText.find(CalibrationConfig(name=str(source)), root)
+        if not Path(source).is_file():
+            close = nearest(str(source), names)
+            raise UserError(f"source={source}: neither a file nor one of {', '.join(names)}{close}")
+        return CalibrationText.find(CalibrationConfig(name="text", path=str(source)), root)
+    texts = _texts(source)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError("source: needs at least one text, and texts only")
+    return CalibrationText(Stream("\n\n".join(texts), "texts in memory", "memory"))
+
+
+def _texts(source: Any) -> list[Any]:
+    """Return the texts of a list or of a data set's column ``text``."""
+    columns = getattr(source, "column_names", None)
+    if columns is not None:
+        if "text" not in columns:
+            listed = ", ".join(columns)
+            raise UserError(f'source: the data set has no column "text"; it has {listed}')
+        source = source["text"]
     try:
-        with (progress or QuietProgress()).stage("evaluate", len(prepared), "task") as step:
-            for task in prepared:
-                found[task.name] = {**task.terms, **task.measure(model, tokenizer, batch)}
-                step.advance(1, **{task.name: found[task.name][task.headline]})
-    finally:
-        model.train(training)
-    return found
+        return list(source)
+    except TypeError as error:
+        kind = type(source).__name__
+        raise UserError(f"source: needs a name, a path or texts, not {kind}") from error

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user."""
+"""`UserError`, the exception for mistakes of the user, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one line that names the key, the value and the remedy."""
+    """A mistake that the user can fix.
+
+    The message is one line that names the key, the value and the remedy.
+    """
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the option most like `name`, or nothing."""
+    """Return `` (did you mean 'x'?)`` for the option most similar to `name`, or an empty string."""
     close = get_close_matches(name, list(options), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Raise `UserError` if `value` is none of `choices`, which are what `key` may be."""
-    known = list(choices)
-    if value not in known:
-        close = nearest(str(value), known)
-        raise UserError(f"{key}={value}: must be one of {', '.join(known)}{close}")
+    """Raise `UserError` if `value` is not one of `choices`, the valid values of `key`."""
+    valid = list(choices)
+    if value not in valid:
+        close = nearest(str(value), valid)
+        raise UserError(f"{key}={value}: must be one of {', '.join(valid)}{close}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first non-empty line of an error's message, without a final period."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else repr(error)

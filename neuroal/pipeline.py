@@ -1,221 +1,106 @@
-"""The two stages that change a model, allocate and prune: shared by command line and Python."""
+"""The stages ``allocate`` and ``prune`` of a run."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.fitting import Batch
-from neuroal.memory import batch_by_memory, process_peak_bytes
+from neuroal.execution.costs import StageCosts
+from neuroal.execution.memory import batch_by_memory
+from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
-from neuroal.plan import SparsityPlan
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, allot
-from neuroal.pruning import Pruned, check_finite, prune_model
-from neuroal.refine.base import Refine
-from neuroal.statistics import Need
-from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.tracking import Progress
-
-T = TypeVar("T")
-
-
-@dataclass
-class StageCosts:
-    """Seconds and peak memory (bytes) of each stage of a run.
-
-    `peak_bytes` is what was allocated on a GPU during the stage; on a CPU, the most memory that
-    the process has held so far. `calibration_tokens` are those of the windows that ``allocate`` and
-    ``prune`` looked at, `batch` the windows that they took in one forward pass, `too_large` what
-    did not fit.
-    """
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
-    calibration_tokens: dict[str, int] = field(default_factory=dict)
-    batch: dict[str, int] = field(default_factory=dict)
-    too_large: dict[str, list[int]] = field(default_factory=dict)
-
-    def fitted(self, batch: Batch) -> None:
-        """Take down how many windows a stage took at once, and how many did not fit."""
-        self.batch[batch.stage] = batch.size
-        if batch.too_large:
-            self.too_large[batch.stage] = batch.too_large
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the record."""
-        return {key: dict(value) for key, value in vars(self).items() if key != "device"}
-
-    def resume(self, costs: Mapping[str, Any]) -> None:
-        """Go on from `to_dict`'s form: a stage that is done again takes the place of its costs."""
-        for key, values in costs.items():
-            getattr(self, key).update(values)
-
-    @contextmanager
-    def stage(self, name: str, *, more: bool = False) -> Iterator[None]:
-        """Time what happens inside; a GPU is waited for.
-
-        Args:
-            name: of the stage.
-            more: it has other work to do than before; the seconds add up.
-        """
-        cuda = self.device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-        start = time.perf_counter()
-        yield
-        if cuda:
-            torch.cuda.synchronize(self.device)
-        peak = torch.cuda.max_memory_allocated(self.device) if cuda else process_peak_bytes()
-        self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
-        before = self.seconds.get(name, 0.0) if more else 0.0
-        self.seconds[name] = before + time.perf_counter() - start
-
-    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """`items`, whose making is timed as a stage."""
-        made = iter(items)
-        while True:
-            with self.stage(name, more=True):
-                try:
-                    item = next(made)
-                except StopIteration:
-                    return
-            yield item
+from neuroal.pruners.base import MaskRefiner
+from neuroal.pruners.packed import PackedMasks
+from neuroal.pruners.prune_model import RefinedPruner, prune_model
+from neuroal.pruners.settings import PruningSettings
+from neuroal.search.context import AllocationContext
+from neuroal.sparsity.allocation import Allocation
+from neuroal.topups.base import TopUp
+from neuroal.tracking.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How to prune: the methods and the budget.
+    """Methods and settings with which to prune a model.
 
     Attributes:
-        pruner: orders the weights of a linear.
-        topup: makes the plan.
-        sparsity: share of zeros over all prunable weights, in (0, 1).
-        rules: exact or reference.
-        batch: windows in one forward pass; None: by memory.
-        refine: changes the masks at equal counts, if anything does.
-        group: M of an N:M pattern, whose N each block gets by its ratio; None: no pattern.
-        seed: of everything that a top-up draws at random.
-        devices: that share the candidates of a search, the model's first; empty: that alone.
+        settings: pruner, budget and execution settings.
+        topup: allocates the sparsity.
+        refiner: swaps pruned and kept weights at equal counts; None: masks stay as pruned.
     """
 
-    pruner: Pruner
+    settings: PruningSettings
     topup: TopUp
-    sparsity: float
-    rules: Rules = Rules.EXACT
-    batch: int | None = None
-    refine: Refine | None = None
-    group: int | None = None
-    seed: int = 0
-    devices: tuple[torch.device, ...] = ()
+    refiner: MaskRefiner | None = None
 
     @property
-    def needs(self) -> frozenset[Need]:
-        """The input statistics that pruner and refinement need; empty: they look at no text."""
-        return self.pruner.needs | (self.refine.needs if self.refine else frozenset())
+    def needs_statistics(self) -> bool:
+        """Whether pruning needs statistics of the calibration text."""
+        return bool(self.settings.pruner.needs or (self.refiner and self.refiner.needs))
 
     @property
     def updates_weights(self) -> bool:
-        """Whether kept weights change, so that masks alone do not tell the pruned model."""
-        return self.pruner.updates_weights and self.refine is None
+        """Whether pruning changes kept weights, so that masks alone do not determine the model."""
+        return self.settings.pruner.updates_weights and self.refiner is None
 
     def check(self) -> None:
-        """Raise `UserError` for what cannot be combined."""
-        self.topup.check(self.pruner, self.sparsity, self.rules, self.group)
-        if self.refine is not None:
-            if self.group is not None and not self.refine.patterns:
-                name = type(self.refine).__name__.lower()
-                raise UserError(
-                    f"refine={name}: swaps weights across the groups of an N:M pattern "
-                    f"(sparsity.of={self.group}); use refine=none"
-                )
-            self.refine.check(self.pruner, self.sparsity, self.rules)
-
-
-def allocate_and_prune(
-    subject: DecoderModel,
-    recipe: Recipe,
-    search_tokens: Tensor,
-    pruning_tokens: Tensor,
-    costs: StageCosts,
-    progress: Progress,
-) -> tuple[Allocation, Pruned]:
-    """Make the plan and prune `subject` in place: `allocate`, then `prune`."""
-    allocation = allocate(subject, recipe, search_tokens, costs, progress)
-    return allocation, prune(subject, recipe, allocation.plan, pruning_tokens, costs, progress)
+        """Raise `UserError` if methods and settings cannot be combined."""
+        rows = self.topup.row_ratios(self.settings.pruner)
+        if rows is not None:
+            self.settings.check_row_ratios(rows.key, rows.remedy)
+        self.topup.check(self.settings)
+        if self.refiner and self.settings.group is not None and not self.refiner.patterns:
+            raise UserError(
+                f"refine={self.refiner.name}: swaps weights across the groups of an N:M pattern "
+                f"(sparsity.of={self.settings.group}); use refine=none"
+            )
 
 
 def allocate(
-    subject: DecoderModel, recipe: Recipe, tokens: Tensor, costs: StageCosts, progress: Progress
+    decoder: DecoderModel, recipe: Recipe, tokens: Tensor, costs: StageCosts, progress: Progress
 ) -> Allocation:
-    """Make the plan.
+    """Allocate the sparsity of the dense model `decoder`, which remains dense.
 
-    Args:
-        subject: the dense model; left dense.
-        recipe: how.
-        tokens: windows for the top-up's search: (windows, seqlen).
-        costs: takes what the stage ``allocate`` costs.
-        progress: told of every step.
+    `tokens` are the search windows: (windows, seqlen). `costs` receives the costs of the stage.
     """
-    check_finite(subject)
-    costs.calibration_tokens["allocate"] = tokens.numel() if recipe.topup.searches else 0
+    settings, topup = recipe.settings, recipe.topup
+    costs.calibration_tokens["allocate"] = tokens.numel() if topup.searches else 0
     with costs.stage("allocate"):
-        fitting = Batch("allocate", recipe.batch or batch_by_memory(subject, *tokens.shape))
-        context = AllocationContext(
-            subject=subject,
-            pruner=recipe.pruner,
-            sparsity=recipe.sparsity,
-            rules=recipe.rules,
-            tokens=tokens,
-            batch=fitting.size,
-            progress=progress,
-            group=recipe.group,
-            seed=recipe.seed,
-            devices=recipe.devices,
+        size = settings.batch or batch_by_memory(decoder, *tokens.shape)
+        batch = AdaptiveBatch("allocate", size)
+        allocation = batch.run(
+            lambda size: topup.allocate(
+                AllocationContext(decoder, settings, tokens, size, progress)
+            )
         )
-        allocation = fitting.fit(
-            lambda size: recipe.topup.allocate(dataclasses.replace(context, batch=size))
-        )
-    if recipe.topup.searches:
-        costs.fitted(fitting)
+    if topup.searches:
+        costs.record_batch(batch)
     return allocation
 
 
 def prune(
-    subject: DecoderModel,
+    decoder: DecoderModel,
     recipe: Recipe,
-    plan: SparsityPlan,
+    allocation: Allocation,
     tokens: Tensor,
     costs: StageCosts,
     progress: Progress,
-) -> Pruned:
-    """Prune `subject` in place, as `plan` says.
+) -> PackedMasks:
+    """Prune the dense model `decoder` in place; return the masks of all pruned linears.
 
-    Args:
-        subject: the dense model.
-        recipe: how.
-        plan: from `allocate`, or kept from then.
-        tokens: windows for the pruner's statistics: (windows, seqlen).
-        costs: takes what the stage ``prune`` costs.
-        progress: told of every step.
+    `tokens` are the calibration windows of the pruner: (windows, seqlen). `costs` receives the
+    costs of the stage.
     """
-    costs.calibration_tokens["prune"] = tokens.numel() if recipe.needs else 0
+    settings = recipe.settings
+    costs.calibration_tokens["prune"] = tokens.numel() if recipe.needs_statistics else 0
     with costs.stage("prune"):
-        allotments = allot(plan, subject, recipe.rules, recipe.group)
-        batch = recipe.batch or batch_by_memory(subject, *tokens.shape)
-        pruned = prune_model(
-            subject, recipe.pruner, allotments, tokens, batch, progress, recipe.refine
-        )
-    if recipe.needs and pruned.batch is not None:
-        costs.fitted(pruned.batch)
-    return pruned
+        budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
+        size = settings.batch or batch_by_memory(decoder, *tokens.shape)
+        batch = AdaptiveBatch("prune", size, divides=True)
+        pruner = RefinedPruner(settings.pruner, recipe.refiner)
+        masks = prune_model(decoder, pruner, budgets, tokens, batch, progress)
+    if recipe.needs_statistics:
+        costs.record_batch(batch)
+    return masks

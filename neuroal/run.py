@@ -1,166 +1,201 @@
-"""A run: calibrate → allocate → prune → evaluate → record."""
+"""Do one run: calibrate → allocate → prune → evaluate → record."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroal.config import RunConfig, TaskConfig, default_seqlen
-from neuroal.data.text import Windows, calibration_windows
-from neuroal.data.text import require as require_text
-from neuroal.evaluation.tasks import prepare, require
-from neuroal.measure import MEASURED, measure, measure_once
-from neuroal.methods import build
+from torch import Tensor
+
+from neuroal.config.instantiate import build
+from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
+from neuroal.data.text import CalibrationText, Windows
+from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
+from neuroal.execution.costs import StageCosts
+from neuroal.files.atomic import write_json
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.load import LoadedModel, load_model, resolve_device, save_model
-from neuroal.models.replicas import spread
-from neuroal.pipeline import Recipe, StageCosts, allocate, prune
-from neuroal.pruners.budget import Rules
-from neuroal.pruning import Pruned
-from neuroal.records.files import write_json
-from neuroal.records.identity import environment, identity
-from neuroal.records.schema import Record
-from neuroal.records.stages import Stages, check_same, plan_of, planned, stages_of
+from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.pipeline import Recipe, allocate, prune
+from neuroal.pruners.packed import PackedMasks
+from neuroal.pruners.settings import PruningSettings
+from neuroal.records.dense_cache import evaluate_cached
+from neuroal.records.identity import environment, identity_of
+from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
+from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
-from neuroal.topups.base import Allocation
+from neuroal.sparsity.allocation import Allocation
+from neuroal.sparsity.budget import Rules
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> tuple[Record, Path]:
-    """Do one run and write its record; of one that was begun before, only what is missing.
+def run(
+    config: RunConfig, progress: Progress | None = None, *, identity: str | None = None
+) -> tuple[Record, Path]:
+    """Do one run and write its record.
+
+    A run that was started before is resumed: only its missing stages and tasks are done.
+
+    Args:
+        config: configuration of the run.
+        progress: receives progress updates; None: bars on a terminal.
+        identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
         The record and its path.
 
     Raises:
-        UserError: a mistake in `config`; nothing has been written then.
-        Busy: another process is at this run.
+        UserError: an invalid value in `config`; no record is written.
+        Busy: another process is doing this run.
     """
-    with tracker_for(config, identity(config)) as tracker:
-        shown = TrackedProgress(progress or progress_for_terminal(), tracker)
-        record, path = _run(config, shown)
-        tracker.record(record, path)
+    identity = identity or identity_of(config)
+    with tracker_for(config, identity) as tracker:
+        progress = progress or progress_for_terminal()
+        if tracker:
+            progress = TrackedProgress(progress, tracker)
+        record, path = _run(config, identity, progress)
+        if tracker:
+            tracker.record(record, path)
     return record, path
 
 
-def _run(config: RunConfig, progress: Progress) -> tuple[Record, Path]:
+def _run(config: RunConfig, identity: str, progress: Progress) -> tuple[Record, Path]:
     recipe, device = make_recipe(config), resolve_device(config.device)
     require(config.task.names, config.data.root)
-    with stages_of(prepare_out(config.out), identity(config)) as stages:
-        record = stages.record
-        if record is None or _is_due(config, record, stages):
-            record = _work(config, recipe, stages, StageCosts(device), progress)
+    with open_run(prepare_out(config.out), identity) as files:
+        record = files.record
+        if record is None or _is_due(config, record, files):
+            record = _work(_Job(config, recipe, files, StageCosts(device), progress))
         else:
-            stages.finish(None)  # it may have been cut off after its last task
+            files.finish(None)  # an earlier run may have been interrupted after its last task
         if config.save.plan:
-            write_json(Path(config.save.plan), plan_of(record))
-        return record, stages.record_path
+            write_json(Path(config.save.plan), saved_plan(record))
+        return record, files.record_path
 
 
-def _is_due(config: RunConfig, record: Record, stages: Stages) -> bool:
-    """Whether something is asked for that is not there yet."""
-    wants_masks = config.save.masks and not stages.has_masks()
-    return bool(wants_masks or config.save.model or _due(config, record).names)
+def _is_due(config: RunConfig, record: Record, files: RunFiles) -> bool:
+    """Return whether outputs or tasks of `config` are missing."""
+    needs_masks = config.save.masks and not files.has_masks()
+    return bool(needs_masks or config.save.model or _due_tasks(config, record).names)
 
 
-def _due(config: RunConfig, record: Record | None) -> TaskConfig:
-    """The tasks of `config` that `record` lacks."""
+def _due_tasks(config: RunConfig, record: Record | None) -> TaskConfig:
+    """Return the tasks of `config` without results in `record`."""
     if record is None:
         return config.task
-    lacking = Summary.of(record.metrics, record.context, record.costs).lacks(config.task)
-    return dataclasses.replace(config.task, names=lacking)
+    names = Summary.of(record.metrics, record.context, record.costs).lacks(config.task)
+    return dataclasses.replace(config.task, names=names)
 
 
-def _work(
-    config: RunConfig, recipe: Recipe, stages: Stages, costs: StageCosts, progress: Progress
-) -> Record:
-    root, batch = config.data.root, config.task.batch
-    require_text(config.calibration.name, "calibration", root)
-    costs.resume(stages.costs)
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A run in progress."""
+
+    config: RunConfig
+    recipe: Recipe
+    files: RunFiles
+    costs: StageCosts
+    progress: Progress
+
+
+def _work(job: _Job) -> Record:
+    """Do the missing stages of a run; return its record."""
+    config, files, costs, progress = job.config, job.files, job.costs, job.progress
+    text = CalibrationText.find(config.calibration, config.data.root)
+    costs.resume(files.costs)
+    out = files.record_path.parent
     with costs.stage("load"):
-        out = stages.record_path.parent
         loaded = load_model(config.model, costs.device, config.offload, out)
-        subject = DecoderModel(loaded.model, config.model.include, config.model.exclude)
+        decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
-        pruning, search = calibration_for(config, loaded)
-        tasks = prepare(_due(config, stages.record), loaded.tokenizer, loaded.context, root)
+        pruning, search = calibration_windows(config, text, loaded)
+        due = _due_tasks(config, files.record)
+        tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense", more=True):
-        shelf = stages.record_path.parent / MEASURED
-        dense = measure_once(loaded, tasks, batch, shelf, progress, "evaluate dense")
-    allocation = stages.allocation or allocate(subject, recipe, search.tokens, costs, progress)
-    stages.keep_allocation(allocation, costs.to_dict())
-    pruned = None if recipe.updates_weights else stages.restore(subject)
-    if pruned is None:
-        pruned = prune(subject, recipe, allocation.plan, pruning.tokens, costs, progress)
-        if not recipe.updates_weights:
-            stages.keep_masks(pruned)
-            stages.keep_allocation(allocation, costs.to_dict())
-    record = stages.record or _first_record(config, allocation, pruned, costs, loaded)
-    check_same(record, pruned, costs.device)
-    data = {"calibration": pruning.description, "search": search.description}
-    stages.save(record := dataclasses.replace(record, data={**record.data, **data}))
-    measured = measure(loaded, tasks, batch, progress, "evaluate pruned")
-    for task, figures in costs.each("evaluate", measured):
-        found = {**task.terms, "dense": dense[task.name], "pruned": figures}
-        stages.save(record := record.grown(task.name, task.description, found, costs.to_dict()))
+        dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
+    allocation = files.allocation or allocate(decoder, job.recipe, search.tokens, costs, progress)
+    files.keep_allocation(allocation, costs.to_dict())
+    masks = _restore_or_prune(job, decoder, allocation, pruning.tokens)
+    record = files.record or first_record(
+        identity=files.identity,
+        config=dataclasses.asdict(config),
+        environment=environment(costs.device),
+        costs=costs.to_dict(),
+        allocation=allocation,
+        masks=masks,
+        context=loaded.context,
+    )
+    check_same_masks(record, masks, costs.device)
+    record = record.with_data(calibration=pruning.description, search=search.description)
+    files.save(record)
+    record = _evaluate_pruned(job, loaded, tasks, dense, record)
     if config.save.model:
-        save_model(loaded, config.save.model, plan_of(record))
-    stages.finish(pruned if config.save.masks else None)
+        save_model(loaded, config.save.model, saved_plan(record))
+    files.finish(masks if config.save.masks else None)
     return record
 
 
-def _first_record(
-    config: RunConfig,
-    allocation: Allocation,
-    pruned: Pruned,
-    costs: StageCosts,
+def _restore_or_prune(
+    job: _Job, decoder: DecoderModel, allocation: Allocation, tokens: Tensor
+) -> PackedMasks:
+    """Apply the masks of an earlier start, or prune `decoder` and save its masks.
+
+    Masks are saved only if they determine the model, that is if kept weights do not change.
+    """
+    masks = None if job.recipe.updates_weights else job.files.restore(decoder)
+    if masks is None:
+        masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
+        if not job.recipe.updates_weights:
+            job.files.keep_masks(masks)
+            job.files.keep_allocation(allocation, job.costs.to_dict())
+    return masks
+
+
+def _evaluate_pruned(
+    job: _Job,
     loaded: LoadedModel,
+    tasks: Sequence[Task],
+    dense: Mapping[str, dict[str, Any]],
+    record: Record,
 ) -> Record:
-    """The record of a pruned model that nothing has been measured of."""
-    return Record(
-        identity=identity(config),
-        config=dataclasses.asdict(config),
-        environment=environment(costs.device),
-        data={},
-        costs=costs.to_dict(),
-        plan=planned(allocation),
-        sparsity=_achieved(pruned),
-        masks=pruned.masks.digests(),
-        metrics={},
-        context=loaded.context,
-    )
+    """Evaluate the pruned model; save and return the record with the figures of each task."""
+    batch = job.config.task.batch
+    evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
+    for task, figures in job.costs.each("evaluate", evaluations):
+        metrics = {**task.terms, "dense": dense[task.name], "pruned": figures}
+        record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
+        job.files.save(record)
+    return record
 
 
 def make_recipe(config: RunConfig) -> Recipe:
-    """Build the methods and check that they go together."""
-    recipe = Recipe(
+    """Instantiate the methods of `config` and check that they can be combined."""
+    settings = PruningSettings(
         pruner=build("pruner", config.pruner),
-        topup=build("topup", config.topup),
         sparsity=config.sparsity.ratio,
         rules=Rules(config.rules),
-        batch=config.batch,
-        refine=build("refine", config.refine),
         group=config.sparsity.of,
         seed=config.seed,
-        devices=spread(resolve_device(config.device), config.devices),
+        devices=pick_devices(resolve_device(config.device), config.devices),
+        batch=config.batch,
     )
+    recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))
     recipe.check()
     return recipe
 
 
-def calibration_for(config: RunConfig, loaded: LoadedModel) -> tuple[Windows, Windows]:
-    """Windows for pruning and, drawn anew with the same seed, for the search."""
+def calibration_windows(
+    config: RunConfig, text: CalibrationText, loaded: LoadedModel
+) -> tuple[Windows, Windows]:
+    """Draw calibration windows for pruning and for the search, both from the same seed."""
     calibration = config.calibration
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
     seed = config.seed if calibration.seed is None else calibration.seed
-    pruning, search = (
-        calibration_windows(calibration, loaded.tokenizer, count, seqlen, seed, config.data.root)
-        for count in (calibration.windows, calibration.search_windows)
+    return (
+        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed),
+        text.windows(loaded.tokenizer, calibration.search_windows, seqlen, seed),
     )
-    return pruning, search
-
-
-def _achieved(pruned: Pruned) -> dict[str, Any]:
-    return {"overall": pruned.sparsity, "linears": pruned.masks.sparsities()}

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# A one-node SLURM on this machine, for trials: jobs run as they would on a cluster.
+# Start or stop a one-node SLURM on this machine, for trials. Jobs run as on a cluster.
 #
-#     sudo slurm/local_cluster.sh start [FOLDER]    # /tmp/neuroal-slurm unless given
+#     sudo slurm/local_cluster.sh start [FOLDER]    # default: /tmp/neuroal-slurm
 #     export SLURM_CONF=/tmp/neuroal-slurm/slurm.conf
 #     sinfo; sbatch ...
 #     sudo slurm/local_cluster.sh stop [FOLDER]
 #
-# Needs root and Debian's packages: apt install slurm-wlm munge. Works in containers: no systemd, no
-# cgroups.
+# Needs root and the Debian packages slurm-wlm and munge. Uses neither systemd nor cgroups, so it
+# works in containers.
 set -euo pipefail
 
 action=${1:?start or stop}
 folder=$(realpath -m "${2:-/tmp/neuroal-slurm}")
 
-kill_by_file() { # ends the process whose number a file holds
+kill_by_file() { # kill the process whose PID a file holds
   [ -f "$1" ] && kill "$(cat "$1")" 2>/dev/null || true
 }
 
@@ -23,7 +23,7 @@ stop() {
   kill_by_file "$folder/munged.pid"
 }
 
-missing() {
+missing_programs() {
   for program in munged slurmctld slurmd sbatch; do
     command -v $program >/dev/null || echo $program
   done
@@ -43,7 +43,7 @@ SlurmdPort=${SLURMD_PORT:-16818}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# cred_expire: a requeued job may start again after so many seconds, not two minutes
+# cred_expire: seconds before a requeued job may restart (default: two minutes)
 AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$folder/state
@@ -67,17 +67,17 @@ MpiDefault=none
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory State=UNKNOWN
 PartitionName=trial Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOF
-  # From 23.11 on slurmd wants a cgroup plugin even where nothing uses it.
+  # Since 23.11, slurmd requires a cgroup plugin even if it is unused.
   if [ "$version" -ge 2311 ]; then
     echo "CgroupPlugin=disabled" >"$folder/cgroup.conf"
   fi
 }
 
 start() {
-  local lacking
-  lacking=$(missing)
-  if [ -n "$lacking" ]; then
-    echo "local_cluster.sh: no $(echo $lacking): apt install slurm-wlm munge" >&2
+  local programs
+  programs=$(missing_programs)
+  if [ -n "$programs" ]; then
+    echo "local_cluster.sh: missing $(echo $programs): apt install slurm-wlm munge" >&2
     exit 2
   fi
   if [ "$(id -u)" != 0 ]; then
@@ -90,7 +90,7 @@ start() {
   write_configuration
   [ -f "$folder/munge.key" ] || dd if=/dev/urandom of="$folder/munge.key" bs=1 count=1024 status=none
   chmod 600 "$folder/munge.key"
-  # --force: a trial's socket may lie in a folder that others can write to, such as /tmp.
+  # --force: the socket may be in a folder that others can write to, such as /tmp.
   munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
     --pid-file="$folder/munged.pid" --log-file="$folder/munged.log" --seed-file="$folder/munged.seed"
   export SLURM_CONF="$folder/slurm.conf"
@@ -111,5 +111,5 @@ start() {
 case $action in
   start) start ;;
   stop) stop ;;
-  *) echo "local_cluster.sh: start or stop, not '$action'" >&2; exit 2 ;;
+  *) echo "local_cluster.sh: action must be start or stop, not '$action'" >&2; exit 2 ;;
 esac

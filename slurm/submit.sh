@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Submit what is missing of a grid: an array for each model, with the model's resources.
+# Submit the missing runs of a grid: one array per model, with the resources that the model needs.
 #
 #     slurm/submit.sh +experiment=paper data.root=DATA out=RUNS
 #     RUNS_A_TASK=4 AT_MOST=16 slurm/submit.sh +experiment=zoo model=zoo/llama,zoo/opt
 #
-# Runs of one model are split into tasks of RUNS_A_TASK; of each array, AT_MOST run at a time.
+# Each array task does RUNS_A_TASK runs; at most AT_MOST tasks of an array run at a time.
 set -euo pipefail
 runs_a_task=${RUNS_A_TASK:-4}
 at_most=${AT_MOST:-8}
 if [ -x .venv/bin/python ]; then PATH="$PWD/.venv/bin:$PATH"; fi
 
-# ---- SITE: what a task of each model needs. Partition and account go into SBATCH_PARTITION and
-#      SBATCH_ACCOUNT, or here. ----------------------------------------------------------------------
+# ---- SITE: resources of a task, by model. Set partition and account here, or in SBATCH_PARTITION
+#      and SBATCH_ACCOUNT. -------------------------------------------------------------------------
 resources() {
   case $1 in
     zoo/*) echo "--cpus-per-task=1 --mem=2G --time=12:00:00" ;;
@@ -20,10 +20,10 @@ resources() {
     *) echo "--gpus-per-task=1 --cpus-per-task=8 --mem=64G --time=24:00:00" ;;
   esac
 }
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-# Arrays are cut by position in the whole grid of a model, done or not, so that a task that is
-# started twice is always the same chunk.
+# Chunks are cut from all runs of a model, finished or not, so that a restarted task always gets the
+# same chunk.
 python -m neuroal.grid plan "$@" --models | while read -r model runs missing; do
   [ "$missing" -gt 0 ] || continue
   others=()

@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""Settings shared by all tests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 import torch
 
-# Workers of one machine must not fight for its cores; results do not depend on it.
+# Test workers share the cores of a machine; results do not depend on the number of threads.
 torch.set_num_threads(int(os.environ.get("NEUROAL_TEST_THREADS", "1")))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not torch.cuda.is_available():
-    # Before anything imports Triton, where there is one: its interpreter tests the kernels.
+    # Set before Triton is imported, so that its interpreter runs the kernels on the CPU.
     os.environ.setdefault("TRITON_INTERPRET", "1")

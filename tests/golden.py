@@ -1,4 +1,4 @@
-"""Reads golden cases (results of the NeuroAL authors' code) and runs ours on the same protocol."""
+"""Golden cases: results of the NeuroAL authors' code, and runs of ours with the same protocol."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
-from neuroal.plan import SparsityPlan
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, allot
+from neuroal.pruners.base import MaskRefiner, Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
+from neuroal.pruners.prune_model import RefinedPruner, prune_model
+from neuroal.pruners.settings import PruningSettings
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.pruning import prune_model
-from neuroal.refine.base import Refine
 from neuroal.refine.dsnot import DSnoT
+from neuroal.sparsity.budget import Rules, linear_budgets
+from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import AllocationContext, TopUp
-from neuroal.topups.neuroal import NeuroAL, block_plan, row_plan
+from neuroal.topups.neuroal import NeuroAL, block_plan
 from neuroal.topups.owl import OWL
-from neuroal.topups.uniform import Uniform, uniform_plan
+from neuroal.topups.uniform import Uniform
 from neuroal.tracking import QuietProgress
 
 SEQLEN = 128
@@ -45,14 +46,14 @@ SMALL = Path(__file__).parent / "data" / "golden"
 
 
 def golden_folders() -> list[Path]:
-    """The subset in the repository, and the full set where there is one (NEUROAL_GOLDEN)."""
+    """Return the subset in the repository and, if present, the full set (NEUROAL_GOLDEN)."""
     full = Path(os.environ.get("NEUROAL_GOLDEN", SMALL.parents[3] / "shared" / "golden"))
     return [SMALL, *([full] if (full / "cases").is_dir() else [])]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a golden folder."""
+    """One case of a golden folder: a model, a pruner, a top-up and a sparsity."""
 
     folder: Path
     name: str
@@ -67,7 +68,7 @@ class Case:
         return dict(np.load(path)) if path.exists() else None
 
     def topup(self) -> TopUp:
-        """Our top-up for the case."""
+        """Return our top-up for the case."""
         makers: dict[str, Callable[[], TopUp]] = {
             "uniform": Uniform,
             "neuroal": lambda: NeuroAL(step=self.expected["step"]),
@@ -76,8 +77,8 @@ class Case:
         }
         return makers[self.expected["topup"]]()
 
-    def refine(self) -> Refine | None:
-        """DSnoT with the case's number of swaps, where the case has it."""
+    def refine(self) -> MaskRefiner | None:
+        """Return DSnoT with the case's number of swaps, or None if the case does not use it."""
         cycles = self.expected.get("max_cycle_time")
         return None if cycles is None else DSnoT(max_cycle_time=cycles)
 
@@ -89,12 +90,12 @@ class Case:
         tokens = np.load(self.folder / "tokens.npy").astype(np.int64)
         return torch.from_numpy(tokens[: len(tokens) // SEQLEN * SEQLEN]).view(-1, SEQLEN)
 
-    def context(self, subject: DecoderModel) -> AllocationContext:
+    def context(self, decoder: DecoderModel) -> AllocationContext:
         return AllocationContext(
-            subject=subject,
-            pruner=PRUNERS[self.expected["pruner"]],
-            sparsity=self.expected["sparsity"],
-            rules=Rules.REFERENCE,
+            decoder=decoder,
+            settings=PruningSettings(
+                PRUNERS[self.expected["pruner"]], self.expected["sparsity"], Rules.REFERENCE
+            ),
             tokens=self.windows()[PRUNING if self.expected["topup"] == "owl" else SEARCH],
             batch=16,
             progress=QuietProgress(),
@@ -102,7 +103,7 @@ class Case:
 
 
 def discover() -> list[Case]:
-    """All cases of all golden folders."""
+    """Return all cases of all golden folders."""
     return [
         Case(folder, path.stem)
         for folder in golden_folders()
@@ -111,8 +112,8 @@ def discover() -> list[Case]:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What our code made of a case."""
+class GoldenResult:
+    """Result of our code for a case."""
 
     report: dict[str, Any]
     plan: SparsityPlan
@@ -121,29 +122,29 @@ class Outcome:
     ppl: float
 
 
-def run(case: Case) -> Outcome:
+def run(case: Case) -> GoldenResult:
     """Run `case` with ``rules=reference``."""
-    subject = case.load()
-    windows, context = case.windows(), case.context(subject)
-    ppl_dense = perplexity(subject.model, windows[EVALUATION], batch=32).value
+    decoder = case.load()
+    windows, context = case.windows(), case.context(decoder)
+    ppl_dense = perplexity(decoder.model, windows[EVALUATION], batch=32).value
     allocation = case.topup().allocate(context)
     plan = plan_of_case(case, context, dict(allocation.report)) or allocation.plan
-    allotments = allot(plan, subject, Rules.REFERENCE)
-    pruned = prune_model(
-        subject, context.pruner, allotments, windows[PRUNING], 16, QuietProgress(), case.refine()
-    )
-    ppl = perplexity(subject.model, windows[EVALUATION], batch=32).value
-    return Outcome(dict(allocation.report), plan, dict(pruned.masks), ppl_dense, ppl)
+    budgets = linear_budgets(plan, decoder, Rules.REFERENCE)
+    batch = AdaptiveBatch("prune", 16, divides=True)
+    pruner = RefinedPruner(context.settings.pruner, case.refine())
+    masks = prune_model(decoder, pruner, budgets, windows[PRUNING], batch, QuietProgress())
+    ppl = perplexity(decoder.model, windows[EVALUATION], batch=32).value
+    return GoldenResult(dict(allocation.report), plan, dict(masks), ppl_dense, ppl)
 
 
 def plan_of_case(
     case: Case, context: AllocationContext, report: dict[str, Any]
 ) -> SparsityPlan | None:
-    """The plan for the case's own λ where ours differs: only SparseGPT's may, by rounding."""
-    wanted = case.expected.get("lambda_block")
-    if case.expected["pruner"] != "sparsegpt" or wanted in (None, report.get("lambda_block")):
+    """Return the plan for the λ of the authors' code, if ours differs.
+
+    Only with SparseGPT may λ differ, because of rounding.
+    """
+    expected = case.expected.get("lambda_block")
+    if case.expected["pruner"] != "sparsegpt" or expected in (None, report.get("lambda_block")):
         return None
-    return block_plan(context, wanted)
-
-
-__all__ = ["Case", "Outcome", "discover", "row_plan", "run", "uniform_plan"]
+    return block_plan(context, expected)

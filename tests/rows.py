@@ -1,4 +1,4 @@
-"""Rows written for tests, in the forms that the real data sets have."""
+"""Hand-written rows in the formats of the real data sets, and functions that write them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ARC = [
 
 
 def write_jsonl(path: Path, rows: Rows) -> Path:
-    """Write rows as .jsonl or .jsonl.gz."""
+    """Write rows as .jsonl or .jsonl.gz; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
@@ -68,14 +68,14 @@ def write_jsonl(path: Path, rows: Rows) -> Path:
 
 
 def write_parquet(path: Path, rows: Rows) -> Path:
-    """Write rows as Parquet, the form most data sets have on the hub."""
+    """Write rows as Parquet, the format of most data sets on the Hub; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
     return path
 
 
 def cached_repository(cache: Path, repo: str, revision: str = "main") -> Path:
-    """An empty snapshot of a data set repository in a Hugging Face cache; returns its folder."""
+    """Create an empty snapshot of a data set in a Hugging Face cache; return its folder."""
     home = cache / f"datasets--{repo.replace('/', '--')}"
     commit = "0123456789abcdef0123456789abcdef01234567"
     reference = home / "refs" / revision

@@ -1,4 +1,4 @@
-"""Records that no run made: plausible figures from a seeded generator, in the real schema."""
+"""Synthetic records: plausible figures from a seeded generator, in the real schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from neuroal.config import CalibrationConfig, ModelConfig, RunConfig, SparsityConfig, conf_dir
+from neuroal.config.schema import (
+    CalibrationConfig,
+    ModelConfig,
+    RunConfig,
+    SparsityConfig,
+    conf_dir,
+)
 from neuroal.records.schema import Record
 from neuroal.records.store import save_record
 
@@ -26,7 +32,7 @@ BLOCKS, LINEARS = 8, ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_p
 
 
 def method(group: str, name: str) -> dict[str, Any]:
-    """What ``GROUP=NAME`` composes to."""
+    """Return the configuration that ``GROUP=NAME`` composes to."""
     node = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
     assert isinstance(node, dict)
     return node
@@ -42,7 +48,10 @@ def record(
     limit: int | None = None,
     **changes: Any,
 ) -> Record:
-    """A record; `changes` go into the configuration, as in ``rules="reference"``."""
+    """Return a synthetic record.
+
+    `changes` replace fields of the configuration, as in ``rules="reference"``.
+    """
     topup, _, refine = competitor.partition("+")
     config = RunConfig(
         model=ModelConfig(name=model, source="zoo", path=model.split("/")[-1]),
@@ -54,13 +63,13 @@ def record(
         seed=seed,
     )
     config = dataclasses.replace(config, **changes)
-    words = repr((model, pruner, competitor, sparsity, seed, sorted(changes.items(), key=str)))
-    identity = hashlib.sha256(words.encode()).hexdigest()[:16]
+    text = repr((model, pruner, competitor, sparsity, seed, sorted(changes.items(), key=str)))
+    identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     generator = np.random.default_rng(int(identity, 16))
     skill = [*COMPETITORS, competitor].index(competitor) / 10
     damage = (sparsity / 0.5) ** (4 - skill) * (1 + 0.05 * generator.random())
-    spread = np.linspace(-0.1, 0.1, BLOCKS) * (skill + 0.1 * generator.random())
-    ratios = {f"{b}.{n}": float(sparsity + spread[b]) for b, n in product(range(BLOCKS), LINEARS)}
+    offsets = np.linspace(-0.1, 0.1, BLOCKS) * (skill + 0.1 * generator.random())
+    ratios = {f"{b}.{n}": float(sparsity + offsets[b]) for b, n in product(range(BLOCKS), LINEARS)}
     return Record(
         identity=identity,
         config=dataclasses.asdict(config),
@@ -121,9 +130,9 @@ def fill(
     seeds: Sequence[int] = (0,),
     tasks: Sequence[str] = (*LM, *ZERO_SHOT),
 ) -> int:
-    """Write the records of a whole grid; returns how many. Magnitude has no zero-shot tasks."""
+    """Write the records of a grid; return their number. Magnitude has no zero-shot tasks."""
     runs = list(product(models, pruners, competitors, sparsities, seeds))
     for model, pruner, competitor, sparsity, seed in runs:
-        asked = [task for task in tasks if task in LM or pruner != "magnitude"]
-        save_record(record(model, pruner, competitor, sparsity, asked, seed), folder)
+        names = [task for task in tasks if task in LM or pruner != "magnitude"]
+        save_record(record(model, pruner, competitor, sparsity, names, seed), folder)
     return len(runs)

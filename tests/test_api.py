@@ -1,4 +1,4 @@
-"""`neuroal.prune` on a model in memory: exact budgets, nothing else touched, repeatable."""
+"""`neuroal.prune` on a model in memory: exact budgets, repeatable, other weights unchanged."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 
 import neuroal
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.budget import total_zeros
+from neuroal.sparsity.budget import total_zeros
 from neuroal.topups.neuroal import NeuroAL
-from tests.tiny import random_tokens, tiny_llama
+from tests.small_models import random_tokens, tiny_llama
 
 TOKENS = random_tokens(6, 24)
 
@@ -17,13 +17,13 @@ TOKENS = random_tokens(6, 24)
 @pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt"])
 @pytest.mark.parametrize("topup", ["uniform", "neuroal", "owl"])
 def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> None:
-    subject, dense = tiny_llama(), tiny_llama().model.state_dict()
-    result = neuroal.prune(subject.model, TOKENS, pruner=pruner, topup=topup, sparsity=0.63)
+    decoder, dense = tiny_llama(), tiny_llama().model.state_dict()
+    result = neuroal.prune(decoder.model, TOKENS, pruner=pruner, topup=topup, sparsity=0.63)
     zeros = sum(int(mask.sum()) for mask in result.masks.values())
-    assert zeros == total_zeros(0.63, subject.numel)
-    assert result.sparsity == zeros / subject.numel
-    weights = {f"model.layers.{lin.block}.{lin.name}.weight": lin.key for lin in subject}
-    for name, value in subject.model.state_dict().items():
+    assert zeros == total_zeros(0.63, decoder.numel)
+    assert result.sparsity == zeros / decoder.numel
+    weights = {f"model.layers.{lin.block}.{lin.name}.weight": lin.key for lin in decoder}
+    for name, value in decoder.model.state_dict().items():
         if name not in weights:
             assert torch.equal(value, dense[name]), name
             continue
@@ -34,7 +34,7 @@ def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> No
             assert torch.equal(value[~mask], dense[name][~mask])
 
 
-def test_windows_may_be_rows_of_any_kind() -> None:
+def test_windows_may_be_a_tensor_or_sequences() -> None:
     digests = [
         {
             key: bytes(mask.numpy())
@@ -61,7 +61,7 @@ def test_the_batch_size_does_not_change_the_masks() -> None:
         assert min(same) > 0.999
 
 
-def test_methods_can_be_objects_and_linears_left_out() -> None:
+def test_methods_can_be_objects_and_linears_excluded() -> None:
     model = tiny_llama().model
     topup = NeuroAL(step="block", block_candidates=[0.1])
     result = neuroal.prune(model, TOKENS, topup=topup, sparsity=0.5, exclude=["*.down_proj"])
@@ -70,31 +70,31 @@ def test_methods_can_be_objects_and_linears_left_out() -> None:
     assert bool(model.model.layers[0].mlp.down_proj.weight.all())
 
 
-def test_a_plan_that_was_saved_prunes_the_same_again(tmp_path: object) -> None:
+def test_a_saved_plan_reproduces_the_masks(tmp_path: object) -> None:
     import json
     from pathlib import Path
 
-    from neuroal.topups.fixed import FixedPlan
+    from neuroal.topups.plan_file import PlanFile
 
     first = neuroal.prune(tiny_llama().model, TOKENS, sparsity=0.6)
     path = Path(str(tmp_path)) / "plan.json"
     path.write_text(json.dumps(first.plan.to_dict()))
-    again = neuroal.prune(tiny_llama().model, TOKENS, topup=FixedPlan(str(path)), sparsity=0.6)
+    again = neuroal.prune(tiny_llama().model, TOKENS, topup=PlanFile(str(path)), sparsity=0.6)
     for key, mask in first.masks.items():
         assert torch.equal(mask, again.masks[key])
     with pytest.raises(neuroal.UserError, match=r"made for 0\.6"):
-        neuroal.prune(tiny_llama().model, TOKENS, topup=FixedPlan(str(path)), sparsity=0.7)
+        neuroal.prune(tiny_llama().model, TOKENS, topup=PlanFile(str(path)), sparsity=0.7)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_name_the_linear(value: float) -> None:
-    subject = tiny_llama()
-    next(iter(subject)).module.weight.data[0, 0] = value
+def test_non_finite_weights_name_the_linear(value: float) -> None:
+    decoder = tiny_llama()
+    next(iter(decoder)).weight[0, 0] = value
     with pytest.raises(neuroal.UserError, match=r"0\.self_attn\.q_proj"):
-        neuroal.prune(subject.model, TOKENS)
+        neuroal.prune(decoder.model, TOKENS)
 
 
-def test_bad_values_are_named() -> None:
+def test_invalid_values_are_named() -> None:
     model = tiny_llama().model
     with pytest.raises(neuroal.UserError, match="sparsity=1"):
         neuroal.prune(model, TOKENS, sparsity=1)
@@ -120,10 +120,8 @@ def test_bad_values_are_named() -> None:
         ("wanda", "neuroal", 2, 6),
     ],
 )
-def test_the_calibration_tokens_are_those_looked_at(
+def test_the_calibration_tokens_are_those_used(
     pruner: str, topup: str, allocate: int, prune: int
 ) -> None:
-    found = neuroal.prune(
-        tiny_llama().model, TOKENS, pruner=pruner, topup=topup, search_windows=2
-    ).calibration_tokens
-    assert found == {"allocate": allocate * 24, "prune": prune * 24}
+    result = neuroal.prune(tiny_llama().model, TOKENS, pruner=pruner, topup=topup, search_windows=2)
+    assert result.calibration_tokens == {"allocate": allocate * 24, "prune": prune * 24}

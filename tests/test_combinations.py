@@ -1,4 +1,4 @@
-"""Every pruner × top-up × refinement × family runs, hits its budget and touches nothing else."""
+"""Every pruner × top-up × refinement × family: exact budget, other weights unchanged."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 
 import neuroal
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import total_zeros
+from neuroal.pruners.base import MaskRefiner, Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.refine.base import Refine
 from neuroal.refine.dsnot import DSnoT
+from neuroal.sparsity.budget import total_zeros
 from neuroal.topups.alpha import AlphaPruning
 from neuroal.topups.atp import ATP
 from neuroal.topups.base import TopUp
@@ -27,15 +26,9 @@ from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
 from neuroal.topups.uniform import Uniform
-from tests.test_blocks import build
-from tests.tiny import random_tokens
+from tests.architectures import FAMILIES, model_of
+from tests.small_models import random_tokens
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
-    "phi": {},
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
-}
 PRUNERS: dict[str, Pruner] = {
     "magnitude": Magnitude(),
     "wanda": Wanda(),
@@ -56,13 +49,9 @@ TOPUPS: dict[str, TopUp] = {
     "marginal": EqualMarginals(linear_iterations=2, row_iterations=2),
     "evolve": Evolve(passes=6, generation=3),
 }
-REFINES: dict[str, Refine | None] = {"none": None, "dsnot": DSnoT()}
+REFINES: dict[str, MaskRefiner | None] = {"none": None, "dsnot": DSnoT()}
 SPARSITY = 0.63
 TOKENS = random_tokens(4, 24, seed=7)
-
-
-def model_of(family: str) -> Any:
-    return build(family, **FAMILIES[family], num_hidden_layers=2)
 
 
 @pytest.mark.filterwarnings("ignore:topup=marginal fits")
@@ -70,12 +59,12 @@ def model_of(family: str) -> Any:
 @pytest.mark.parametrize("pruner", PRUNERS)
 @pytest.mark.parametrize("refine", REFINES)
 @pytest.mark.parametrize("topup", TOPUPS)
-def test_combination(family: str, pruner: str, topup: str, refine: str) -> None:
+def test_a_combination_meets_its_budget(family: str, pruner: str, topup: str, refine: str) -> None:
     runs = []
     for _ in range(2):
         model = model_of(family)
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        found = neuroal.prune(
+        result = neuroal.prune(
             model,
             TOKENS,
             pruner=PRUNERS[pruner],
@@ -84,13 +73,13 @@ def test_combination(family: str, pruner: str, topup: str, refine: str) -> None:
             sparsity=SPARSITY,
             search_windows=2,
         )
-        runs.append((model.state_dict(), found))
-    after, found = runs[0]
-    subject = DecoderModel(model)
-    zeros = sum(int(mask.sum()) for mask in found.masks.values())
-    assert zeros == total_zeros(SPARSITY, subject.numel)
+        runs.append((model.state_dict(), result))
+    after, result = runs[0]
+    decoder = DecoderModel(model)
+    zeros = sum(int(mask.sum()) for mask in result.masks.values())
+    assert zeros == total_zeros(SPARSITY, decoder.numel)
     weights = {
-        f"{subject.blocks_name}.{linear.key}.weight": found.masks[linear.key] for linear in subject
+        f"{decoder.blocks_name}.{linear.key}.weight": result.masks[linear.key] for linear in decoder
     }
     updates = pruner == "sparsegpt" and refine == "none"
     for key, value in after.items():
@@ -100,27 +89,27 @@ def test_combination(family: str, pruner: str, topup: str, refine: str) -> None:
             continue
         assert not bool(value[weights[key]].any()), key
         if not updates:
-            kept = ~weights[key]
-            assert torch.equal(value[kept], before[key][kept]), key
+            remaining = ~weights[key]
+            assert torch.equal(value[remaining], before[key][remaining]), key
     again, repeated = runs[1]
     assert all(torch.equal(value, again[key]) for key, value in after.items())
-    assert repeated.report == found.report
+    assert repeated.report == result.report
 
 
-def test_patterns_go_with_every_pruner_and_block_plan() -> None:
+def test_patterns_work_with_every_pruner_and_block_plan() -> None:
     neuroal_blocks = NeuroAL(step="block", block_candidates=[0.2])
     plans: list[TopUp] = [Uniform(), OWL(spread=0.3), DLP(), neuroal_blocks]
     for pruner, topup in itertools.product(PRUNERS.values(), plans):
         model = model_of("llama")
-        found = neuroal.prune(model, TOKENS, pruner=pruner, topup=topup, pattern=(4, 8))
+        result = neuroal.prune(model, TOKENS, pruner=pruner, topup=topup, pattern=(4, 8))
         keeps = []
-        for key, mask in found.masks.items():
-            kept = (~mask).view(len(mask), -1, 8).sum(2)
-            assert int(kept.min()) == int(kept.max())
-            keeps.append((key.split(".")[0], int(kept.max())))
-        assert len(set(keeps)) == 2  # one N a block
+        for key, mask in result.masks.items():
+            per_group = (~mask).view(len(mask), -1, 8).sum(2)
+            assert int(per_group.min()) == int(per_group.max())
+            keeps.append((key.split(".")[0], int(per_group.max())))
+        assert len(set(keeps)) == 2  # one N per block
         assert sum(keep for _, keep in set(keeps)) == 8 or len({k for _, k in keeps}) == 1
-        assert found.sparsity == pytest.approx(0.5)
+        assert result.sparsity == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +129,7 @@ def test_patterns_go_with_every_pruner_and_block_plan() -> None:
         ({"pattern": (4, 4)}, r"pattern=\(4, 4\)"),
     ],
 )
-def test_what_cannot_be_combined_says_so_before_any_work(
+def test_invalid_combinations_are_reported_before_any_work(
     settings: dict[str, Any], message: str
 ) -> None:
     model = model_of("llama")

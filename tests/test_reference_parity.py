@@ -1,7 +1,7 @@
-"""With ``rules=reference`` our results are those of the NeuroAL authors' published code.
+"""With ``rules=reference``, our results equal those of the NeuroAL authors' published code.
 
-Every case of every golden folder: the subset in ``tests/data/golden``, and the folder named by
-``NEUROAL_GOLDEN`` (default: ``shared/golden`` beside the repository) where there is one.
+The cases are those of all golden folders: the subset in ``tests/data/golden`` and, if present, the
+folder that ``NEUROAL_GOLDEN`` names (default: ``shared/golden`` next to the repository).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
-from neuroal.pruners.masks import digest, unpack
-from tests.golden import Case, Outcome, discover, run
+from neuroal.pruners.packed import unpack
+from tests.golden import Case, GoldenResult, discover, run
+from tests.masks import digest
 
 
 def _parameter(case: Case) -> ParameterSet:
     name = f"{case.folder.name}:{case.name}"
-    # One worker runs a case once and all its tests look at that outcome.
+    # All tests of a case run on one worker and share one result.
     return pytest.param(case, id=name, marks=pytest.mark.xdist_group(f"{case.folder}:{case.name}"))
 
 
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.parametrize("case", [_parameter(case) for case in disco
 
 
 @functools.lru_cache(maxsize=2)
-def outcome_of(case: Case) -> Outcome:
+def result_of(case: Case) -> GoldenResult:
+    """Run a case, or return its cached result."""
     return run(case)
 
 
@@ -36,27 +38,27 @@ def is_sparsegpt(case: Case) -> bool:
 
 
 def test_lambdas_and_criteria(case: Case) -> None:
-    outcome, expected = outcome_of(case), case.expected
+    result, expected = result_of(case), case.expected
     for step in ("block", "row"):
         criteria = expected.get(f"criterion_{step}")
         if not criteria:
-            assert f"criterion_{step}" not in outcome.report
+            assert f"criterion_{step}" not in result.report
             continue
-        assert outcome.report[f"criterion_{step}"] == pytest.approx(
+        assert result.report[f"criterion_{step}"] == pytest.approx(
             criteria, rel=1e-2 if is_sparsegpt(case) else 1e-3, nan_ok=True
         )
-        chosen = outcome.report.get(f"lambda_{step}")
+        chosen = result.report.get(f"lambda_{step}")
         if chosen != expected[f"lambda_{step}"]:
             assert is_sparsegpt(case), f"λ_{step} {chosen} != {expected[f'lambda_{step}']}"
-            position = outcome.report[f"candidates_{step}"].index(chosen)
+            position = result.report[f"candidates_{step}"].index(chosen)
             assert criteria[position] <= 1.01 * min(c for c in criteria if not math.isnan(c))
 
 
 def test_masks(case: Case) -> None:
-    outcome, expected, masks = outcome_of(case), case.expected, case.masks
-    assert list(outcome.masks) == list(expected["linears"])
+    result, expected, masks = result_of(case), case.expected, case.masks
+    assert list(result.masks) == list(expected["linears"])
     for key, linear in expected["linears"].items():
-        mask = outcome.masks[key]
+        mask = result.masks[key]
         assert mask.numel() == linear["numel"]
         assert abs(int(mask.sum()) - linear["zeros"]) <= (4 if is_sparsegpt(case) else 0), key
         if masks is not None:
@@ -69,22 +71,22 @@ def test_masks(case: Case) -> None:
 
 
 def test_row_sparsities(case: Case) -> None:
-    outcome, masks = outcome_of(case), case.masks
+    result, masks = result_of(case), case.masks
     if masks is None or not any(name.startswith("row_sparsity/") for name in masks):
         pytest.skip("the case has no row plan")
     for name, theirs in masks.items():
         if not name.startswith("row_sparsity/"):
             continue
         linear, _, block = name.removeprefix("row_sparsity/").rpartition("-")
-        ours = outcome.plan.ratios[f"{block}.{linear}"].numpy()  # type: ignore[union-attr]
-        if len(theirs) != len(ours):  # k, v under grouped-query attention: constant, too long
+        ours = result.plan.ratios[f"{block}.{linear}"].numpy()  # type: ignore[union-attr]
+        if len(theirs) != len(ours):  # k, v with grouped-query attention: constant, too long
             theirs = theirs[: len(ours)]
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
 def test_perplexity(case: Case) -> None:
-    outcome, expected = outcome_of(case), case.expected
+    result, expected = result_of(case), case.expected
     bound = 5e-3 if is_sparsegpt(case) else 2e-3
-    assert outcome.ppl_dense == pytest.approx(expected["ppl_dense"], rel=2e-3)
-    assert outcome.ppl == pytest.approx(expected["ppl"], rel=bound)
-    assert outcome.plan.sparsity == expected["sparsity"]
+    assert result.ppl_dense == pytest.approx(expected["ppl_dense"], rel=2e-3)
+    assert result.ppl == pytest.approx(expected["ppl"], rel=bound)
+    assert result.plan.sparsity == expected["sparsity"]

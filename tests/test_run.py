@@ -1,4 +1,4 @@
-"""The whole pipeline on a shipped model: record, saved model, saved plan, resumable identity."""
+"""The whole pipeline on a zoo model: record, saved model, saved plan and masks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from neuroal.cli import composed
-from neuroal.config import ModelConfig
+from neuroal.cli.compose import composed
+from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import load_model
-from neuroal.pruners.masks import digest, unpack
-from neuroal.records.outcome import outcome_line
+from neuroal.pruners.packed import unpack
+from neuroal.records.result_line import result_line
 from neuroal.records.store import load_record
 from neuroal.run import run
+from tests.masks import digest
 
 SMALL = [
     "calibration.windows=4",
@@ -32,14 +33,14 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folder and record of one run with everything saved."""
+    """Return folder and record path of one run with all outputs saved."""
     folder = tmp_path_factory.mktemp("run")
     saves = [f"save.model={folder}/model", f"save.plan={folder}/plan.json", "save.masks=true"]
     _, path = run(composed([*SMALL, *saves, f"out={folder}/runs"]))
     return folder, path
 
 
-def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
+def test_the_record_documents_the_run(finished: tuple[Path, Path]) -> None:
     record = load_record(finished[1])
     assert record.config["pruner"]["_target_"].endswith("Wanda")
     assert abs(record.sparsity["overall"] - 0.7) < 1e-6
@@ -56,9 +57,9 @@ def test_the_record_says_what_happened(finished: tuple[Path, Path]) -> None:
     assert record.config["seed"] == 0
 
 
-def test_what_came_of_it_is_one_line(finished: tuple[Path, Path]) -> None:
+def test_the_result_line_summarises_the_run(finished: tuple[Path, Path]) -> None:
     config, record = composed(SMALL), load_record(finished[1])
-    line = outcome_line(config, record, finished[1])
+    line = result_line(config, record, finished[1])
     figures = record.metrics["builtin"]
     assert line.startswith("zoo/llama, wanda, neuroal")
     assert f"builtin {figures['dense']['value']:.4g} → {figures['pruned']['value']:.4g}" in line
@@ -66,7 +67,7 @@ def test_what_came_of_it_is_one_line(finished: tuple[Path, Path]) -> None:
     assert line.endswith(f"0.7000 zeros; record {finished[1]}")
 
 
-def test_a_run_again_gives_the_same_record_but_for_its_costs(
+def test_a_repeated_run_gives_the_same_record_except_for_costs(
     finished: tuple[Path, Path], tmp_path: Path
 ) -> None:
     first = load_record(finished[1])
@@ -100,12 +101,12 @@ def test_the_saved_plan_prunes_the_same(finished: tuple[Path, Path], tmp_path: P
 def test_packed_masks_have_the_recorded_digests(finished: tuple[Path, Path]) -> None:
     folder, path = finished
     record = load_record(path)
-    kept = np.load(folder / "runs" / f"{record.identity}.masks.npz")
-    assert set(kept.files) == record.masks.keys()
+    packed = np.load(folder / "runs" / f"{record.identity}.masks.npz")
+    assert set(packed.files) == record.masks.keys()
     model = load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu")).model
     shape = tuple(model.model.layers[0].self_attn.q_proj.weight.shape)
     key = "0.self_attn.q_proj"
-    assert digest(unpack(kept[key], shape)) == record.masks[key]
+    assert digest(unpack(packed[key], shape)) == record.masks[key]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_packed_masks_have_the_recorded_digests(finished: tuple[Path, Path]) -> 
         ("model.dtype=float33", "did you mean 'float32'"),
     ],
 )
-def test_mistakes_leave_nothing_behind(setting: str, message: str, tmp_path: Path) -> None:
+def test_mistakes_leave_no_record(setting: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         run(composed([*SMALL, setting, f"out={tmp_path}/runs"]))
     assert not list(tmp_path.rglob("*.json"))
@@ -132,7 +133,7 @@ def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi", "opt"])
-def test_the_cards_perplexity_is_that_of_the_shipped_weights(family: str) -> None:
+def test_the_model_card_states_the_perplexity_of_the_weights(family: str) -> None:
     from neuroal.data.resolve import JsonLines
     from neuroal.data.text import BUILTIN
     from neuroal.models.load import ZOO

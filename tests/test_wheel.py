@@ -1,4 +1,4 @@
-"""The built wheel, in an environment of its own, runs from any folder."""
+"""The built wheel, installed in its own environment, runs from any folder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.xdist_group("wheel")  # one environment for both
+pytestmark = pytest.mark.xdist_group("wheel")  # both tests share the environment
 
 
 def call(*command: str | Path, cwd: Path) -> str:
-    """Run a command without this process's paths; its output."""
+    """Run a command without the paths of this process; return its output."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     clean = {key: value for key, value in os.environ.items() if key not in hidden}
-    found = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
-    return found.stdout
+    finished = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Environment with the wheel in it; what the wheel needs is lent by this environment.
+    """Return a virtual environment with the wheel; dependencies come from this environment.
 
-    Only whole packages are lent, through a path file: the checkout, which is installed here in
-    editable form, cannot be imported from there.
+    A path file makes the packages of this environment importable. The checkout, installed here in
+    editable form, is not among them.
     """
     folder = tmp_path_factory.mktemp("wheel")
     build = ("-m", "build", "--wheel", "--no-isolation", "--outdir")
@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
     call(python, "-m", "pip", "install", *options, wheel, cwd=folder)
     home = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
-    Path(home.strip(), "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    Path(home.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "env"
 
 
@@ -53,13 +53,13 @@ def test_the_wheel_runs_from_an_unrelated_folder(installed: Path, tmp_path: Path
     record = json.loads(path.read_text())
     assert record["config"]["seed"] == 3
     assert record["sparsity"]["overall"] == pytest.approx(0.7, abs=1e-4)
-    assert record["environment"]["commit"] is None  # an installed package, not the checkout
+    assert record["environment"]["commit"] is None  # not the checkout, which has a commit
 
 
-def test_the_wheel_brings_configurations_models_and_texts(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_conf_models_and_texts(installed: Path, tmp_path: Path) -> None:
     python = installed / "bin" / "python"
-    where = "import neuroal; print(neuroal.__path__[0])"
-    package = Path(call(python, "-c", where, cwd=tmp_path).strip())
+    code = "import neuroal; print(neuroal.__path__[0])"
+    package = Path(call(python, "-c", code, cwd=tmp_path).strip())
     assert package.is_relative_to(installed)
     for name in ("conf", "data/builtin", "zoo"):
         source = ROOT / name if name == "conf" else ROOT / "neuroal" / name

@@ -1,4 +1,4 @@
-"""The shipped models: sizes, cards, loss curves; small enough, and trained enough to matter."""
+"""Models of the zoo: file sizes, model cards, loss curves and quality after pruning."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 import transformers
 
 import neuroal
-from neuroal.config import CalibrationConfig, ModelConfig
-from neuroal.data.text import calibration_windows, evaluation_windows
+from neuroal.config.schema import CalibrationConfig, ModelConfig
+from neuroal.data.text import CalibrationText, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.load import ZOO, load_model
 
@@ -27,6 +27,7 @@ MIB = 2**20
 
 
 def size(folder: Path) -> int:
+    """Return the total size of the files in `folder` in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -36,7 +37,7 @@ def test_models_and_texts_are_small() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_is_what_its_family_is(family: str) -> None:
+def test_a_model_has_the_architecture_of_its_family(family: str) -> None:
     config = transformers.AutoConfig.from_pretrained(ZOO / family)
     assert config.architectures == [FAMILIES[family]]
     assert config.num_hidden_layers >= 8
@@ -47,24 +48,24 @@ def test_a_model_is_what_its_family_is(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_card_says_how_the_model_came_about(family: str) -> None:
+def test_a_model_card_documents_the_training(family: str) -> None:
     card = (ZOO / family / "README.md").read_text()
     facts = json.loads((ZOO / family / "training.json").read_text())
-    for stated in (f"{facts['heldout_ppl']:.3f}", f"{facts['steps']} of", facts["date"]):
-        assert stated in card
+    for fact in (f"{facts['heldout_ppl']:.3f}", f"{facts['steps']} of", facts["date"]):
+        assert fact in card
     for row in ("tokens seen", "seed", "trained on", "## Data and licences"):
         assert row in card
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_knows_more_than_trigrams(family: str) -> None:
+def test_a_model_predicts_better_than_trigrams(family: str) -> None:
     facts = json.loads((ZOO / family / "training.json").read_text())
     assert facts["heldout_ppl"] <= 0.6 * facts["trigram_ppl"]
     assert facts["trigram_ppl"] < facts["unigram_ppl"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_loss_curve_goes_down(family: str) -> None:
+def test_the_training_loss_decreases(family: str) -> None:
     with (ZOO / family / "loss.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["train_loss"]) for row in rows if row["train_loss"]]
@@ -73,16 +74,16 @@ def test_a_loss_curve_goes_down(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_half_of_the_weights_can_go_but_not_four_fifths(family: str) -> None:
+def test_pruning_half_of_the_weights_is_cheap_and_four_fifths_is_not(family: str) -> None:
     loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
-    text = CalibrationConfig(name="builtin", windows=16, search_windows=8)
-    tokens = calibration_windows(text, loaded.tokenizer, 16, 512, 0, None).tokens
-    held = evaluation_windows("builtin", loaded.tokenizer, 512, 24, None).tokens
+    text = CalibrationText.find(CalibrationConfig(name="builtin"), None)
+    tokens = text.windows(loaded.tokenizer, 16, 512, 0).tokens
+    windows = evaluation_windows("builtin", loaded.tokenizer, 512, 24, None).tokens
     weights = {key: value.clone() for key, value in loaded.model.state_dict().items()}
-    found = {0.0: perplexity(loaded.model, held).value}
+    ppl = {0.0: perplexity(loaded.model, windows).value}
     for sparsity in (0.5, 0.8):
         loaded.model.load_state_dict(weights)
         neuroal.prune(loaded.model, tokens, pruner="wanda", topup="uniform", sparsity=sparsity)
-        found[sparsity] = perplexity(loaded.model, held).value
-    assert found[0.5] <= 1.3 * found[0.0]
-    assert found[0.8] >= 1.5 * found[0.0]
+        ppl[sparsity] = perplexity(loaded.model, windows).value
+    assert ppl[0.5] <= 1.3 * ppl[0.0]
+    assert ppl[0.8] >= 1.5 * ppl[0.0]

@@ -1,8 +1,8 @@
-"""The search on a real model on the CPU, in forward equivalents; not for the 7B shape.
+"""Time the search on SmolLM2 on a CPU, in forward equivalents.
 
-A dense pass is timed before the search and, its clock stopped, after every candidate, so that other
-work on the machine slows both alike. Beside the clock's, there are the processor's seconds of this
-process: with one thread (`OMP_NUM_THREADS=1`) they do not depend on what else runs.
+A dense pass is timed before the search and, with the search's clock stopped, after every candidate,
+so that other work on the machine slows both equally. Processor seconds of this process are measured
+as well: with one thread (`OMP_NUM_THREADS=1`) they do not depend on other processes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ import torch
 from torch import Tensor
 
 from bench.common import Store
+from bench.models import allocation_context
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.load import LoadedModel, load_model, resolve_device
-from neuroal.topups.base import AllocationContext
+from neuroal.models.devices import resolve_device
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.pipeline import Recipe
 from neuroal.tracking import Step
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="cpu-search", help="of the measurement")
+    parser.add_argument("--name", default="cpu-search", help="name of the measurement")
     parser.add_argument("--overrides", nargs="*", default=[], help="as for the command neuroal")
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """By the clock, and of this process on all processors."""
+    """Seconds by the clock, and processor seconds of this process."""
 
     clock: float
     processor: float
@@ -73,8 +75,9 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
     store.measure(arguments.name, lambda: search(arguments.overrides))
 
 
-def search(overrides: list[str]) -> dict[str, Any]:
-    from neuroal.cli import composed
+def prepare(overrides: list[str]) -> tuple[LoadedModel, Recipe, Tensor]:
+    """Return the model, the recipe and the search windows that `overrides` select."""
+    from neuroal.cli.main import composed
     from neuroal.run import calibration_for, make_recipe
 
     config = composed(
@@ -88,38 +91,37 @@ def search(overrides: list[str]) -> dict[str, Any]:
     )
     loaded = load_model(config.model, resolve_device(config.device))
     _, windows = calibration_for(config, loaded)
-    recipe, tokens = make_recipe(config), windows.tokens
+    return loaded, make_recipe(config), windows.tokens
+
+
+def search(overrides: list[str]) -> dict[str, Any]:
+    """Time one search on the model that `overrides` select."""
+    loaded, recipe, tokens = prepare(overrides)
     progress = Interleaved(lambda: dense_pass(loaded, tokens))
-    context = AllocationContext(
-        subject=DecoderModel(loaded.model),
-        pruner=recipe.pruner,
-        sparsity=recipe.sparsity,
-        rules=recipe.rules,
-        tokens=tokens,
-        batch=len(tokens),
-        progress=progress,
+    decoder = DecoderModel(loaded.model)
+    context = allocation_context(
+        decoder, recipe.settings.pruner, recipe.settings.sparsity, tokens, progress=progress
     )
     begin = Seconds.now()
     report = recipe.topup.allocate(context).report
-    seconds = Seconds.now() - begin - progress.paused
+    spent = Seconds.now() - begin - progress.paused
     candidates = sum(len(report.get(f"criterion_{step}", [])) for step in ("block", "row"))
-    clock = [found.clock for found in progress.passes]
+    clock = [seconds.clock for seconds in progress.passes]
     forward = statistics.median(clock)
-    work = statistics.median(found.processor for found in progress.passes)
+    work = statistics.median(seconds.processor for seconds in progress.passes)
     return {
         "model": loaded.name,
         "windows": f"{len(tokens)} × {tokens.shape[1]} tokens",
-        "pruner": f"{type(recipe.pruner).__name__}, {recipe.sparsity}",
+        "pruner": f"{type(recipe.settings.pruner).__name__}, {recipe.settings.sparsity}",
         "search": getattr(recipe.topup, "search", None),
         "threads": torch.get_num_threads(),
         "candidates": candidates,
         "forward_seconds": forward,
         "forward_range": [min(clock), max(clock)],
-        "seconds": seconds.clock,
-        "equivalents": seconds.clock / (candidates * 2 * forward),
-        "equivalents_by_mean": seconds.clock / (candidates * 2 * statistics.mean(clock)),
-        "processor_seconds": seconds.processor,
-        "processor_equivalents": seconds.processor / (candidates * 2 * work),
+        "seconds": spent.clock,
+        "equivalents": spent.clock / (candidates * 2 * forward),
+        "processor_seconds": spent.processor,
+        "processor_equivalents": spent.processor / (candidates * 2 * work),
         "lambda_block": report.get("lambda_block"),
         "lambda_row": report.get("lambda_row"),
     }
@@ -127,7 +129,7 @@ def search(overrides: list[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def dense_pass(loaded: LoadedModel, tokens: Tensor) -> Seconds:
-    """Of one pass of the blocks over all windows (without the language-model head)."""
+    """Time one pass of the blocks over all windows, without the language-model head."""
     begin = Seconds.now()
     loaded.model.base_model(tokens, use_cache=False)
     return Seconds.now() - begin

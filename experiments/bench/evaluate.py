@@ -1,22 +1,21 @@
-"""Perplexity: which share of the card's matrix rate it reaches."""
+"""Time perplexity, as a share of the GPU's matrix rate."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from bench.common import (
+from bench.common import Store, now, peak_gib, reset_peak
+from bench.models import (
     VOCABULARY,
-    Store,
+    llama_config,
     matrix_rate,
-    now,
-    peak_gib,
     products,
     random_llama,
     random_tokens,
-    reset_peak,
 )
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel
@@ -29,29 +28,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
+    decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
     for batch in arguments.batches:
         store.measure(
             f"evaluate-batch{batch}-{arguments.shape}-{arguments.dtype}",
-            lambda batch=batch: evaluate(subject, tokens, batch, arguments.dtype),
+            partial(evaluate, decoder, tokens, batch, arguments.dtype),
         )
 
 
-def evaluate(subject: DecoderModel, tokens: Tensor, batch: int, dtype: str) -> dict[str, Any]:
-    perplexity(subject.model, tokens[: 2 * batch], batch)  # warms up
+def evaluate(decoder: DecoderModel, tokens: Tensor, batch: int, dtype: str) -> dict[str, Any]:
+    """Time one evaluation, after a warm-up of two batches."""
+    perplexity(decoder.model, tokens[: 2 * batch], batch)
     reset_peak()
     begin = now()
-    found = perplexity(subject.model, tokens, batch)
+    figures = perplexity(decoder.model, tokens, batch)
     seconds = now() - begin
-    width = subject.linears[0][0].cols
-    work = products(subject, tokens, last=True) + 2 * tokens.numel() * width * VOCABULARY
+    width = decoder.linears[0][0].cols
+    work = products(decoder, tokens, last=True) + 2 * tokens.numel() * width * VOCABULARY
     rate = matrix_rate(dtype)
     return {
         "seconds": seconds,
         "windows": len(tokens),
         "batch": batch,
-        "perplexity": found.value,
+        "perplexity": figures.value,
         "rate": work / seconds,
         "matrix_rate": rate,
         "share": work / seconds / rate,

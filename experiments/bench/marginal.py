@@ -1,4 +1,4 @@
-"""An iteration of equal marginals; 25 + 60 of them projected, weights on the GPU or offloaded."""
+"""Time an iteration of equal marginals and project 25 + 60, with or without offloading."""
 
 from __future__ import annotations
 
@@ -9,25 +9,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from bench.common import (
-    DEVICE,
-    Store,
-    now,
-    peak_gib,
-    random_llama,
-    random_tokens,
-    reset_peak,
-)
+from bench.common import DEVICE, Store, now, peak_gib, reset_peak
+from bench.models import allocation_context, llama_config, random_llama, random_tokens
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.place import place_on_host
-from neuroal.pruners.budget import Rules
+from neuroal.models.offload import place_on_host
 from neuroal.pruners.wanda import Wanda
-from neuroal.topups.base import AllocationContext
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.tracking import QuietProgress, Step
 
 ITERATIONS = {"linear": 25, "row": 60}
-"""Of the whole allocation."""
+"""Iterations of a whole allocation."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=at_least_two,
         default=(3, 3),
-        help="of linears and of rows; the first of each warms up and is not counted",
+        help="of linears and of rows; the first of each is a warm-up and not counted",
     )
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--seqlen", type=int, default=2048)
@@ -62,14 +53,14 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The ranking pass and some iterations of each kind."""
-    subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
+    """Time the ranking pass and some iterations of each kind."""
+    decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     if arguments.offload == "blocks":
-        place_on_host(subject.model, DEVICE)
-        subject = DecoderModel(subject.model)
+        place_on_host(decoder.model, DEVICE)
+        decoder = DecoderModel(decoder.model)
     tokens = random_tokens(arguments.windows, arguments.seqlen)
     clock = Clock()
-    context = AllocationContext(subject, Wanda(), 0.7, Rules.EXACT, tokens, arguments.batch, clock)
+    context = allocation_context(decoder, Wanda(), 0.7, tokens, arguments.batch, clock)
     linear, row = arguments.iterations
     topup = EqualMarginals(linear_iterations=linear, row_iterations=row)
     reset_peak()
@@ -84,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "shape": arguments.shape,
         "dtype": arguments.dtype,
         "offload": arguments.offload,
-        "blocks": len(subject),
+        "blocks": len(decoder),
         "windows": len(tokens),
         "seqlen": tokens.shape[1],
         "batch": arguments.batch,
@@ -98,7 +89,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 class Clock(QuietProgress):
-    """Notes when each unit of each stage was done."""
+    """Record when each unit of each stage was done."""
 
     def __init__(self) -> None:
         self.laps: dict[str, list[float]] = {}
@@ -115,11 +106,11 @@ class Clock(QuietProgress):
         yield Lap()
 
     def iterations(self, total: float) -> tuple[dict[str, float], float]:
-        """Seconds of one iteration, by kind, and what of `total` was before them."""
+        """Return the seconds of one iteration, by kind, and the seconds of `total` before them."""
         each, spent = {}, 0.0
         for unit in ITERATIONS:
             marks = self.laps[f"equal {unit}s"]
-            # The first iteration of a stage warms up; the rest are what the others will take.
+            # The first iteration of a stage warms up, so it is not representative.
             each[unit] = (marks[-1] - marks[1]) / (len(marks) - 2)
             spent += marks[-1] - marks[0]
         return each, total - spent

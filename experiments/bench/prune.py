@@ -1,30 +1,22 @@
-"""Pruning by a uniform plan, each pruner."""
+"""Time pruning by a uniform plan, for each pruner."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from bench.common import (
-    Store,
-    compile_seconds,
-    matrix_rate,
-    now,
-    peak_gib,
-    products,
-    random_llama,
-    random_tokens,
-    redraw,
-    reset_peak,
-)
+from bench.common import Store, compile_seconds, now, peak_gib, reset_peak
+from bench.models import llama_config, matrix_rate, products, random_llama, random_tokens, redraw
 from bench.search import PRUNERS
-from neuroal.memory import batch_by_memory
+from neuroal.execution.memory import batch_by_memory
+from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.budget import Rules, allot
-from neuroal.pruning import prune_model
-from neuroal.topups.uniform import uniform_plan
+from neuroal.pruners.prune_model import prune_model
+from neuroal.sparsity.budget import Rules, linear_budgets
+from neuroal.sparsity.plan import uniform_plan
 from neuroal.tracking import QuietProgress
 
 
@@ -38,36 +30,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
+    decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
     depth = f"-{arguments.blocks}blocks" if arguments.blocks else ""
     for name in arguments.pruners:
         store.measure(
             f"prune-{name}-{arguments.shape}{depth}-{arguments.dtype}",
-            lambda name=name: prune(subject, tokens, name, arguments),
+            partial(prune, decoder, tokens, name, arguments),
         )
 
 
 def prune(
-    subject: DecoderModel, tokens: Tensor, name: str, arguments: argparse.Namespace
+    decoder: DecoderModel, tokens: Tensor, name: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    redraw(subject)
+    """Time one pruning of dense random weights; kernels are compiled before."""
+    redraw(decoder)
     pruner = PRUNERS[name]()
-    batch = batch_by_memory(subject, *tokens.shape)
-    compiling = compile_seconds(subject, pruner, tokens[:batch], pruner.needs, arguments.sparsity)
+    size = batch_by_memory(decoder, *tokens.shape)
+    compiling = compile_seconds(decoder, pruner, tokens[:size], pruner.needs, arguments.sparsity)
     reset_peak()
     begin = now()
-    allotments = allot(uniform_plan(subject, arguments.sparsity), subject, Rules.EXACT)
-    pruned = prune_model(subject, pruner, allotments, tokens, batch, QuietProgress())
+    budgets = linear_budgets(uniform_plan(decoder, arguments.sparsity), decoder, Rules.EXACT)
+    batch = AdaptiveBatch("prune", size, divides=True)
+    masks = prune_model(decoder, pruner, budgets, tokens, batch, QuietProgress())
     seconds = now() - begin
-    runs = products(subject, tokens, last=True) + products(subject, tokens, last=False)
+    runs = products(decoder, tokens, last=True) + products(decoder, tokens, last=False)
     return {
         "seconds": seconds,
         "compile_seconds": compiling,
         "floor_seconds": runs / matrix_rate(arguments.dtype) if pruner.needs else None,
-        "blocks": len(subject),
+        "blocks": len(decoder),
         "windows": len(tokens),
-        "batch": batch,
-        "sparsity": pruned.sparsity,
+        "batch": batch.size,
+        "sparsity": masks.sparsity,
         "peak_gib": peak_gib(),
     }

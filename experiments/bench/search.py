@@ -1,40 +1,33 @@
-"""The search: every criterion, early out, adaptive; compiled and not; the authors' way beside."""
+"""Time NeuroAL's search: exact, uncompiled and adaptive."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.authors import candidate_seconds
-from bench.common import (
-    Store,
-    compile_seconds,
+from bench.common import Store, compile_seconds, median_seconds, now, peak_gib, reset_peak
+from bench.models import (
+    allocation_context,
+    llama_config,
     matrix_rate,
-    median_seconds,
-    now,
-    peak_gib,
     products,
     random_llama,
     random_tokens,
-    reset_peak,
 )
-from neuroal.compiled import ENOUGH_WORK, CompiledBlocks
+from neuroal.execution.compile import ENOUGH_WORK, CompiledBlocks
+from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.statistics import Need
-from neuroal.topups.base import AllocationContext
 from neuroal.topups.neuroal import NeuroAL
-from neuroal.tracking import QuietProgress
 
 PRUNERS: dict[str, type[Pruner]] = {
     "magnitude": Magnitude,
@@ -42,7 +35,7 @@ PRUNERS: dict[str, type[Pruner]] = {
     "multiflow": Multiflow,
     "sparsegpt": SparseGPT,
 }
-VARIANTS = ("exact", "exact-uncompiled", "early_out", "adaptive", "authors")
+VARIANTS = ("exact", "exact-uncompiled", "adaptive")
 CANDIDATES = 29
 
 
@@ -55,61 +48,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    subject = random_llama(arguments.shape, arguments.dtype, arguments.blocks)
+    decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
     suffix = f"{arguments.shape}-{arguments.pruner}-{arguments.dtype}"
 
     def dense() -> dict[str, Any]:
         rate = matrix_rate(arguments.dtype)
-        pair = products(subject, tokens, last=True) + products(subject, tokens, last=False)
+        pair = products(decoder, tokens, last=True) + products(decoder, tokens, last=False)
         return {
-            "forward_seconds": forward_seconds(subject, tokens),
+            "forward_seconds": forward_seconds(decoder, tokens),
             "matrix_rate": rate,
             "floor_seconds": CANDIDATES * pair / rate,
         }
 
     store.measure(f"dense-{suffix}", dense)
     for variant in arguments.variants:
-        if variant == "authors":
-            store.measure(f"search-authors-{suffix}", lambda: authors(subject, tokens, arguments))
-        else:
-            store.measure(
-                f"search-{variant}-{suffix}",
-                lambda variant=variant: search(subject, tokens, arguments, variant),
-            )
+        store.measure(
+            f"search-{variant}-{suffix}", partial(search, decoder, tokens, arguments, variant)
+        )
 
 
-def forward_seconds(subject: DecoderModel, tokens: Tensor) -> float:
-    """One pass of plain eager `transformers` through the blocks, all windows in one batch."""
-    base, there = subject.model.base_model, tokens.to(subject.device)
+def forward_seconds(decoder: DecoderModel, tokens: Tensor) -> float:
+    """Time one pass of plain eager `transformers` through the blocks, all windows in one batch."""
+    base, inputs = decoder.model.base_model, tokens.to(decoder.device)
 
     @torch.no_grad()
     def work() -> None:
-        base(there, use_cache=False)
+        base(inputs, use_cache=False)
 
     return median_seconds(work)
 
 
 def search(
-    subject: DecoderModel, tokens: Tensor, arguments: argparse.Namespace, variant: str
+    decoder: DecoderModel, tokens: Tensor, arguments: argparse.Namespace, variant: str
 ) -> dict[str, Any]:
-    """Both steps; compiling is done, and timed, before."""
+    """Time both steps of a search; compilation is timed before."""
     name, _, uncompiled = variant.partition("-")
-    subject.compiled = CompiledBlocks(least_work=math.inf if uncompiled else ENOUGH_WORK)
+    decoder.memo["compiled"] = CompiledBlocks(least_work=math.inf if uncompiled else ENOUGH_WORK)
     pruner = PRUNERS[arguments.pruner]()
-    context = AllocationContext(
-        subject=subject,
-        pruner=pruner,
-        sparsity=arguments.sparsity,
-        rules=Rules.EXACT,
-        tokens=tokens,
-        batch=len(tokens),
-        progress=QuietProgress(),
-    )
+    context = allocation_context(decoder, pruner, arguments.sparsity, tokens)
     compiling = compile_seconds(
-        subject, pruner, tokens, pruner.needs | {Need.NORM}, arguments.sparsity
+        decoder, pruner, tokens, pruner.needs | {Need.NORM}, arguments.sparsity
     )
-    NeuroAL(step="block", block_candidates=[0.1]).allocate(context)  # memory
+    NeuroAL(step="block", block_candidates=[0.1]).allocate(context)  # warm up the allocator
     reset_peak()
     begin = now()
     report = NeuroAL(search=name).allocate(context).report
@@ -118,26 +99,11 @@ def search(
     return {
         "seconds": seconds,
         "compile_seconds": compiling,
-        "compiled": subject.compiled.runs > 0,
-        "candidates": sum(len(found) for found in measured),
-        "complete": sum(value is not None for found in measured for value in found),
+        "compiled": decoder.memo["compiled"].runs > 0,
+        "candidates": sum(map(len, measured)),
+        "complete": sum(value is not None for criteria in measured for value in criteria),
         "lambda_block": report["lambda_block"],
         "lambda_row": report.get("lambda_row"),
         "peak_gib": peak_gib(),
         "report": report,
-    }
-
-
-def authors(subject: DecoderModel, tokens: Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
-    """As the authors' code goes about it, for two candidates; the whole search is extrapolated."""
-    subject.compiled = CompiledBlocks(least_work=math.inf)
-    reset_peak()
-    begin = time.perf_counter()
-    each = [candidate_seconds(subject, tokens, s) for s in (arguments.sparsity, 0.5)]
-    return {
-        "seconds_a_candidate": each,
-        "extrapolated_seconds": CANDIDATES * min(each),
-        "spent": time.perf_counter() - begin,
-        "peak_gib": peak_gib(),
-        "note": "Wanda, equal counts in all rows; the row step's own selection is not imitated",
     }

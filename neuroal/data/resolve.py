@@ -1,4 +1,4 @@
-"""One answer to "the rows of data set X, split Y": local folder, Hugging Face cache, hub."""
+"""Find the rows of a data set: in a local folder, in the Hugging Face cache, or on the hub."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from neuroal.data.hub import unreachable
 from neuroal.data.sets import DataSet, data_set
-from neuroal.errors import UserError
-from neuroal.hub import unreachable
+from neuroal.errors import UserError, first_line
 
 Row = Mapping[str, Any]
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json.gz", ".parquet")
 
 
 class JsonLines(Sequence[Row]):
-    """Rows of a .jsonl or .jsonl.gz file, parsed when they are asked for."""
+    """Rows of a .jsonl or .jsonl.gz file, parsed on access."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,133 +31,112 @@ class JsonLines(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._lines)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         try:
-            row: Row = json.loads(self._lines[index])
+            return json.loads(self._lines[index])
         except ValueError as error:
             raise UserError(
-                f"{self._path}: row {index + 1} is no JSON ({error}); mend it or fetch it anew"
+                f"{self._path}: row {index + 1} is not JSON ({error}); repair the file or "
+                "fetch it again"
             ) from error
-        return row
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Rows and where they came from.
-
-    Attributes:
-        files: one or more files, in order, all of one kind.
-        origin: what to write into a record: the folder, or ``REPOSITORY@REVISION``.
-    """
+class DataSplit:
+    """Rows of one split of a data set, in files of the same format, and their origin."""
 
     files: tuple[Path, ...]
     origin: str
+    """Folder or ``REPOSITORY@REVISION``, as written into records."""
 
     @cached_property
     def rows(self) -> Sequence[Row]:
-        """The rows, in the order of the files.
-
-        Raises:
-            UserError: a file is damaged.
-        """
         try:
             parts = [_read(path) for path in self.files]
         except (OSError, EOFError, ValueError) as error:
             raise UserError(
                 f"data: {', '.join(map(str, self.files))}: cannot be read ({error}); "
-                "delete it and fetch it anew"
+                "delete it and fetch it again"
             ) from error
         return parts[0] if len(parts) == 1 else [row for part in parts for row in part]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the rows, whatever the form of the files."""
+        """SHA-256 of the rows, independent of the file format."""
         digest = hashlib.sha256()
         for row in self.rows:
             digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         return digest.hexdigest()
 
 
-def find_rows(name: str, split: str, root: str | None) -> Found:
-    """Rows of split `split` of data set `name`.
+def find_rows(name: str, split: str, root: str | None) -> DataSplit:
+    """Return the rows of split `split` of data set `name`.
 
-    Looked for in the folder `root`, then in the Hugging Face cache, then on the hub, from which
-    they are downloaded into that cache. A hub out of reach is noticed at once.
-
-    Raises:
-        UserError: one line that says what was looked for and where, and the command that helps.
+    Searches the folder `root` (``data.root``), then the Hugging Face cache, then the hub, and
+    downloads rows from the hub into the cache.
     """
-    known = data_set(name)
-    found = in_folder(known, split, root) or in_cache(known, split)
-    if found is not None:
-        return found
-    why = "it is not on the hub" if known.repo is None else unreachable()
-    if why is None:
+    source = data_set(name)
+    data = in_folder(source, split, root) or in_cache(source, split)
+    if data is not None:
+        return data
+    reason = "it is not on the hub" if source.repo is None else unreachable()
+    if reason is None:
         try:
-            return from_hub(known, split)
-        except Exception as error:  # the client raises many kinds; all end in the same advice
-            why = (str(error).strip() or repr(error)).splitlines()[0]
-    raise UserError(_missing(name, known, split, root, why))
+            return from_hub(source, split)
+        except Exception as error:  # the client raises many types; the remedy is the same for all
+            reason = first_line(error)
+    raise UserError(_missing(name, source, split, root, reason))
 
 
-def in_folder(known: DataSet, split: str, root: str | None) -> Found | None:
-    """The split in a folder of local data sets, if it is there."""
+def in_folder(source: DataSet, split: str, root: str | None) -> DataSplit | None:
+    """Return the split from the folder `root` of local data sets; None if it is not there."""
     if root is None:
         return None
-    folder = Path(root) / known.folder
+    folder = Path(root) / source.folder
     for suffix in SUFFIXES:
         path = folder / f"{split}{suffix}"
         if path.is_file():
-            return Found((path,), str(folder))
-    copies = _matching(folder, known.files.get(split))
-    return Found(copies, str(folder)) if copies else None
+            return DataSplit((path,), str(folder))
+    copies = _matching(folder, source.files.get(split))
+    return DataSplit(copies, str(folder)) if copies else None
 
 
-def in_cache(known: DataSet, split: str) -> Found | None:
-    """The split in the Hugging Face cache, if it is there."""
+def in_cache(source: DataSet, split: str) -> DataSplit | None:
+    """Return the split from the Hugging Face cache; None if it is not there."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if known.repo is None or split not in known.files:
+    if source.repo is None or split not in source.files:
         return None
     try:
-        return _snapshot(known, split, offline=True)
+        return _snapshot(source, split, offline=True)
     except (LocalEntryNotFoundError, FileNotFoundError):
         return None
 
 
-def from_hub(known: DataSet, split: str) -> Found:
-    """The split, downloaded into the Hugging Face cache (HF_TOKEN opens gated repositories).
-
-    Raises:
-        UserError: the repository has no such file.
-    """
-    found = _snapshot(known, split, offline=False)
-    if found is None:
-        raise UserError(f"{known.repo} has no file {known.files[split]}")
-    return found
+def from_hub(source: DataSet, split: str) -> DataSplit:
+    """Download the split into the cache; HF_TOKEN gives access to gated repositories."""
+    data = _snapshot(source, split, offline=False)
+    if data is None:
+        raise UserError(f"{source.repo} has no file {source.files[split]}")
+    return data
 
 
-def _snapshot(known: DataSet, split: str, offline: bool) -> Found | None:
+def _snapshot(source: DataSet, split: str, offline: bool) -> DataSplit | None:
     from huggingface_hub import snapshot_download
 
-    pattern = known.files[split]
-    folder = Path(
-        snapshot_download(
-            str(known.repo),
-            repo_type="dataset",
-            revision=known.revision,
-            allow_patterns=[pattern],
-            local_files_only=offline,
-        )
+    pattern = source.files[split]
+    path = snapshot_download(
+        str(source.repo),
+        repo_type="dataset",
+        revision=source.revision,
+        allow_patterns=[pattern],
+        local_files_only=offline,
     )
+    folder = Path(path)
     files = _matching(folder, pattern)
-    return Found(files, f"{known.repo}@{folder.name}") if files else None
+    return DataSplit(files, f"{source.repo}@{folder.name}") if files else None
 
 
 def _matching(folder: Path, pattern: str | None) -> tuple[Path, ...]:
@@ -173,16 +152,16 @@ def _read(path: Path) -> Sequence[Row]:
     return rows
 
 
-def _missing(name: str, known: DataSet, split: str, root: str | None, why: str) -> str:
-    there = ", ".join(sorted(_splits(Path(root) / known.folder))) if root else ""
+def _missing(name: str, source: DataSet, split: str, root: str | None, reason: str) -> str:
+    there = ", ".join(sorted(_splits(Path(root) / source.folder))) if root else ""
     folder = f"data.root={root}" + (f" (there: {there})" if there else "")
-    looked = f"no {known.folder}/{split}.jsonl.gz in {folder}" if root else "data.root is not set"
-    if known.repo is None:
-        return f"data set {name}, split {split}: {looked}, and {why}; give data.root=FOLDER"
+    local = f"no {source.folder}/{split}.jsonl.gz in {folder}" if root else "data.root is not set"
+    if source.repo is None:
+        return f"data set {name}, split {split}: {local}, and {reason}; give data.root=FOLDER"
     command = f"neuroal-data fetch {name}" + (f" --root {root}" if root else "")
     return (
-        f"data set {name}, split {split}: {looked}, nothing of {known.repo} in the Hugging Face "
-        f"cache, and the hub does not give it ({why}); where there is network: {command}"
+        f"data set {name}, split {split}: {local}, nothing of {source.repo} in the Hugging Face "
+        f"cache, and the hub does not provide it ({reason}); with network access: {command}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The public data sets: their files on the hub, and the folders they have under ``data.root``."""
+"""The public data sets: their files on the hub, and their folders under ``data.root``."""
 
 from __future__ import annotations
 
@@ -13,34 +13,52 @@ class DataSet:
     """One data set.
 
     Attributes:
-        folder: its folder under ``data.root``, with files SPLIT.jsonl.gz, SPLIT.jsonl or
-            SPLIT.parquet of rows with the hub's field names.
-        files: split → pattern of its files on the hub (and under `folder`, for a copy of them).
-        repo: data set repository on the hub; None: it has none.
-        revision: of `repo`.
+        folder: folder under ``data.root`` with files SPLIT.jsonl.gz, SPLIT.jsonl or SPLIT.parquet,
+            whose rows have the hub's field names.
+        files: split → pattern of its files on the hub, and in `folder` for a copy of the
+            repository.
+        repo: data set repository on the hub; None: the data set is not on the hub.
+        evaluation: split that tasks are evaluated on.
+        calibration: split that calibration windows are drawn from; None: not a calibration set.
+        revision: revision of `repo`.
     """
 
     folder: str
     files: Mapping[str, str]
-    repo: str | None = None
+    repo: str | None
+    evaluation: str
+    calibration: str | None = None
     revision: str = "main"
 
+    def split(self, purpose: str) -> str:
+        """Return the split for ``calibration`` or ``evaluation``."""
+        split = self.calibration if purpose == "calibration" else self.evaluation
+        if split is None:
+            raise ValueError(f"{self.folder} has no split for {purpose}")
+        return split
 
-def _parquet(folder: str, repo: str, config: str, *splits: str) -> DataSet:
-    return DataSet(folder, {split: f"{config}/{split}-*.parquet" for split in splits}, repo)
+
+def _zero_shot(folder: str, repo: str, config: str, split: str) -> DataSet:
+    return DataSet(folder, {split: f"{config}/{split}-*.parquet"}, repo, split)
 
 
 SETS = {
-    "wikitext2": _parquet(
-        "wikitext-2-raw-v1", "Salesforce/wikitext", "wikitext-2-raw-v1", "train", "test"
+    "wikitext2": DataSet(
+        "wikitext-2-raw-v1",
+        {split: f"wikitext-2-raw-v1/{split}-*.parquet" for split in ("train", "test")},
+        "Salesforce/wikitext",
+        evaluation="test",
+        calibration="train",
     ),
-    # The repository itself holds a loading script, which no current client runs; the hub keeps
-    # its rows as Parquet files on a branch of their own.
+    # The repository has only a loading script, and current clients run none. The hub keeps the
+    # rows as Parquet files on a separate branch.
     "ptb": DataSet(
         "ptb_text_only",
         {s: f"penn_treebank/{s}/*.parquet" for s in ("train", "validation", "test")},
         "ptb-text-only/ptb_text_only",
-        "refs/convert/parquet",
+        evaluation="test",
+        calibration="train",
+        revision="refs/convert/parquet",
     ),
     "c4": DataSet(
         "c4",
@@ -49,26 +67,30 @@ SETS = {
             "validation": "en/c4-validation.00000-of-00008.json.gz",
         },
         "allenai/c4",
+        evaluation="validation",
+        calibration="train",
     ),
-    "c4_sample": DataSet("c4_sample", {"sample": ""}),
-    "rte": _parquet("glue-rte", "nyu-mll/glue", "rte", "validation"),
-    "winogrande": _parquet(
+    "c4_sample": DataSet(
+        "c4_sample", {"sample": ""}, None, evaluation="sample", calibration="sample"
+    ),
+    "rte": _zero_shot("glue-rte", "nyu-mll/glue", "rte", "validation"),
+    "winogrande": _zero_shot(
         "winogrande-winogrande_xl", "allenai/winogrande", "winogrande_xl", "validation"
     ),
-    "boolq": _parquet("super_glue-boolq", "aps/super_glue", "boolq", "validation"),
-    "hellaswag": _parquet("hellaswag", "Rowan/hellaswag", "data", "validation"),
-    "arc_easy": _parquet("ai2_arc-ARC-Easy", "allenai/ai2_arc", "ARC-Easy", "test"),
-    "arc_challenge": _parquet("ai2_arc-ARC-Challenge", "allenai/ai2_arc", "ARC-Challenge", "test"),
-    "openbookqa": _parquet("openbookqa-main", "allenai/openbookqa", "main", "test"),
+    "boolq": _zero_shot("super_glue-boolq", "aps/super_glue", "boolq", "validation"),
+    "hellaswag": _zero_shot("hellaswag", "Rowan/hellaswag", "data", "validation"),
+    "arc_easy": _zero_shot("ai2_arc-ARC-Easy", "allenai/ai2_arc", "ARC-Easy", "test"),
+    "arc_challenge": _zero_shot(
+        "ai2_arc-ARC-Challenge", "allenai/ai2_arc", "ARC-Challenge", "test"
+    ),
+    "openbookqa": _zero_shot("openbookqa-main", "allenai/openbookqa", "main", "test"),
 }
+CALIBRATION_SETS = (*(name for name, entry in SETS.items() if entry.calibration), "builtin", "text")
+"""Sources of calibration windows; ``text`` is the user's own file."""
 
 
 def data_set(name: str) -> DataSet:
-    """The data set called `name`.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the data set called `name`, or raise `UserError`."""
     if name not in SETS:
         raise UserError(f"no data set '{name}'; there are {', '.join(SETS)}{nearest(name, SETS)}")
     return SETS[name]

@@ -11,32 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.config import CalibrationConfig
-from neuroal.data.resolve import JsonLines, find_rows
-from neuroal.data.sets import data_set
+from neuroal.config.schema import CalibrationConfig
+from neuroal.data.resolve import DataSplit, JsonLines, find_rows
+from neuroal.data.sets import SETS
 from neuroal.errors import UserError
 
 BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
 """Rows of c4_sample before this one are for calibration, the rest for evaluation."""
 C4_DOCUMENTS, C4_WINDOWS = 1100, 256
-"""Evaluation on C4: documents of the validation shard, and the windows taken of them at most."""
-DRAWS = 1000
+"""Evaluation on C4: documents of the validation shard, and the maximum number of windows."""
+C4_DRAWS = 1000
 """Documents of C4 drawn for one window before the sampler gives up."""
-LONG, KEPT = 100_000, 8
-"""Characters of a text worth keeping the tokens of, and how many such texts are kept."""
-_ENCODED: dict[tuple[int, int], Tensor] = {}
+LONG_TEXT, CACHED_TEXTS = 100_000, 8
+"""Minimum text length (characters) for caching its tokens, and the cache size."""
+_token_cache: dict[tuple[int, int], Tensor] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Token windows with what they were made of.
+    """Token windows, and the source and origin of their text (`Stream`).
 
     Attributes:
         tokens: (windows, seqlen) int64.
-        source: data set and split.
-        origin: where that was found: a folder, a file, or ``REPOSITORY@REVISION``.
-        fingerprint: SHA-256 of the token ids.
     """
 
     tokens: Tensor
@@ -45,74 +42,60 @@ class Windows:
 
     @property
     def fingerprint(self) -> str:
+        """SHA-256 of the token ids."""
         return hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
 
     @property
     def description(self) -> dict[str, str]:
-        """What a record says of them."""
+        """Source, origin and fingerprint, for the record."""
         return {"source": self.source, "origin": self.origin, "fingerprint": self.fingerprint}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One long text, the data set and split it is, and where that was found."""
+    """One long text and its origin.
+
+    Attributes:
+        source: data set and split.
+        origin: folder, file, or ``REPOSITORY@REVISION`` that the text was read from.
+    """
 
     text: str
     source: str
     origin: str
 
 
-SPLITS = {
-    "wikitext2": {"calibration": "train", "evaluation": "test"},
-    "ptb": {"calibration": "train", "evaluation": "test"},
-    "c4": {"calibration": "train", "evaluation": "validation"},
-    "c4_sample": {"calibration": "sample", "evaluation": "sample"},
-}
-"""Data set → purpose → split; what is not among them comes with the package or from a file."""
-
-
 def require(name: str, purpose: str, root: str | None) -> None:
-    """Make sure that the text is at hand, before anything that takes long.
-
-    Raises:
-        UserError: it is not.
-    """
-    if name in SPLITS:
-        find_rows(name, SPLITS[name][purpose], root)
+    """Raise `UserError` if the text of data set `name` cannot be found."""
+    if name in SETS:
+        find_rows(name, SETS[name].split(purpose), root)
 
 
 def stream(name: str, purpose: str, root: str | None) -> Stream:
-    """The long text of set `name` for ``calibration`` or ``evaluation``.
-
-    Raises:
-        UserError: the data is not at hand.
-    """
+    """Return the text of a data set, or of ``builtin``, for ``calibration`` or ``evaluation``."""
     if name == "builtin":
         text = "\n\n".join(row["text"] for row in JsonLines(BUILTIN / f"{purpose}.jsonl.gz"))
         return Stream(text, f"builtin {purpose} slice", "package")
-    found = find_rows(name, SPLITS[name][purpose], root)
+    split = SETS[name].split(purpose)
+    data = find_rows(name, split, root)
     if name == "c4_sample":
-        rows, half = found.rows, C4_SAMPLE_SPLIT
+        rows, half = data.rows, C4_SAMPLE_SPLIT
         if purpose == "calibration":
             text, which = "\n".join(row["text"] for row in rows[:half]), f"0-{half - 1}"
         else:
             text, which = " ".join(row["text"] for row in rows[half:]), f"{half}-{len(rows) - 1}"
-        return Stream(text, f"c4_sample rows {which}", found.origin)
+        return Stream(text, f"c4_sample rows {which}", data.origin)
     if name == "c4":
-        rows = found.rows[:C4_DOCUMENTS]
+        rows = data.rows[:C4_DOCUMENTS]
         text = " ".join(row["text"] for row in rows)
-        return Stream(text, f"c4 validation, {len(rows)} documents", found.origin)
+        return Stream(text, f"c4 validation, {len(rows)} documents", data.origin)
     field, joint = ("sentence", " ") if name == "ptb" else ("text", "\n\n")
-    text = joint.join(row[field] for row in found.rows)
-    return Stream(text, f"{data_set(name).folder} {SPLITS[name][purpose]}", found.origin)
+    text = joint.join(row[field] for row in data.rows)
+    return Stream(text, f"{SETS[name].folder} {split}", data.origin)
 
 
 def own_text(path: Path) -> Stream:
-    """A user's own file: .txt, or .jsonl or .jsonl.gz with a field ``text``, joined by blank lines.
-
-    Raises:
-        UserError: it cannot be read as such.
-    """
+    """Read plain text, or join the field ``text`` of the rows of a .jsonl(.gz) by blank lines."""
     try:
         if path.name.endswith((".jsonl", ".gz")):
             text = "\n\n".join(row["text"] for row in JsonLines(path))
@@ -127,85 +110,94 @@ def own_text(path: Path) -> Stream:
 
 
 def _encode(tokenizer: Any, text: str) -> Tensor:
-    """Token ids of `text`; those of long texts are kept for the next run of the same model."""
+    """Return the token ids of `text`, cached for long texts.
+
+    Runs of a grid that share a process and a model tokenize each text once.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or len(text) < LONG:
+    if backend is None or len(text) < LONG_TEXT:
         return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
     key = (hash(backend.to_str()), hash(text))
-    if key not in _ENCODED:
-        while len(_ENCODED) >= KEPT:
-            _ENCODED.pop(next(iter(_ENCODED)))
+    if key not in _token_cache:
+        while len(_token_cache) >= CACHED_TEXTS:
+            _token_cache.pop(next(iter(_token_cache)))
         ids = tokenizer(text, verbose=False)["input_ids"]
-        _ENCODED[key] = torch.tensor(ids, dtype=torch.int64)
-    return _ENCODED[key]
+        _token_cache[key] = torch.tensor(ids, dtype=torch.int64)
+    return _token_cache[key]
 
 
 def evaluation_windows(
     name: str, tokenizer: Any, seqlen: int, limit: int | None, root: str | None
 ) -> Windows:
-    """Consecutive windows of one long tokenisation, remainder dropped.
+    """Tokenize a text as a whole and cut it into consecutive windows; drop the remainder.
 
-    Raises:
-        UserError: the text is shorter than one window.
+    There are at most `limit` windows, unless it is None (C4: at most `C4_WINDOWS`).
     """
-    found = stream(name, "evaluation", root)
-    tokens = _encode(tokenizer, found.text)
+    text = stream(name, "evaluation", root)
+    tokens = _encode(tokenizer, text.text)
     most = C4_WINDOWS if name == "c4" else len(tokens)
     count = min(len(tokens) // seqlen, limit or len(tokens), most)
     if count == 0:
-        raise UserError(f"task.seqlen={seqlen}: {found.source} has only {len(tokens)} tokens")
-    return Windows(tokens[: count * seqlen].view(count, seqlen), found.source, found.origin)
+        raise UserError(f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
+    return Windows(tokens[: count * seqlen].view(count, seqlen), text.source, text.origin)
 
 
-def calibration_windows(
-    config: CalibrationConfig,
-    tokenizer: Any,
-    windows: int,
-    seqlen: int,
-    seed: int,
-    root: str | None,
-) -> Windows:
-    """`windows` windows of exactly `seqlen` tokens, the same for every call with the same seed.
+@dataclass(frozen=True)
+class CalibrationText:
+    """Source of calibration windows.
 
-    C4: draw documents until one is longer than a window, then an offset. All else: one long
-    stream, uniform offsets.
-
-    Raises:
-        UserError: the text is too short.
+    Attributes:
+        text: documents (C4), or one long stream (all other sets).
     """
-    generator = random.Random(seed)
-    if config.name == "c4":
-        return _c4_windows(tokenizer, windows, seqlen, generator, root)
-    found = (
-        own_text(Path(config.path or ""))
-        if config.name == "text"
-        else stream(config.name, "calibration", root)
-    )
-    tokens = _encode(tokenizer, found.text)
-    if len(tokens) <= seqlen:
-        raise UserError(
-            f"calibration.seqlen={seqlen}: {found.source} has only {len(tokens)} tokens"
-        )
-    offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
-    chosen = torch.stack([tokens[o : o + seqlen] for o in offsets])
-    return Windows(chosen, found.source, found.origin)
+
+    text: Stream | DataSplit
+
+    @classmethod
+    def find(cls, config: CalibrationConfig, root: str | None) -> CalibrationText:
+        """Find and read the text that `config` names."""
+        if config.name == "c4":
+            return cls(find_rows("c4", SETS["c4"].split("calibration"), root))
+        if config.name == "text":
+            return cls(own_text(Path(config.path or "")))
+        return cls(stream(config.name, "calibration", root))
+
+    def windows(self, tokenizer: Any, windows: int, seqlen: int, seed: int) -> Windows:
+        """Draw `windows` windows of exactly `seqlen` tokens.
+
+        C4: draw documents until one is longer than a window, then draw an offset in it. Other
+        sets: draw uniform offsets in the stream. The same seed gives the same first windows for
+        any number of windows.
+
+        Raises:
+            UserError: the text is too short.
+        """
+        generator = random.Random(seed)
+        if isinstance(self.text, DataSplit):
+            return _c4_windows(self.text, tokenizer, windows, seqlen, generator)
+        tokens = _encode(tokenizer, self.text.text)
+        if len(tokens) <= seqlen:
+            raise UserError(
+                f"calibration.seqlen={seqlen}: {self.text.source} has only {len(tokens)} tokens"
+            )
+        offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
+        drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
+        return Windows(drawn, self.text.source, self.text.origin)
 
 
 def _c4_windows(
-    tokenizer: Any, windows: int, seqlen: int, generator: random.Random, root: str | None
+    documents: DataSplit, tokenizer: Any, windows: int, seqlen: int, generator: random.Random
 ) -> Windows:
-    documents = find_rows("c4", "train", root)
-    rows, found = documents.rows, []
+    rows, drawn = documents.rows, []
     for _ in range(windows):
-        for _ in range(DRAWS):
+        for _ in range(C4_DRAWS):
             tokens = _encode(tokenizer, rows[generator.randint(0, len(rows) - 1)]["text"])
             if len(tokens) > seqlen:
                 break
         else:
             raise UserError(
-                f"calibration.seqlen={seqlen}: of {DRAWS} documents of c4 none is longer; "
-                "give a smaller one"
+                f"calibration.seqlen={seqlen}: none of {C4_DRAWS} documents of c4 is longer; "
+                "give a smaller value"
             )
         offset = generator.randint(0, len(tokens) - seqlen - 1)
-        found.append(tokens[offset : offset + seqlen])
-    return Windows(torch.stack(found), "c4 train, shard 0", documents.origin)
+        drawn.append(tokens[offset : offset + seqlen])
+    return Windows(torch.stack(drawn), "c4 train, shard 0", documents.origin)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroal.evaluation.batching import batch_for_logits, halving
+from neuroal.evaluation.batching import batch_for_logits
 from neuroal.evaluation.blockwise import window_losses_by_block
+from neuroal.execution.oom import AdaptiveBatch
 from neuroal.placement.base import placement_of
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean window loss, with its standard error (None: one window has none)."""
+    """Perplexity and its standard error (None for a single window), over a number of windows."""
 
     value: float
     stderr: float | None
@@ -23,18 +24,19 @@ class Perplexity:
 
 
 def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplexity:
-    """exp(mean over windows of the mean cross-entropy of their predicted tokens).
+    """Return exp(mean over windows of the mean cross-entropy of their predicted tokens).
 
-    The loss is taken in float32. The standard error is that of the mean window loss, carried
+    Computes the loss in float32. The standard error is that of the mean window loss, propagated
     through the exponential: value · std / sqrt(windows).
 
     Args:
         model: causal language model.
         windows: token ids (windows, seqlen).
-        batch: windows in one forward pass; None: by memory.
+        batch: windows in one forward pass; None: chosen by free memory.
     """
-    batch = batch or batch_for_logits(model, windows.shape[1])
-    losses = halving(batch, lambda size: window_losses(model, windows, size)).double().cpu()
+    size = batch or batch_for_logits(model, windows.shape[1])
+    losses = AdaptiveBatch("evaluate", size).run(lambda n: window_losses(model, windows, n))
+    losses = losses.double().cpu()
     mean = losses.mean().exp()
     stderr = float(mean * losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
     return Perplexity(float(mean), stderr, len(losses))
@@ -42,7 +44,7 @@ def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplex
 
 @torch.no_grad()
 def window_losses(model: Any, windows: Tensor, batch: int) -> Tensor:
-    """Mean cross-entropy of the tokens 1 … seqlen − 1 of each window: (windows,) float32."""
+    """Return the mean cross-entropy of tokens 1 … seqlen − 1 of each window: (windows,) float32."""
     if placement_of(model).offloads:
         return window_losses_by_block(model, windows, batch)
     device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Zero-shot tasks by stock lm-eval: its task definitions, with the data taken from local files."""
+"""Zero-shot tasks: lm-eval's own task definitions, evaluated on local data files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import datasets
 import lm_eval.api.model
@@ -24,70 +23,65 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from neuroal.data.resolve import Found
-from neuroal.evaluation.batching import batch_for_logits, halving
+from neuroal.data.resolve import DataSplit
+from neuroal.data.sets import data_set
+from neuroal.evaluation.batching import batch_for_logits
+from neuroal.evaluation.task_table import TASKS
+from neuroal.execution.oom import AdaptiveBatch
 
-TASKS = Path(lm_eval.tasks.__file__).parent
-STOCK = {
-    "rte": "glue/rte/default.yaml",
-    "winogrande": "winogrande/default.yaml",
-    "boolq": "super_glue/boolq/default.yaml",
-    "hellaswag": "hellaswag/hellaswag.yaml",
-    "arc_easy": "arc/arc_easy.yaml",
-    "arc_challenge": "arc/arc_challenge.yaml",
-    "openbookqa": "openbookqa/openbookqa.yaml",
-}
-"""Task → its definition among those of lm-eval 0.4.13 (reading all of its thousands takes long)."""
+DEFINITIONS = Path(lm_eval.tasks.__file__).parent
 FEWSHOT_SEED = 1234
-"""lm-eval's own default; without examples in the prompt nothing is drawn."""
+"""Default of lm-eval. It has no effect, because prompts contain no examples."""
 LONGEST = 1024
-"""Tokens of the longest request, for the batch size: BoolQ's longest passages are near it."""
+"""Tokens of the longest request, used to choose the batch size (BoolQ has the longest passages)."""
 
 
 def zero_shot(
     model: Any,
     tokenizer: Any,
     name: str,
-    found: Found,
-    split: str,
+    data: DataSplit,
     limit: int | None = None,
     batch: int | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of `model` on task `name`, no examples in the prompt.
+    """Evaluate `model` on task `name` without examples in the prompt.
 
     Args:
         model: causal language model of `transformers`.
-        tokenizer: its tokenizer (left as it is).
-        name: a task of `STOCK`.
-        found: its documents.
-        split: which split they are.
-        limit: documents, from the first; None: all.
-        batch: requests in one forward pass; None: by memory.
+        tokenizer: tokenizer of the model; not modified.
+        name: a zero-shot task of `TASKS`.
+        data: documents of the task's evaluation split.
+        limit: number of documents to use, from the first; None: all.
+        batch: requests in one forward pass; None: chosen by free memory.
 
     Returns:
-        ``acc``, ``acc_stderr``, for tasks that have it ``acc_norm`` and ``acc_norm_stderr``
-        (log-likelihood divided by the answer's bytes), ``documents`` and ``version``: lm-eval's
-        and the task definition's.
+        ``acc`` and ``acc_stderr``; for tasks that define it, ``acc_norm`` and ``acc_norm_stderr``
+        (accuracy by log-likelihood per byte of the answer); ``documents``, their number; and
+        ``version``, the versions of lm-eval and of the task definition.
     """
-    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, _calm():
-        path = write_task(Path(folder), name, found, split)
-        batch = batch or batch_for_logits(model, min(LONGEST, _context(model)))
-        results = halving(batch, lambda size: _evaluate(model, tokenizer, path, limit, size))
+    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, _quiet():
+        path = write_task(Path(folder), name, data)
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
+        batch = batch or batch_for_logits(model, min(LONGEST, int(context)))
+        results = AdaptiveBatch("evaluate", batch).run(
+            lambda size: _evaluate(model, tokenizer, path, limit, size)
+        )
     return _figures(name, results)
 
 
-def write_task(folder: Path, name: str, found: Found, split: str) -> Path:
-    """Write FOLDER/NAME.yaml: the stock definition of `name` on the files of `found`.
+def write_task(folder: Path, name: str, data: DataSplit) -> Path:
+    """Write the stock definition of `name` on the files of `data` to FOLDER/NAME.yaml.
 
-    It works with lm-eval's own command, too: ``lm_eval --tasks FOLDER/NAME.yaml``.
+    lm-eval's own command reads the file as well: ``lm_eval --tasks FOLDER/NAME.yaml``.
     """
-    kind = "parquet" if found.files[0].suffix == ".parquet" else "json"
+    split = data_set(name).evaluation
+    kind = "parquet" if data.files[0].suffix == ".parquet" else "json"
     definition = {
-        "include": str(TASKS / STOCK[name]),
+        "include": str(DEFINITIONS / str(TASKS[name].harness)),
         "dataset_path": kind,
         "dataset_name": None,
         "dataset_kwargs": {
-            "data_files": {split: [str(path.absolute()) for path in found.files]},
+            "data_files": {split: [str(path.absolute()) for path in data.files]},
             "cache_dir": str(folder / "cache"),
         },
         "training_split": None,
@@ -103,7 +97,7 @@ def write_task(folder: Path, name: str, found: Found, split: str) -> Path:
 def _evaluate(
     model: Any, tokenizer: Any, path: Path, limit: int | None, batch: int
 ) -> Mapping[str, Any]:
-    # lm-eval gives the tokenizer a padding token; the one that is saved shall stay as it was.
+    # lm-eval adds a padding token to its tokenizer; the model's own must not change.
     scorer = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
     loaded = TaskManager(include_defaults=False).load([str(path)])
     for task in loaded["tasks"].values():
@@ -111,10 +105,6 @@ def _evaluate(
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=False)
     return results
-
-
-def _context(model: Any) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST))
 
 
 def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,8 +120,8 @@ def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
-    """Of the libraries' chatter only errors; progress bars only where a person looks on."""
+def _quiet() -> Iterator[None]:
+    """Silence the libraries except for errors; show progress bars only on a terminal."""
     with ExitStack() as stack:
         for name in ("lm_eval", "lm-eval", "datasets"):
             logger = logging.getLogger(name)
@@ -142,7 +132,8 @@ def _calm() -> Iterator[None]:
             stack.callback(datasets.enable_progress_bars)
         if not sys.stderr.isatty():
             for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
-                stack.enter_context(patch.object(module, "tqdm", _no_bar))
+                stack.callback(setattr, module, "tqdm", module.tqdm)
+                module.tqdm = _no_bar
         yield
 
 

@@ -1,5 +1,5 @@
-"""``python -m neuroal.grid`` is ``neuroal-grid``, where the script is not on the path."""
+"""Run ``neuroal-grid`` as ``python -m neuroal.grid``, without the console script."""
 
-from neuroal.cli import main_grid
+from neuroal.cli.grid import main
 
-main_grid()
+main()

@@ -1,4 +1,4 @@
-"""What is left of a grid will take how long, and its largest model how much memory."""
+"""Estimate the time and memory that the unfinished runs of a grid need."""
 
 from __future__ import annotations
 
@@ -8,71 +8,79 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
 
-from neuroal.config import ModelConfig, RunConfig
+from neuroal.config.instantiate import build
+from neuroal.config.schema import ModelConfig, RunConfig
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import State, Status
+from neuroal.grid.status import RunState, Status
 
 ZOO = Path(__file__).parents[1] / "zoo"
 PARAMETERS = {"microsoft/phi-2": 2.8e9}
-"""Of hub models whose names do not say it."""
+"""Hub model → number of parameters, where the name does not contain it."""
 GPU_RATE, CPU_RATE = 2e14, 5e10
-"""Floating-point operations a second that the pipeline gets out of a large GPU, or of one core."""
-CANDIDATES = 29
-"""Of a search over one window set; what NeuroAL's two steps have."""
-TOKENS_OF_A_TASK = 3e5
-SURROUNDINGS = 1.5
-"""Peak memory over that of the weights: activations, one block's statistics."""
+"""Floating-point operations per second of the pipeline on a large GPU, and on one CPU core."""
+TOKENS_PER_TASK = 3e5
+MEMORY_FACTOR = 1.5
+"""Peak memory divided by the memory of the weights; the rest is activations and statistics."""
 
-T = TypeVar("T")
+Cost = tuple[float, int]
+"""Seconds and peak bytes."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the runs that are not done.
+    """Time of one worker and peak memory of all unfinished runs.
 
     Attributes:
-        seconds: of one worker for all of them; None: nothing is known of a model.
-        peak_bytes: of the largest; None: likewise.
-        measured: how many of them are estimated from finished runs of the same model.
-        runs: how many there are.
+        cost: seconds and bytes; None: the size of a model is unknown.
+        measured: number of runs that are estimated from finished runs of the same model.
+        runs: number of unfinished runs.
     """
 
-    seconds: float | None
-    peak_bytes: int | None
+    cost: Cost | None
     measured: int
     runs: int
 
 
 def estimate(runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool) -> Estimate:
-    """From finished runs of the same model and methods, else of the model, else from its size."""
-    finished: dict[tuple[str, ...], list[tuple[float, int]]] = {}
+    """Estimate the unfinished runs among `runs`.
+
+    Uses finished runs of the same model and methods; else finished runs of the same model; else
+    the size of the model.
+    """
+    finished = _finished_costs(runs, statuses)
+    due = [p.config for p, s in zip(runs, statuses, strict=True) if s.state is not RunState.DONE]
+    costs, measured = [], 0
+    for config in due:
+        similar = next((finished[key] for key in _keys(config) if key in finished), None)
+        if similar:
+            measured += 1
+            costs.append((median(spent for spent, _ in similar), max(peak for _, peak in similar)))
+        elif (parameters := parameters_of(config.model)) is not None:
+            width = 2 if on_gpu else 4
+            seconds = _seconds_by_size(config, parameters, on_gpu)
+            costs.append((seconds, int(MEMORY_FACTOR * width * parameters)))
+    total = None
+    if costs and len(costs) == len(due):
+        total = sum(spent for spent, _ in costs), max(peak for _, peak in costs)
+    return Estimate(total, measured, len(due))
+
+
+def _finished_costs(
+    runs: Sequence[PlannedRun], statuses: Sequence[Status]
+) -> dict[tuple[str, ...], list[Cost]]:
+    """Return key (see `_keys`) → costs of every finished run."""
+    costs: dict[tuple[str, ...], list[Cost]] = {}
     for planned, status in zip(runs, statuses, strict=True):
-        if status.state is State.DONE and status.summary is not None:
+        if status.state is RunState.DONE and status.summary is not None:
             for key in _keys(planned.config):
                 cost = (status.summary.seconds, status.summary.peak_bytes)
-                finished.setdefault(key, []).append(cost)
-    due = [p for p, s in zip(runs, statuses, strict=True) if s.state is not State.DONE]
-    seconds: list[float | None] = []
-    peaks: list[int | None] = []
-    measured = 0
-    for planned in due:
-        known = next((finished[k] for k in _keys(planned.config) if k in finished), None)
-        measured += known is not None
-        if known is not None:
-            seconds.append(median(spent for spent, _ in known))
-            peaks.append(max(peak for _, peak in known))
-        else:
-            parameters = parameters_of(planned.config.model)
-            seconds.append(_rough(planned.config, parameters, on_gpu))
-            width = 2 if on_gpu else 4
-            peaks.append(None if parameters is None else int(SURROUNDINGS * width * parameters))
-    spent, held = _all_known(seconds), _all_known(peaks)
-    return Estimate(sum(spent) if spent else None, max(held) if held else None, measured, len(due))
+                costs.setdefault(key, []).append(cost)
+    return costs
 
 
 def _keys(config: RunConfig) -> Iterable[tuple[str, ...]]:
+    """Yield keys of comparable runs, from the most similar to the least similar."""
     methods = (config.pruner, config.topup, config.refine)
     names = tuple(str((node or {}).get("_target_")) for node in methods)
     yield (config.model.path, *names)
@@ -80,26 +88,25 @@ def _keys(config: RunConfig) -> Iterable[tuple[str, ...]]:
     yield (config.model.path,)
 
 
-def _rough(config: RunConfig, parameters: float | None, on_gpu: bool) -> float | None:
-    """Passes through the model, at two operations a parameter and token."""
-    if parameters is None:
-        return None
+def _seconds_by_size(config: RunConfig, parameters: float, on_gpu: bool) -> float:
+    """Return the seconds of all passes, at two operations per parameter and token."""
     calibration = config.calibration
-    windows = 2 * (calibration.windows + CANDIDATES * calibration.search_windows)
+    passes: float = build("topup", config.topup).search_passes()
+    windows = 2 * calibration.windows + passes * calibration.search_windows
     tokens = (
-        windows * (calibration.seqlen or _window(config.model))
-        + len(config.task.names) * TOKENS_OF_A_TASK
+        windows * (calibration.seqlen or _default_seqlen(config.model))
+        + len(config.task.names) * TOKENS_PER_TASK
     )
     return 2 * parameters * tokens / (GPU_RATE if on_gpu else CPU_RATE)
 
 
-def _window(model: ModelConfig) -> int:
-    """Tokens of a window that nobody gave a length."""
+def _default_seqlen(model: ModelConfig) -> int:
+    """Return the tokens of a window if the configuration does not set them."""
     try:
-        known = json.loads((_folder(model) / "config.json").read_text())
+        settings = json.loads((_folder(model) / "config.json").read_text())
     except (OSError, ValueError):
-        known = {}
-    return min(2048, int(known.get("max_position_embeddings", 2048)))
+        settings = {}
+    return min(2048, int(settings.get("max_position_embeddings", 2048)))
 
 
 def _folder(model: ModelConfig) -> Path:
@@ -107,18 +114,13 @@ def _folder(model: ModelConfig) -> Path:
 
 
 def parameters_of(model: ModelConfig) -> float | None:
-    """Parameters of a model by its files, or by its name as in ``llama-7b``; None: unknown."""
+    """Return the number of parameters by the model's files or its name (``llama-7b``), or None."""
     folder = _folder(model)
     if folder.is_dir():
         files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
-        return sum(file.stat().st_size for file in files) / 2  # two bytes each, as most have
+        # Most checkpoints store two bytes per parameter.
+        return sum(file.stat().st_size for file in files) / 2
     if model.path in PARAMETERS:
         return PARAMETERS[model.path]
-    found = re.search(r"(\d+(?:\.\d+)?)b\b", model.path.lower())
-    return float(found[1]) * 1e9 if found else None
-
-
-def _all_known(values: Iterable[T | None]) -> list[T] | None:
-    """The values; None if there are none, or one is not known."""
-    found = list(values)
-    return None if not found or None in found else [value for value in found if value is not None]
+    match = re.search(r"(\d+(?:\.\d+)?)b\b", model.path.lower())
+    return float(match[1]) * 1e9 if match else None

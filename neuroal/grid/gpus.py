@@ -1,4 +1,4 @@
-"""Several workers on one machine: each takes a GPU of its own."""
+"""Assign a GPU to each worker on a machine."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from neuroal.records.lease import leased
+from neuroal.files.lock import leased
 
 
-def own_device(asked: str) -> str:
-    """``device=auto`` on a machine of several GPUs: the first that no other worker has.
+def own_device(device: str) -> str:
+    """Return the first GPU that no other worker uses, if `device` is ``auto``; else `device`.
 
-    It is kept as long as this process lives. Where all are taken, workers share.
+    The GPU is reserved until this process ends. If all GPUs are reserved, workers share them.
     """
-    if asked != "auto":
-        return asked
-    import torch  # late: it takes seconds
+    if device != "auto":
+        return device
+    import torch  # slow to import
 
     count = torch.cuda.device_count()
     if count < 2:
-        return asked
+        return device
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     folder = Path(tempfile.gettempdir()) / f"neuroal-gpus-{os.getuid()}"
     return f"cuda:{_own(tuple(visible.split(',')), folder)}"
@@ -31,10 +31,10 @@ def own_device(asked: str) -> str:
 
 @cache
 def _own(names: tuple[str, ...], folder: Path) -> int:
-    """Position in `names` of the GPU that this process takes."""
-    held = ExitStack()
+    """Reserve a GPU for this process; return its position in `names`."""
+    locks = ExitStack()
     for position, name in enumerate(names):
-        if held.enter_context(leased(folder / f"{name}.lock")):
-            atexit.register(held.close)
+        if locks.enter_context(leased(folder / f"{name}.lock")):
+            atexit.register(locks.close)
             return position
     return os.getpid() % len(names)

@@ -1,43 +1,36 @@
-"""What ``neuroal-grid`` prints."""
+"""The text output of ``neuroal-grid``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from neuroal.grid.declaration import REPEATS, Declaration
 from neuroal.grid.estimate import estimate
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import State, Status
+from neuroal.grid.status import RunState, Status
 
 
 def cases_text(declaration: Declaration) -> str:
-    """How many cases there are, of what, and which are missing for what reason."""
-    return "\n".join(_cases(declaration))
-
-
-def _cases(declaration: Declaration) -> Iterator[str]:
-    lacking = declaration.count(missing=True)
-    total = declaration.count() + lacking
-    of = f" of {total}" if lacking else ""
-    yield f"{declaration.count()}{of} cases for each competitor (model, pruner, sparsity, task):"
+    """Return the number of cases, the axes, and which cases are missing and why."""
+    available, unavailable = declaration.count(), declaration.count(missing=True)
+    of = f" of {available + unavailable}" if unavailable else ""
+    lines = [f"{available}{of} cases for each competitor (model, pruner, sparsity, task):"]
     for key, values in declaration.axes.items():
         repeated = "  (repeats each case)" if key == REPEATS and len(values) > 1 else ""
-        yield f"  {key:<12} {', '.join(values)}{repeated}"
+        lines.append(f"  {key:<12} {', '.join(values)}{repeated}")
     for part in declaration.parts:
-        beside = "  (beside the cases)" if part.beside else ""
+        beside = "  (in addition to the cases)" if part.beside else ""
         tasks = ", ".join(task for task in part.tasks if task not in declaration.missing)
         if tasks and part.pruners:
-            yield f"  {', '.join(part.pruners)}: {tasks}{beside}"
-    for task, why in declaration.missing.items():
-        count = declaration.only(task).count(missing=True)
-        if count:
-            yield f"  {count} missing: {task}: {why}"
-    if beside_count := declaration.count(beside=True):
-        yield f"  {beside_count} more beside them"
-    yield f"{len(declaration.competitors)} competitors: " + ", ".join(
-        map(_pair, declaration.competitors)
-    )
+            lines.append(f"  {', '.join(part.pruners)}: {tasks}{beside}")
+    for task, reason in declaration.missing.items():
+        if count := declaration.only(task).count(missing=True):
+            lines.append(f"  {count} missing: {task}: {reason}")
+    if count := declaration.count(beside=True):
+        lines.append(f"  {count} in addition to the cases")
+    competitors = ", ".join(map(_pair, declaration.competitors))
+    return "\n".join([*lines, f"{len(declaration.competitors)} competitors: {competitors}"])
 
 
 def _pair(competitor: Iterable[tuple[str, str]]) -> str:
@@ -50,11 +43,11 @@ def _pair(competitor: Iterable[tuple[str, str]]) -> str:
 def plan_text(
     runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool, every: bool
 ) -> str:
-    """Runs by model and state, and what is left to do; `every`: one line a run as well."""
+    """Return the runs by model and state (with `every`, also each run), and what is left to do."""
     lines = [f"{len(runs)} runs: {_states(statuses)}"]
     lines += [
-        f"  {model:<16} {len(found)} runs: {_states(found)}"
-        for model, found in _by_model(runs, statuses).items()
+        f"  {model:<16} {len(of_model)} runs: {_states(of_model)}"
+        for model, of_model in _by_model(runs, statuses).items()
     ]
     if every:
         lines += [
@@ -66,10 +59,10 @@ def plan_text(
 
 
 def models_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
-    """For scripts: a line for each model, its runs, and how many of them are missing."""
+    """Return a line for each model, for scripts: name, number of runs, number of missing runs."""
     return "\n".join(
-        f"{model} {len(found)} {sum(status.state is State.MISSING for status in found)}"
-        for model, found in _by_model(runs, statuses).items()
+        f"{model} {len(of_model)} {sum(status.state is RunState.MISSING for status in of_model)}"
+        for model, of_model in _by_model(runs, statuses).items()
     )
 
 
@@ -83,15 +76,17 @@ def _by_model(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> dict[st
 def _estimate(runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool) -> str:
     left = estimate(runs, statuses, on_gpu)
     if not left.runs:
-        return "nothing is left to do"
-    spent = "unknown time" if left.seconds is None else f"about {_duration(left.seconds)}"
-    held = "unknown" if left.peak_bytes is None else f"about {left.peak_bytes / 2**30:.2g} GiB"
+        return "nothing left to do"
+    spent, memory = "unknown time", "unknown"
+    if left.cost:
+        seconds, peak = left.cost
+        spent, memory = f"about {_duration(seconds)}", f"about {peak / 2**30:.2g} GiB"
     basis = (
-        f"{left.measured} of them as measured on finished runs, the rest by the size of the models"
+        f"{left.measured} estimated from finished runs, the rest from the size of the models"
         if left.measured < left.runs
-        else "as measured on finished runs"
+        else "estimated from finished runs"
     )
-    return f"left for one worker: {spent}, memory {held} ({left.runs} runs, {basis})"
+    return f"left for one worker: {spent}, memory {memory} ({left.runs} runs, {basis})"
 
 
 def _duration(seconds: float) -> str:
@@ -102,29 +97,29 @@ def _duration(seconds: float) -> str:
 
 
 def states_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
-    """Runs and task results by state, what is running, and why what failed."""
+    """Return the runs by state, the number of results, the running runs and the failures."""
     lines = [f"{len(runs)} runs: {_states(statuses)}"]
-    wanted = sum(len(planned.run.tasks) for planned in runs)
-    lacking = sum(len(status.lacking) for status in statuses)
-    lines.append(f"{wanted - lacking} of {wanted} results (run × task)")
+    expected = sum(len(planned.run.tasks) for planned in runs)
+    missing = sum(len(status.lacking) for status in statuses)
+    lines.append(f"{expected - missing} of {expected} results (run × task)")
     lines += [
-        f"running: {planned.run}  (lacks {','.join(status.lacking)})"
+        f"running: {planned.run}  (missing {','.join(status.lacking)})"
         for planned, status in zip(runs, statuses, strict=True)
-        if status.state is State.RUNNING
+        if status.state is RunState.RUNNING
     ]
     failed = failures_text(runs, statuses)
     return "\n".join([*lines, *([failed] if failed else [])])
 
 
 def failures_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
-    """One line for each run that failed."""
+    """Return one line for each failed run."""
     return "\n".join(
         f"failed: {planned.run}: {status.reason}"
         for planned, status in zip(runs, statuses, strict=True)
-        if status.state is State.FAILED
+        if status.state is RunState.FAILED
     )
 
 
 def _states(statuses: Iterable[Status]) -> str:
     counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{counts[state]} {state}" for state in State)
+    return ", ".join(f"{counts[state]} {state}" for state in RunState)

@@ -1,4 +1,4 @@
-"""How far the runs of a grid are, from the files in ``out`` alone."""
+"""The status of the runs of a grid, from the files in ``out``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from neuroal.files.lock import is_held
 from neuroal.grid.planning import PlannedRun
-from neuroal.records.lease import is_held
-from neuroal.records.summary import STATE, Summary, read_summary
+from neuroal.records.summary import STATE_FOLDER, Summary, read_summary
 
 
-class State(StrEnum):
-    """Where a run stands."""
+class RunState(StrEnum):
+    """State of a run."""
 
     DONE = "done"
     RUNNING = "running"
@@ -26,33 +26,35 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """Where one run stands.
+    """Status of one run.
 
     Attributes:
-        state: see there; a run that was cut off is missing.
-        lacking: tasks that are still to be measured.
-        reason: why it failed, in one line.
-        summary: what has been measured.
+        state: state of the run; an interrupted run is `RunState.MISSING`.
+        lacking: tasks that are not evaluated yet.
+        reason: reason of a failure, in one line.
+        summary: summary of its record; None if there is no record.
     """
 
-    state: State
+    state: RunState
     lacking: tuple[str, ...]
     reason: str = ""
     summary: Summary | None = None
 
 
 def failure_path(out: Path, identity: str) -> Path:
-    """Where is kept why a run failed."""
-    return out / STATE / f"{identity}.failed.json"
+    """Return the path of the file that describes a failure."""
+    return out / STATE_FOLDER / f"{identity}.failed.json"
 
 
 def status_of(runs: Sequence[PlannedRun]) -> Iterator[Status]:
-    """The status of each of `runs`, in their order."""
+    """Yield the status of each of `runs`, in order."""
     names: dict[Path, set[str]] = {}
     for planned in runs:
         out = planned.record_path.parent
         if out not in names:
-            names[out] = _names(out) | {f"{STATE}/{name}" for name in _names(out / STATE)}
+            names[out] = _names(out) | {
+                f"{STATE_FOLDER}/{name}" for name in _names(out / STATE_FOLDER)
+            }
         yield _status(planned, names[out])
 
 
@@ -67,16 +69,16 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     path, task = planned.record_path, planned.config.task
     summary = read_summary(path) if path.name in names else None
     lacking = tuple(task.names if summary is None else summary.lacks(task))
-    kept = f"{STATE}/{planned.identity}"
-    tidy = names.isdisjoint({f"{kept}.plan", f"{kept}.masks.npz"})  # else cut off at the very end
-    if summary is not None and not lacking and tidy:
-        return Status(State.DONE, (), summary=summary)
-    if f"{kept}.lock.0" in names and is_held(path.parent / f"{kept}.lock", now=time.time()):
-        return Status(State.RUNNING, lacking, summary=summary)
-    if f"{kept}.failed.json" in names:
+    stem = f"{STATE_FOLDER}/{planned.identity}"
+    is_clean = names.isdisjoint({f"{stem}.plan", f"{stem}.masks.npz"})  # else cut off at the end
+    if summary is not None and not lacking and is_clean:
+        return Status(RunState.DONE, (), summary=summary)
+    if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock", now=time.time()):
+        return Status(RunState.RUNNING, lacking, summary=summary)
+    if f"{stem}.failed.json" in names:
         reason = _reason(failure_path(path.parent, planned.identity))
-        return Status(State.FAILED, lacking, reason, summary)
-    return Status(State.MISSING, lacking, summary=summary)
+        return Status(RunState.FAILED, lacking, reason, summary)
+    return Status(RunState.MISSING, lacking, summary=summary)
 
 
 def _reason(path: Path) -> str:

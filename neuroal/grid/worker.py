@@ -1,4 +1,4 @@
-"""Do the runs of a grid one after the other; what fails is noted and leaves the rest alone."""
+"""Execute the runs of a grid one by one; failures are recorded and do not stop the others."""
 
 from __future__ import annotations
 
@@ -6,84 +6,83 @@ import dataclasses
 import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from neuroal.config import RunConfig
-from neuroal.errors import UserError
+from neuroal.config.schema import RunConfig
+from neuroal.errors import UserError, first_line
+from neuroal.files.atomic import write_json
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import State, failure_path
-from neuroal.records.files import write_json
-from neuroal.records.identity import identity
+from neuroal.grid.status import RunState, failure_path
+from neuroal.records.identity import identity_of
 
 WAIT = 5.0
-"""Seconds between two looks at runs that other workers hold."""
+"""Seconds between two checks of runs that other workers hold."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: DONE, FAILED and why, or RUNNING where another worker is at it."""
+    """State after an attempt (RUNNING: another worker executes the run), and why it failed."""
 
-    state: State
+    state: RunState
     reason: str = ""
 
 
 def attempt(config: RunConfig) -> Outcome:
-    """Do a run; a failure of whatever kind is noted beside the records."""
-    from neuroal.records.stages import Busy  # late: with torch, which takes seconds
+    """Execute a run; record an error of any type in a file beside the records."""
+    from neuroal.records.resume import Busy  # imports torch, which takes seconds
     from neuroal.run import run
 
-    noted = failure_path(Path(config.out), identity(config))
+    identity = identity_of(config)
+    failure = failure_path(Path(config.out), identity)
     try:
-        run(dataclasses.replace(config, device=own_device(config.device)))
+        run(dataclasses.replace(config, device=own_device(config.device)), identity=identity)
     except Busy:
-        return Outcome(State.RUNNING)
-    except Exception as error:  # whatever it is, the other runs go on
-        reason = reason_of(error)
-        note = {
+        return Outcome(RunState.RUNNING)
+    except Exception as error:  # an error of any type must not stop the other runs
+        reason = _reason(error)
+        report = {
             "reason": reason,
             "traceback": traceback.format_exc(),
             "machine": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(noted, note)
-        return Outcome(State.FAILED, reason)
-    noted.unlink(missing_ok=True)
-    return Outcome(State.DONE)
+        write_json(failure, report)
+        return Outcome(RunState.FAILED, reason)
+    failure.unlink(missing_ok=True)
+    return Outcome(RunState.DONE)
 
 
-def reason_of(error: Exception) -> str:
-    """Why something failed, in one line."""
-    text = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": ")
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
 
 
 def work_off(
     runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float = WAIT
-) -> dict[State, int]:
-    """Do `runs`, and wait for those that other workers are at.
+) -> dict[RunState, int]:
+    """Execute `runs`, and wait for those that other workers hold; return state → number of runs.
 
-    If such a worker dies, its runs are taken over.
+    If such a worker dies, its runs are executed here.
 
     Args:
-        runs: what to do.
-        say: told of every run in one line.
-        wait: seconds between two looks at runs of others.
-
-    Returns:
-        How many of `runs` ended in which state.
+        runs: runs to execute.
+        say: receives one line for every finished run.
+        wait: seconds between two checks of runs that other workers hold.
     """
-    counts = dict.fromkeys((State.DONE, State.FAILED), 0)
+    counts = Counter[RunState]()
     pending = list(enumerate(runs, 1))
     while pending:
         held = []
         for number, planned in pending:
             begin = time.perf_counter()
             outcome = attempt(planned.config)
-            if outcome.state is State.RUNNING:
+            if outcome.state is RunState.RUNNING:
                 held.append((number, planned))
                 continue
             counts[outcome.state] += 1

@@ -1,4 +1,4 @@
-"""What a gradient says about the weights of every row that are about to go or to come back."""
+"""First- and second-order costs of the weights around the pruning threshold of each row."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ def band_costs(
     scale: float = 1.0,
     curvature: float = 0.0,
 ) -> Tensor:
-    """Mean of g + curvature·g², g = −G·W/scale, over the ranks [k_r − width, k_r + width) of a row.
+    """Compute the mean cost of the weights in a band of ranks around each row's threshold.
 
-    g is what an objective gains, to first order, if a weight is zeroed; for a weight that is zeroed
-    already, what it has lost by its absence.
+    The cost of a weight is g + curvature·g² with g = −G·W/scale. To first order, g is the increase
+    of the objective when the weight is zeroed; for a pruned weight, it is the increase that zeroing
+    has caused. The band of row r covers the ranks [k_r − width, k_r + width).
 
     Args:
-        gradient: G, of the `scale`-fold objective: (rows, cols).
-        weight: W, dense: (rows, cols).
-        ranks: of every weight in its row: (rows, cols) integers.
-        counts: k_r (rows,) integers.
-        width: half of the band.
-        scale: see above.
-        curvature: weight of the second-order term.
+        gradient: G, gradient of the objective times `scale`: (rows, cols).
+        weight: W, dense weight: (rows, cols).
+        ranks: rank of each weight in its row, in pruning order: (rows, cols) integers.
+        counts: k_r, number of zeros of each row: (rows,) integers.
+        width: half of the width of the band, in ranks.
+        scale: factor by which the objective was multiplied before differentiation.
+        curvature: coefficient of the second-order term.
 
     Returns:
-        (rows,) float32.
+        Mean cost of each row: (rows,) float32.
     """
     low = (counts - width).clamp(min=0).to(ranks.device, ranks.dtype)
     high = (counts + width).clamp(max=ranks.shape[1]).to(ranks.device, ranks.dtype)
@@ -53,7 +54,6 @@ def _band_sums(
     scale: float,
     curvature: float,
 ) -> Tensor:
-    """The sums of `band_costs` over the ranks [low, high): (rows,) float32."""
     gains = gradient.float() * weight.float() * (-1 / scale)
     if curvature:
         gains = gains + curvature * gains.square()

@@ -1,4 +1,4 @@
-"""`neuroal.kernels.bands` on a GPU: one pass over gradient, weight and ranks, no temporaries."""
+"""GPU kernel of `neuroal.kernels.bands`: one pass over its inputs, without temporaries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 COLUMNS = 1024
+"""Columns that a program processes at once."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -47,7 +48,7 @@ def band_sums(
     scale: float,
     curvature: float,
 ) -> Tensor:
-    """Sums over the ranks [low, high) of every row: (rows,) float32."""
+    """Return the sum of the costs (`band_costs`) over ranks [low, high) of each row: (rows,)."""
     rows, cols = ranks.shape
     sums = torch.empty(rows, dtype=torch.float32, device=ranks.device)
     with torch.cuda.device(ranks.device):

@@ -1,6 +1,6 @@
-"""Which weights of a row go: the lowest scores, with a fixed rule for ties.
+"""Select the weights with the lowest scores of each row, with a fixed rule for ties.
 
-What is written here in PyTorch defines what `selection_triton` does on a GPU.
+This PyTorch implementation defines the results of the GPU kernels in `selection_triton`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Maps the size of an entry in bytes to the integer dtype of that size."""
 WIDEST = 65536
-"""Columns that a program of the GPU's kernel holds in registers."""
+"""Maximum number of columns that a program of the GPU kernel holds in registers."""
 NARROWEST = 32
-"""Fewer columns (the groups of an N:M pattern) would leave a program with nothing to do."""
+"""Minimum number of columns for the GPU kernel; N:M groups, for example, are too narrow."""
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +26,7 @@ def _triton() -> bool:
 
 
 def has_kernel(values: Tensor) -> bool:
-    """Whether the Triton kernels take `values` (rows, cols); a CPU never imports Triton."""
+    """Return whether the Triton kernels support `values` (rows, cols), without importing Triton."""
     return (
         values.is_cuda
         and values.dtype in (torch.float16, torch.bfloat16, torch.float32)
@@ -35,15 +37,12 @@ def has_kernel(values: Tensor) -> bool:
 
 
 def lowest_per_row(scores: Tensor, counts: Tensor, *, ties_to_higher: bool = False) -> Tensor:
-    """Mask of the lowest scores of every row.
+    """Compute the mask (rows, cols), True = pruned, of the lowest scores of each row.
 
     Args:
-        scores: (rows, cols), no NaN.
-        counts: (rows,) int64, how many entries of each row are pruned; 0 … cols.
-        ties_to_higher: among equal scores prune the higher columns first, not the lower ones.
-
-    Returns:
-        (rows, cols) bool, True = pruned, with exactly `counts` True in the rows.
+        scores: (rows, cols), without NaN.
+        counts: number of entries to prune in each row, from 0 to cols: (rows,) int64.
+        ties_to_higher: among equal scores, prune the higher columns first instead of the lower.
     """
     if has_kernel(scores):
         from neuroal.kernels import selection_triton
@@ -55,13 +54,13 @@ def lowest_per_row(scores: Tensor, counts: Tensor, *, ties_to_higher: bool = Fal
 def sorted_lowest_per_row(
     scores: Tensor, counts: Tensor, *, ties_to_higher: bool = False
 ) -> Tensor:
-    """`lowest_per_row` by sorting: on any device, of any dtype."""
+    """Compute `lowest_per_row` by sorting, on any device and for any dtype."""
     counts = counts.to(scores.device)
     cols = scores.shape[1]
     ordered = _sorted_rows(scores)
     position = (counts - 1).clamp(min=0)[:, None]
     threshold = ordered.gather(1, position)
-    # Where the next value up is larger than the threshold, no tie crosses it.
+    # Ties matter only if the next larger score equals the threshold.
     following = ordered.gather(1, counts.clamp(max=cols - 1)[:, None])
     mask = scores <= threshold
     mask[counts == 0] = False
@@ -72,7 +71,7 @@ def sorted_lowest_per_row(
 
 
 def _sorted_rows(scores: Tensor) -> Tensor:
-    """Ascending values of each row. On a CPU numpy's vectorised sort is several times faster."""
+    """Sort each row in ascending order; on a CPU with NumPy, which is several times faster."""
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
         return torch.from_numpy(np.sort(scores.numpy(), axis=1))
     return scores.sort(dim=1).values
@@ -80,13 +79,13 @@ def _sorted_rows(scores: Tensor) -> Tensor:
 
 def _break_ties(scores: Tensor, threshold: Tensor, counts: Tensor, to_higher: bool) -> Tensor:
     below, equal = scores < threshold, scores == threshold
-    wanted = (counts - below.sum(1))[:, None]
+    missing = (counts - below.sum(1))[:, None]
     running = equal.flip(1).cumsum(1).flip(1) if to_higher else equal.cumsum(1)
-    return below | (equal & (running <= wanted))
+    return below | (equal & (running <= missing))
 
 
 def scores_of(weight: Tensor, row_factors: Tensor | None, col_factors: Tensor | None) -> Tensor:
-    """|W|·u·v in float32 (rows, cols), multiplied in this order; a factor may be left out."""
+    """Compute the scores |W|·u·v in float32, multiplied in this order; see `prune_rows`."""
     scores = weight.float().abs()
     if row_factors is not None:
         scores = scores * row_factors[:, None]
@@ -102,18 +101,18 @@ def prune_rows(
     ties_to_higher: bool = False,
     with_mask: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """`weight` with the lowest scores |W|·u·v of every row zeroed, and which these are.
+    """Zero the weights with the lowest scores |W|·u·v of each row.
 
     Args:
         weight: W (rows, cols).
         row_factors: u (rows,) float32, or None for 1.
         col_factors: v (cols,) float32, or None for 1.
-        counts: zeros of each row: (rows,) int64.
-        ties_to_higher: among equal scores the higher columns go first, not the lower ones.
-        with_mask: whether the mask is wanted.
+        counts: number of entries to prune in each row, from 0 to cols: (rows,) int64.
+        ties_to_higher: among equal scores, prune the higher columns first instead of the lower.
+        with_mask: return the mask; without it, the mask may be None.
 
     Returns:
-        The pruned weight, and the mask (rows, cols), True = pruned, or None.
+        The pruned copy of `weight`, and the mask (rows, cols), True = pruned, or None.
     """
     if has_kernel(weight):
         from neuroal.kernels import selection_triton
@@ -127,14 +126,9 @@ def prune_rows(
     return zeroed(weight, mask), mask
 
 
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
 def zeroed(weight: Tensor, mask: Tensor) -> Tensor:
-    """A copy of `weight` that is +0 wherever `mask` is True.
-
-    Bit operations, because on a CPU `masked_fill` is not vectorised and takes as long as the sort.
-    """
-    kind = _INTEGERS[weight.element_size()]
-    kept = mask.to(kind).sub_(1)  # pruned: no bit set; kept: all
-    return kept.bitwise_and_(weight.view(kind)).view(weight.dtype)
+    """Return a copy of `weight` (any shape) that is +0 wherever `mask` is True."""
+    # On a CPU, `masked_fill` is not vectorised and takes as long as the sort.
+    integer = INTEGERS[weight.element_size()]
+    bits = mask.to(integer).sub_(1)  # True becomes 0 (no bit set), False becomes -1 (all bits set)
+    return bits.bitwise_and_(weight.view(integer)).view(weight.dtype)

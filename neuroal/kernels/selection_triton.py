@@ -1,13 +1,14 @@
-"""The lowest scores of every row on a GPU, without sorting: one pass over the weights.
+"""GPU kernel of `neuroal.kernels.selection`: one pass over the weights, without sorting.
 
-A program bisects one row for the threshold that leaves just the wanted number at or below it. What
-it bisects are whole numbers, held in registers as float32, because then two instructions for which
-a GPU has most units count each of them: a subtraction that saturates at 0 and 1, and a sum. There
-are up to three rounds, and real weights mostly need but the first, and half of its steps:
+Each program bisects one row for the threshold that has exactly the requested number of scores at
+or below it. The bisected values are integers, which registers hold as float32. Counting one of
+them then takes two instructions of high throughput: a subtraction that saturates at 0 and 1, and
+an addition. There are up to three rounds. Real weights mostly need only the first round and half
+of its steps:
 
-0. the upper 24 of the 32 bits that put float32 scores into order,
-1. the lower 8, where the upper ones are the threshold's,
-2. the columns, where the score is the threshold: ties.
+0. Bisect the upper 24 of the 32 bits that order float32 scores.
+1. Among scores whose upper bits equal the threshold's, bisect the lower 8 bits.
+2. Among scores equal to the threshold (ties), bisect the columns.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 _OUTSIDE = tl.constexpr(0x7FFFFFFF)
-"""Above the bits of every number and infinity."""
+"""Key of columns outside of the row; larger than the key of every number and infinity."""
 _FAR = tl.constexpr(1e9)
-"""Above every threshold."""
+"""Number that is larger than every threshold."""
 _REGISTERS = 80
-"""Of a thread, up to eight warps. With more, fewer programs run at once; with less, they spill."""
+"""Register limit per thread up to eight warps. Higher limits cut occupancy, lower ones spill."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -38,10 +39,12 @@ def _keys(  # type: ignore[no-untyped-def]
     BY_COL: tl.constexpr,  # noqa: N803
     CACHE: tl.constexpr,  # noqa: N803
 ):
-    """Integers in the order of the scores |value|·row factor·column factor, or of the values.
+    """Compute integer keys in the order of the scores |value|·row factor·column factor.
 
-    Every round works them out anew, since registers that kept them would leave room for fewer
-    programs. (The compiler takes loads that differ in `CACHE` for different ones.)
+    Without `SCORE` and `BY_COL`, the keys are in the order of the values.
+
+    Each round recomputes the keys, since keeping them in registers would lower occupancy. The
+    compiler does not merge loads that differ in `CACHE`.
     """
     inside = places < cols
     score = tl.load(values + places, mask=inside, other=0.0, cache_modifier=CACHE).to(tl.float32)
@@ -56,7 +59,7 @@ def _keys(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _order(places, cols, TIES_TO_HIGHER: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
-    """When a column goes, of those with equal scores."""
+    """Return the position of a column in the pruning order of equal scores."""
     return cols - 1 - places if TIES_TO_HIGHER else places
 
 
@@ -67,22 +70,28 @@ def _numbers(  # type: ignore[no-untyped-def]
     col_factors,
     places,
     cols,
-    found,
+    prefix,
     SCORE: tl.constexpr,  # noqa: N803
     BY_COL: tl.constexpr,  # noqa: N803
     TIES_TO_HIGHER: tl.constexpr,  # noqa: N803
     ROUND: tl.constexpr,  # noqa: N803
 ):
-    """What a round bisects; −1 is sure to go and `_FAR` to stay, by what was `found` before."""
+    """Compute the numbers that a round bisects.
+
+    Scores below the threshold of the previous round (`prefix`) become −1 and are pruned in any
+    case; scores above it become `_FAR` and remain in any case.
+    """
     cache: tl.constexpr = ("", ".ca", ".cg")[ROUND]
     keys = _keys(values, row_factor, col_factors, places, cols, SCORE, BY_COL, cache)
     if ROUND == 0:
         return tl.where(keys == _OUTSIDE, _FAR, (keys >> 8).to(tl.float32))
     if ROUND == 1:
-        known, number = keys >> 8, keys & 255
+        leading, number = keys >> 8, keys & 255
     else:
-        known, number = keys, _order(places, cols, TIES_TO_HIGHER)
-    return tl.where(known == found, number.to(tl.float32), tl.where(known < found, -1.0, _FAR))
+        leading, number = keys, _order(places, cols, TIES_TO_HIGHER)
+    return tl.where(
+        leading == prefix, number.to(tl.float32), tl.where(leading < prefix, -1.0, _FAR)
+    )
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -91,8 +100,8 @@ def _search(  # type: ignore[no-untyped-def]
     row_factor,
     col_factors,
     cols,
-    found,
-    wanted,
+    prefix,
+    target,
     total,
     SCORE: tl.constexpr,  # noqa: N803
     BY_COL: tl.constexpr,  # noqa: N803
@@ -101,37 +110,38 @@ def _search(  # type: ignore[no-untyped-def]
     THREE: tl.constexpr,  # noqa: N803
     ROUND: tl.constexpr,  # noqa: N803
 ):
-    """One round: a threshold that just `wanted` numbers, or the fewest above that, are at or below.
+    """Run one round and return its threshold and the number of entries at or below it.
 
-    Returns the threshold, and how many they are. `total` of the numbers are not `_FAR`.
+    The threshold is the lowest one with at least `target` entries at or below it. The search stops
+    early at a threshold with exactly `target` entries. `total` entries are not `_FAR`.
     """
     one = tl.arange(0, WIDTH)
     a = _numbers(
-        values, row_factor, col_factors, one, cols, found, SCORE, BY_COL, TIES_TO_HIGHER, ROUND
+        values, row_factor, col_factors, one, cols, prefix, SCORE, BY_COL, TIES_TO_HIGHER, ROUND
     )
     least, most = a, tl.where(a < _FAR, a, -_FAR)
     if THREE:
         two, three = one + WIDTH, one + 2 * WIDTH
         b = _numbers(
-            values, row_factor, col_factors, two, cols, found, SCORE, BY_COL, TIES_TO_HIGHER, ROUND
+            values, row_factor, col_factors, two, cols, prefix, SCORE, BY_COL, TIES_TO_HIGHER, ROUND
         )
         c = _numbers(
-            values, row_factor, col_factors, three, cols, found, SCORE, BY_COL, TIES_TO_HIGHER,
+            values, row_factor, col_factors, three, cols, prefix, SCORE, BY_COL, TIES_TO_HIGHER,
             ROUND,
         )  # fmt: skip
         least = tl.minimum(least, tl.minimum(b, c))
         most = tl.maximum(most, tl.where(b < _FAR, b, -_FAR))
         most = tl.maximum(most, tl.where(c < _FAR, c, -_FAR))
-    # Invariant: no more than `wanted` are ≤ low − 1, and `total`, which is no less, are ≤ high.
+    # Invariant: at most `target` entries are ≤ low − 1, and `total` ≥ `target` are ≤ high.
     low, high = tl.min(least, 0), tl.max(most, 0)
     low -= 1
-    while (low < high) & (total != wanted):
+    while (low < high) & (total != target):
         middle = tl.floor((low + high) / 2)
         below = tl.clamp(middle + 1 - a, 0.0, 1.0)
         if THREE:
             below += tl.clamp(middle + 1 - b, 0.0, 1.0) + tl.clamp(middle + 1 - c, 0.0, 1.0)
         here = tl.sum(below, 0)
-        enough = here >= wanted
+        enough = here >= target
         low = tl.where(enough, low, middle + 1)
         high = tl.where(enough, middle, high)
         total = tl.where(enough, here, total)
@@ -156,7 +166,7 @@ def _select_rows(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,  # noqa: N803
     THREE: tl.constexpr,  # noqa: N803
 ):
-    """One row, in one piece of `WIDTH` columns or in three."""
+    """Prune one row, held as one or three pieces of `WIDTH` columns."""
     row = tl.program_id(0).to(tl.int64)
     values += row * cols
     pruned += row * cols
@@ -164,23 +174,23 @@ def _select_rows(  # type: ignore[no-untyped-def]
     factor = 1.0
     if BY_ROW:
         factor = tl.load(row_factors + row)
-    wanted = tl.load(counts + row).to(tl.float32)
+    target = tl.load(counts + row).to(tl.float32)
     everything = tl.zeros([], tl.float32) + cols
 
     upper, total = _search(
-        values, factor, col_factors, cols, 0, wanted, everything,
+        values, factor, col_factors, cols, 0, target, everything,
         SCORE, BY_COL, TIES_TO_HIGHER, WIDTH, THREE, 0,
     )  # fmt: skip
     threshold, last = upper * 256 + 255, cols
-    if total != wanted:
+    if total != target:
         lower, total = _search(
-            values, factor, col_factors, cols, upper, wanted, total,
+            values, factor, col_factors, cols, upper, target, total,
             SCORE, BY_COL, TIES_TO_HIGHER, WIDTH, THREE, 1,
         )  # fmt: skip
         threshold = upper * 256 + lower
-        if total != wanted:
+        if total != target:
             last, total = _search(
-                values, factor, col_factors, cols, threshold, wanted, total,
+                values, factor, col_factors, cols, threshold, target, total,
                 SCORE, BY_COL, TIES_TO_HIGHER, WIDTH, THREE, 2,
             )  # fmt: skip
 
@@ -192,14 +202,14 @@ def _select_rows(  # type: ignore[no-untyped-def]
         chosen |= keys < threshold
         if WRITE_PRUNED:
             value = tl.load(values + places, mask=inside, other=0.0, cache_modifier=".ca")
-            kept = tl.where(chosen, 0.0, value.to(tl.float32)).to(value.dtype)
-            tl.store(pruned + places, kept, mask=inside)
+            remaining = tl.where(chosen, 0.0, value.to(tl.float32)).to(value.dtype)
+            tl.store(pruned + places, remaining, mask=inside)
         if WRITE_MASK:
             tl.store(mask + places, chosen.to(tl.int8), mask=inside)
 
 
 def lowest_per_row(scores: Tensor, counts: Tensor, *, ties_to_higher: bool = False) -> Tensor:
-    """As `neuroal.pruners.masks.lowest_per_row`, which defines it."""
+    """Compute `neuroal.kernels.selection.lowest_per_row` on a GPU."""
     mask = torch.empty_like(scores, dtype=torch.bool, memory_format=torch.contiguous_format)
     _launch(scores, None, None, counts, None, mask, score=False, ties_to_higher=ties_to_higher)
     return mask
@@ -214,7 +224,7 @@ def prune_rows(
     ties_to_higher: bool = False,
     with_mask: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `neuroal.kernels.selection.prune_rows`, which defines it; neither scores nor sorts."""
+    """Compute `neuroal.kernels.selection.prune_rows` on a GPU, without sorting the scores."""
     weight = weight.contiguous()
     pruned = torch.empty_like(weight)
     mask = torch.empty_like(weight, dtype=torch.bool) if with_mask else None
@@ -238,7 +248,7 @@ def _launch(
 ) -> None:
     rows, cols = values.shape
     width = max(triton.next_power_of_2(cols), 16)
-    three = width >= 64 and cols <= 3 * width // 4  # in three quarters of that
+    three = width >= 64 and cols <= 3 * width // 4  # pad to 3/4 of the width
     warps = min(max(width // (2048 if three else 1024), 1), 32)
     options = {"maxnreg": _REGISTERS} if warps <= 8 and torch.version.cuda else {}
     values = values.contiguous()

@@ -1,28 +1,35 @@
-"""One view of every decoder-only model: its blocks, its prunable linears, who reads what.
+"""A uniform view of decoder-only models: blocks, prunable linears and data flow.
 
-Nothing outside ``neuroal.models`` asks which architecture a model has.
+Only ``neuroal.models`` depends on the architecture of a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from neuroal.compiled import CallOrder, CompiledBlocks
 from neuroal.errors import UserError
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
 from neuroal.placement.base import placement_of
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class PrunableLinear:
-    """One linear layer that may be pruned. Weight: (rows, cols) = (outputs, inputs)."""
+    """A linear layer `module` that may be pruned.
+
+    Attributes:
+        block: index of the decoder block.
+        name: module name inside the block, such as ``mlp.up_proj``.
+    """
 
     block: int
     name: str
@@ -30,8 +37,20 @@ class PrunableLinear:
 
     @property
     def key(self) -> str:
-        """``"BLOCK.NAME"``, as plans, records and masks name it."""
+        """Name in plans, records and masks: ``"BLOCK.NAME"``."""
         return f"{self.block}.{self.name}"
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight without gradient: (rows, cols) = (outputs, inputs).
+
+        An assignment copies the values into the existing tensor.
+        """
+        return self.module.weight.data
+
+    @weight.setter
+    def weight(self, values: Tensor) -> None:
+        self.module.weight.data.copy_(values)
 
     @property
     def rows(self) -> int:
@@ -47,30 +66,27 @@ class PrunableLinear:
 
 
 class DecoderModel:
-    """A decoder-only language model seen as a list of blocks with prunable linears.
+    """A decoder-only language model, viewed as a list of blocks with prunable linears.
 
     Args:
-        model: any causal language model of `transformers` whose blocks are a ``ModuleList``.
-        include: patterns (``fnmatch``) over ``NAME`` and ``BLOCK.NAME``; empty means all.
-        exclude: patterns of linears that stay dense.
+        model: causal language model of `transformers` with its blocks in a ``ModuleList``.
+        include: ``fnmatch`` patterns of the linears to prune, matched against ``NAME`` and
+            ``BLOCK.NAME``; empty selects all.
+        exclude: ``fnmatch`` patterns of linears that stay dense.
 
     Attributes:
-        model: what was given.
-        blocks: its decoder blocks.
-        linears: the prunable linears of each block.
-        placement: where the weights are that are not at work.
-        compiled: runs blocks compiled where that pays.
-        probed: what `BlockRunner` has seen of the blocks' ways, which takes a pass to see.
+        linears: prunable linears of each block.
+        placement: where the weights of idle blocks are kept.
+        model_type: ``config.model_type`` of the text model.
+        memo: results of `once`.
 
     Raises:
-        UserError: no blocks, no linears left, or weights that are no ``nn.Linear``.
+        UserError: if the model has no ``ModuleList`` of blocks, if no linear is selected, or if a
+            selected weight matrix does not belong to an ``nn.Linear``.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> None:
         self.model = model
         self._selection = (tuple(include), tuple(exclude))
@@ -85,19 +101,30 @@ class DecoderModel:
                 f"prune; the first block has: {', '.join(_linear_names(self.blocks[0]))}"
             )
         self.placement = placement_of(model)
-        self.probed: tuple[list[bool], list[CallOrder | None]] | None = None
-        self.compiled = CompiledBlocks()
         self.model_type: str = model.config.get_text_config().model_type
+        self.memo: dict[str, Any] = {}
 
     def of(self, model: PreTrainedModel) -> DecoderModel:
-        """The same view of another model of this architecture."""
+        """Return a view of another model of this architecture, with the same linears selected."""
         return DecoderModel(model, *self._selection)
+
+    @property
+    def family(self) -> Family | None:
+        """Data flow inside a block; None if `model_type` declares none."""
+        return FAMILIES.get(self.model_type)
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """Return `compute()`, evaluated once per model and `key`."""
+        if key not in self.memo:
+            self.memo[key] = compute()
+        result: T = self.memo[key]
+        return result
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     def __iter__(self) -> Iterator[PrunableLinear]:
-        """All prunable linears, in the order of blocks and, inside a block, of the module tree."""
+        """Yield all prunable linears, ordered by block and, within a block, by the module tree."""
         for block in self.linears:
             yield from block
 
@@ -108,37 +135,48 @@ class DecoderModel:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go in: the device of the embeddings."""
+        """Device of the embeddings, where the model expects its token ids."""
         return self.placement.device
 
     def present(self, index: int, *, writes: bool = False) -> AbstractContextManager[None]:
-        """Have the weights of block `index` on the device inside the context.
+        """Keep the weights of block `index` on the device inside the context.
 
-        Whoever touches weights does it in here, or on a `walk`. What is written to them is kept
-        only if it `writes`.
+        Access weights only inside this context or during a `walk`. Without `writes`, changes to
+        them may be lost.
         """
         return self.placement.present(index, writes=writes)
 
     def walk(
         self, *, backwards: bool = False, writes: bool = False
     ) -> Iterator[tuple[int, tuple[PrunableLinear, ...]]]:
-        """Index and linears of each block, which is `present` until the next one is asked for."""
+        """Yield index and linears of each block, which is `present` until the iterator advances."""
         order = range(len(self))
         for index in reversed(order) if backwards else order:
             with self.present(index, writes=writes):
                 yield index, self.linears[index]
 
     def row_source(self, linear: PrunableLinear) -> str | None:
-        """Name of the linear of the same block at whose input the rows of `linear` are scored.
+        """Return the name of the linear whose input scores the rows of `linear`.
 
-        None where there is nothing to score by: the consumer is in the next block, reads what no
-        pruned linear of its own block has touched, is not pruned itself, or differs in size from
-        any linear that feeds it (grouped-query attention); and in the last block.
+        This is the first linear of the same block that reads the output of `linear`. Return None
+        if the rows cannot be scored, that is, if
+
+        - `linear` is in the last block,
+        - its consumer is in the next block or is not pruned,
+        - no pruned linear of the block precedes the consumer, or
+        - a linear that feeds the consumer has another number of rows than the consumer has
+          columns (grouped-query attention).
 
         Raises:
-            UserError: the family has no description.
+            UserError: if no data flow is declared for the model's type.
         """
         family = self.family
+        if family is None:
+            raise UserError(
+                f"model: no data flow is declared for model_type '{self.model_type}'; "
+                "call neuroal.models.families.register_family with the consumers of "
+                f"{', '.join(linear.name for linear in self.linears[0])}"
+            )
         consumer = family.consumers.get(linear.name, NEXT_BLOCK)
         block = {other.name: other for other in self.linears[linear.block]}
         if linear.block == len(self) - 1 or consumer not in block:
@@ -151,31 +189,12 @@ class DecoderModel:
         sizes_match = all(other.rows == block[consumer].cols for other in feeders)
         return consumer if sizes_match else None
 
-    def refines(self, linear: PrunableLinear) -> bool:
-        """Whether a refinement changes `linear`; all of them where no family says otherwise."""
-        family = FAMILIES.get(self.model_type)
-        return family is None or family.refined is None or linear.name in family.refined
-
-    @property
-    def family(self) -> Family:
-        """Description of the data flow inside a block.
-
-        Raises:
-            UserError: none is declared for this ``config.model_type``.
-        """
-        try:
-            return FAMILIES[self.model_type]
-        except KeyError:
-            raise UserError(
-                f"topup.step=row needs to know who reads whose output, and model_type "
-                f"'{self.model_type}' does not declare it: use topup.step=block, or call "
-                "neuroal.models.families.register_family with the consumers of "
-                f"{', '.join(linear.name for linear in self.linears[0])}"
-            ) from None
-
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The ``ModuleList`` of decoder blocks: as long as the config says, with the most weights."""
+    """Return the name and the ``ModuleList`` of the decoder blocks.
+
+    Of all lists with ``config.num_hidden_layers`` modules, this is the one with the most weights.
+    """
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = {
         name: module
@@ -202,7 +221,7 @@ def _matches(index: int, name: str, patterns: Sequence[str]) -> bool:
 def _find_linears(
     index: int, block: nn.Module, include: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[PrunableLinear]:
-    others: dict[str, str] = {}
+    unsupported: dict[str, str] = {}
     for name, module in block.named_modules():
         if (include and not _matches(index, name, include)) or _matches(index, name, exclude):
             continue
@@ -211,9 +230,9 @@ def _find_linears(
         elif not isinstance(module, nn.Embedding):
             for parameter, weight in module.named_parameters(recurse=False):
                 if weight.dim() >= 2:
-                    others[name] = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
-    if others:
+                    unsupported[name] = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
+    if unsupported:
         raise UserError(
-            f"model: weights that are no nn.Linear cannot be pruned: {', '.join(others.values())}; "
-            f"leave them dense with model.exclude=[{','.join(others)}]"
+            f"model: only an nn.Linear can be pruned, not {', '.join(unsupported.values())}; "
+            f"keep these weights dense with model.exclude=[{','.join(unsupported)}]"
         )

@@ -1,8 +1,7 @@
-"""Who consumes whose output inside a decoder block: one description a family.
+"""Data flow between the linears of a decoder block, declared per model family.
 
-NeuroAL's row step scores the rows (outputs) of a linear by what happens at the place where
-these outputs are read next (arXiv 2411.07066, section 3.3). That is a fact about an
-architecture, so it is declared here and nowhere else.
+NeuroAL's row step scores the rows (outputs) of a linear at the input of the next linear that
+reads them (arXiv 2411.07066, section 3.3). Which linear that is depends on the architecture.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ NEXT_BLOCK = "<next block>"
 
 @dataclass(frozen=True)
 class Family:
-    """The flow of data through the linears of one block.
+    """Data flow between the linears of one block.
 
     Attributes:
-        consumers: name of a linear (inside its block) → name of the first linear that reads its
-            output, or ``NEXT_BLOCK`` where that is in the next block.
-        block_inputs: the linears that read the block's own (normalised) input. No linear of the
-            block precedes them, so pruning the block cannot change what they read.
-        refined: the linears whose masks DSnoT changes in its authors' code; None: all.
+        consumers: maps the name of a linear (inside its block) to the name of the first linear
+            that reads its output, or to ``NEXT_BLOCK`` if the next block contains that linear.
+        block_inputs: linears that read the normalised input of the block, which does not change
+            when the block is pruned.
+        attention: linears of the attention layer; None if not declared.
     """
 
     consumers: Mapping[str, str]
     block_inputs: frozenset[str]
-    refined: frozenset[str] | None = None
+    attention: frozenset[str] | None = None
 
     def producers(self, name: str) -> set[str]:
-        """All linears of the block from which data flows into linear `name`."""
+        """Return all linears of the block from which data flows into linear `name`."""
         if name in self.block_inputs:
             return set()
         direct = {source for source, consumer in self.consumers.items() if consumer == name}
@@ -39,7 +38,7 @@ class Family:
 
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
-# Attention, then a gated MLP, one after the other: LLaMA and those that follow it.
+# Attention followed by a gated MLP, as in LLaMA.
 GATED = Family(
     consumers={
         **dict.fromkeys(_ATTENTION, "self_attn.o_proj"),
@@ -49,10 +48,10 @@ GATED = Family(
         "mlp.down_proj": NEXT_BLOCK,
     },
     block_inputs=frozenset(_ATTENTION),
-    refined=frozenset({*_ATTENTION, "self_attn.o_proj"}),
+    attention=frozenset({*_ATTENTION, "self_attn.o_proj"}),
 )
 
-# Attention and MLP read the same normalised input: `fc1` sees no pruned linear of its block.
+# Attention and MLP read the same normalised input, so no linear of the block precedes `fc1`.
 PHI = Family(
     consumers={
         **dict.fromkeys(_ATTENTION, "self_attn.dense"),
@@ -61,7 +60,7 @@ PHI = Family(
         "mlp.fc2": NEXT_BLOCK,
     },
     block_inputs=frozenset({*_ATTENTION, "mlp.fc1"}),
-    refined=frozenset({*_ATTENTION, "self_attn.dense"}),
+    attention=frozenset({*_ATTENTION, "self_attn.dense"}),
 )
 
 OPT = Family(
@@ -72,10 +71,10 @@ OPT = Family(
         "fc2": NEXT_BLOCK,
     },
     block_inputs=frozenset(_ATTENTION),
-    refined=frozenset({*_ATTENTION, "self_attn.out_proj"}),
+    attention=frozenset({*_ATTENTION, "self_attn.out_proj"}),
 )
 
-# `config.model_type` → family. Add an entry to give another architecture the row step.
+# Maps `config.model_type` to a family. The row step needs an entry.
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2"),
@@ -87,5 +86,5 @@ FAMILIES: dict[str, Family] = {
 
 
 def register_family(model_type: str, family: Family) -> None:
-    """Declare the data flow of `model_type` (``config.model_type``), which enables the row step."""
+    """Declare the data flow of `model_type` (``config.model_type``) to enable the row step."""
     FAMILIES[model_type] = family

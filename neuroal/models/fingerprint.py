@@ -1,4 +1,4 @@
-"""What tells one set of weights from another."""
+"""Hash of the weights of a model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.models.place import weights_of
+from neuroal.kernels.selection import INTEGERS
+from neuroal.models.offload import weights_of
 
 SAMPLES = 1024
-"""Entries of each tensor that are hashed as they are; all of them are summed."""
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Minimum number of entries hashed individually per tensor; smaller tensors are hashed whole."""
 
 
 @torch.no_grad()
 def fingerprint(model: Any) -> str:
-    """SHA-256 over all parameters and buffers: name, shape, dtype, the sum of all bit patterns
-    (which any single change alters) and every n-th bit pattern.
+    """Return the SHA-256 (hex) of all parameters and buffers of `model`.
 
-    Weights that wait elsewhere are fetched, block by block.
+    The hash covers each tensor's name, shape and dtype, the sum of its bit patterns (any single
+    change alters it), and every n-th bit pattern.
     """
     digest = hashlib.sha256()
     for name, tensor in weights_of(model):

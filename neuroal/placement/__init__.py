@@ -1,1 +1,1 @@
-"""Where the weights of a model are while they are not at work."""
+"""Placement of idle weights: on the device, in host memory or on disk."""

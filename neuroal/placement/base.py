@@ -1,4 +1,4 @@
-"""What a placement is: it brings the weights of a block to the device that computes."""
+"""Interface of placements, and the placement of models that fit on the device."""
 
 from __future__ import annotations
 
@@ -6,53 +6,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from neuroal.placement.states import DeviceStates, HostStates, States
+from neuroal.placement.hidden_states import DeviceHiddenStates, HiddenStates, HostHiddenStates
 
 
 class Placement(ABC):
-    """Makes the weights of one block at a time present on `device`.
-
-    Attributes:
-        device: where blocks compute, and where everything outside of them is.
-        offloads: whether blocks that are not at work wait somewhere else.
-    """
+    """Keeps the weights of a model, and provides those of a block on `device` on request."""
 
     offloads: ClassVar[bool] = False
+    """Whether idle blocks are kept outside of the device."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device on which blocks compute; everything outside of the blocks stays there."""
 
     @abstractmethod
     def present(self, index: int, *, writes: bool = False) -> AbstractContextManager[None]:
-        """Have the weights of block `index` on the device inside the context.
+        """Keep block `index` on the device; without `writes`, changes to it may be lost."""
 
-        Args:
-            index: block.
-            writes: what is written to the weights inside the context is kept; otherwise it may
-                be lost.
-        """
-
-    def states(self, parts: list[Tensor]) -> States:
-        """`parts`, the hidden states of many windows, kept where there is room for them."""
-        return HostStates(parts, self.device) if self.offloads else DeviceStates(parts)
+    def states(self, parts: list[Tensor]) -> HiddenStates:
+        """Store batches of hidden states on the host if the placement offloads."""
+        return HostHiddenStates(parts, self.device) if self.offloads else DeviceHiddenStates(parts)
 
 
 class Resident(Placement):
-    """All weights stay on the device."""
+    """Keeps all weights on the device."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter: the embeddings."""
+        """Device of the first parameter, which is the embedding."""
         return next(self._model.parameters()).device
 
     @contextmanager
@@ -60,17 +49,18 @@ class Resident(Placement):
         yield
 
 
-_placements: WeakKeyDictionary[nn.Module, Placement] = WeakKeyDictionary()
+ATTRIBUTE = "_neuroal_placement"
 
 
 def placement_of(model: nn.Module) -> Placement:
-    """The placement that `model` was given; all weights stay where they are if none was."""
-    return _placements.get(model) or Resident(model)
+    """Return the placement set by `set_placement`, or `Resident` by default."""
+    placement: Placement | None = vars(model).get(ATTRIBUTE)
+    return placement or Resident(model)
 
 
 def set_placement(model: nn.Module, placement: Placement | None) -> None:
-    """Let `placement_of` know; None: the weights stay where they are from now on."""
+    """Set the placement of `model`; None restores the default, `Resident`."""
     if placement is None:
-        _placements.pop(model, None)
+        vars(model).pop(ATTRIBUTE, None)
     else:
-        _placements[model] = placement
+        vars(model)[ATTRIBUTE] = placement

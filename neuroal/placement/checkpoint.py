@@ -1,4 +1,4 @@
-"""Read single tensors of a safetensors checkpoint, and write checkpoints shard by shard."""
+"""Read single tensors of a safetensors checkpoint and write checkpoints shard by shard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,22 +20,19 @@ SINGLE = "model.safetensors"
 
 
 class Checkpoint:
-    """The tensors of a folder of safetensors, by the model's own names for its parameters.
+    """Tensors of a safetensors checkpoint, addressed by the parameter names of the model.
 
     Args:
-        folder: with ``model.safetensors`` or shards and their index.
-        prefix: what a model puts before the names of its body (``base_model_prefix``); a
-            checkpoint of the body alone lacks it.
-
-    Raises:
-        UserError: there are no safetensors.
+        folder: folder with ``model.safetensors``, or with shards and their index.
+        prefix: prefix of the parameters of the model without its head (``base_model_prefix``),
+            which some checkpoints omit.
     """
 
-    def __init__(self, folder: Path, prefix: str = "") -> None:
+    def __init__(self, folder: Path, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
         if (folder / INDEX).is_file():
-            listed: Mapping[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
-            self._files = {name: folder / file for name, file in listed.items()}
+            weight_map: Mapping[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
+            self._files = {name: folder / file for name, file in weight_map.items()}
         elif (folder / SINGLE).is_file():
             with safe_open(folder / SINGLE, framework="pt") as file:
                 self._files = dict.fromkeys(file.keys(), folder / SINGLE)
@@ -47,39 +43,35 @@ class Checkpoint:
             )
 
     def find(self, name: str) -> str | None:
-        """What the checkpoint calls the parameter `name`; None if it has no such tensor."""
+        """Return the checkpoint's name of parameter `name`, or None if the tensor is missing."""
         body = name.removeprefix(f"{self._prefix}.")
         candidates = (name, body, f"{self._prefix}.{name}")
-        return next((known for known in candidates if known in self._files), None)
+        return next((candidate for candidate in candidates if candidate in self._files), None)
 
     def require(self, name: str) -> str:
-        """As `find`.
-
-        Raises:
-            UserError: there is no such tensor.
-        """
-        found = self.find(name)
-        if found is None:
+        """Return the checkpoint's name of parameter `name`; raise `UserError` if it is missing."""
+        stored_name = self.find(name)
+        if stored_name is None:
             raise UserError(
                 f"offload=disk: {self._folder} has no tensor '{name}' (it may store the weights in "
                 "another form); use offload=blocks"
             )
-        return found
+        return stored_name
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The tensors of these parameters, as they are stored."""
+        """Read the tensors of parameters `names` in their stored dtype."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self._files[self.require(name)], []).append(name)
-        found: dict[str, Tensor] = {}
-        for path, wanted in by_file.items():
+        tensors: dict[str, Tensor] = {}
+        for path, names_in_file in by_file.items():
             with safe_open(path, framework="pt") as file:
-                found |= {name: file.get_tensor(self.require(name)) for name in wanted}
-        return found
+                tensors |= {name: file.get_tensor(self.require(name)) for name in names_in_file}
+        return tensors
 
 
 class ShardWriter:
-    """Writes a checkpoint into a folder, one shard at a time; `close` adds the index."""
+    """Writes a safetensors checkpoint, one of `shards` at a time; `close` writes the index."""
 
     def __init__(self, folder: Path, shards: int) -> None:
         self._folder, self._shards = folder, shards
@@ -87,27 +79,24 @@ class ShardWriter:
         self._bytes = 0
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write the next shard."""
-        self._note(tensors)
-        write_shard(self._folder / self._name(), tensors)
-        self._map |= dict.fromkeys(tensors, self._name())
+        """Write `tensors` as the next shard."""
+        write_shard(self._next(tensors), tensors)
 
     def adopt(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Take the file at `path`, which holds `tensors`, as the next shard; it stays there."""
-        self._note(tensors)
-        target = self._folder / self._name()
+        """Link, or else copy, the existing file `path` of `tensors` as the next shard."""
+        target = self._next(tensors)
         try:
             os.link(path, target)
         except OSError:
             shutil.copyfile(path, target)
-        self._map |= dict.fromkeys(tensors, self._name())
 
-    def _name(self) -> str:
+    def _next(self, tensors: Mapping[str, Tensor]) -> Path:
+        """Enter `tensors` into the index and return the path of their shard."""
         written = len(set(self._map.values()))
-        return f"model-{written + 1:05d}-of-{self._shards:05d}.safetensors"
-
-    def _note(self, tensors: Mapping[str, Tensor]) -> None:
-        self._bytes += sum(part.numel() * part.element_size() for part in tensors.values())
+        name = f"model-{written + 1:05d}-of-{self._shards:05d}.safetensors"
+        self._map |= dict.fromkeys(tensors, name)
+        self._bytes += sum(tensor.nbytes for tensor in tensors.values())
+        return self._folder / name
 
     def close(self) -> None:
         index: dict[str, Any] = {"metadata": {"total_size": self._bytes}, "weight_map": self._map}
@@ -115,11 +104,6 @@ class ShardWriter:
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one file of tensors (from any device)."""
-    held = {name: part.detach().cpu().contiguous() for name, part in tensors.items()}
-    save_file(held, path, metadata={"format": "pt"})
-
-
-def stored_dtype(checkpoint: Checkpoint, name: str) -> torch.dtype:
-    """The floating-point type of one tensor of a checkpoint."""
-    return checkpoint.read([name])[name].dtype
+    """Write `tensors`, from any device, to one safetensors file."""
+    host_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(host_tensors, path, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Blocks that wait in pinned host memory."""
+"""Blocks that are offloaded to pinned host memory."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ from neuroal.placement.layout import Layout
 from neuroal.placement.offloaded import Source
 
 PAGE = 4096
+"""Size of a memory page, in bytes."""
 PORTABLE = 1
-"""``cudaHostRegisterPortable``: pinned for all devices."""
+"""``cudaHostRegisterPortable``: pin the memory for all devices."""
 
 
 class HostBlocks(Source):
-    """The matrices of each block in one stretch of host memory; parameters at rest point there.
+    """Source that keeps the matrices of each block in one host buffer, pinned for a GPU.
 
-    The memory is pinned in place: PyTorch's own pinned allocations round up to powers of two,
-    which would waste up to half of it.
-
-    Args:
-        layouts: of the blocks, whose parameters are on the host.
-        device: for which to pin.
+    Parameters of idle blocks are views of these buffers.
     """
 
     immediate = True
@@ -36,6 +32,8 @@ class HostBlocks(Source):
         self._buffers: list[Tensor] = []
         pinned = device.type == "cuda"
         for layout in layouts:
+            # Pinned in place: PyTorch's pinned allocations round up to powers of two, which
+            # would waste up to half of the memory.
             buffer = page_aligned(layout.size)
             for name, view in layout.views(buffer).items():
                 view.copy_(layout.tensor(name))
@@ -44,7 +42,7 @@ class HostBlocks(Source):
             pinned = pinned and pin(self, buffer, device)
         if device.type == "cuda" and not pinned:
             warnings.warn(
-                "offload=blocks: host memory cannot be pinned (see ulimit -l); copies will be slow",
+                "offload=blocks: host memory cannot be pinned, so copies are slow; raise ulimit -l",
                 stacklevel=2,
             )
 
@@ -59,26 +57,26 @@ class HostBlocks(Source):
 
 
 def page_aligned(size: int) -> Tensor:
-    """`size` bytes on memory pages of their own."""
-    room = torch.empty(-(-size // PAGE) * PAGE + PAGE, dtype=torch.uint8)
-    skipped = -room.data_ptr() % PAGE
-    return room[skipped : skipped + size]
+    """Allocate `size` bytes that share no memory page with other data: (size,) uint8."""
+    memory = torch.empty(-(-size // PAGE) * PAGE + PAGE, dtype=torch.uint8)
+    offset = -memory.data_ptr() % PAGE
+    return memory[offset : offset + size]
 
 
 def pin(owner: object, buffer: Tensor, device: torch.device) -> bool:
-    """Page-lock `buffer` for as long as `owner` lives; False if the system refuses."""
+    """Pin a `page_aligned` buffer until `owner` is garbage-collected; return whether it worked."""
     size = -(-buffer.numel() // PAGE) * PAGE
     if size == 0:
         return True
     runtime = torch.cuda.cudart()
     with torch.cuda.device(device):
         if int(runtime.cudaHostRegister(buffer.data_ptr(), size, PORTABLE)) != 0:
-            with suppress(RuntimeError):  # or the next kernel would be blamed for this error
+            with suppress(RuntimeError):  # clears the error, or the next kernel would raise it
                 torch.zeros(1, device=device)
             return False
 
-    def release(held: Tensor) -> None:
-        runtime.cudaHostUnregister(held.data_ptr())
+    def release(pinned: Tensor) -> None:
+        runtime.cudaHostUnregister(pinned.data_ptr())
 
     finalize(owner, release, buffer)
     return True

@@ -1,20 +1,22 @@
-"""The matrices of a block as one stretch of bytes, so that one copy moves all of them."""
+"""Layout of a block's matrices in one buffer, so that one copy moves all of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 256
-"""Bytes; every matrix starts at a multiple."""
+"""Alignment of the start of each matrix, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
+class _ByteRange:
+    """Bytes [begin, end) of the buffer, which hold one matrix."""
+
     name: str
     parameter: nn.Parameter
     shape: torch.Size
@@ -24,57 +26,54 @@ class _Place:
 
 
 class Layout:
-    """Where each matrix of a block lies in the block's bytes.
+    """Byte range of each matrix of a block in the block's buffer.
 
-    Only parameters of two or more dimensions are moved. The others (norms, biases) are small and
-    stay on the device.
+    Only parameters with at least two dimensions are offloaded. The others (norms, biases) are
+    small and stay on the device.
     """
 
-    def __init__(self, places: Sequence[_Place]) -> None:
-        self._places = tuple(places)
-
-    @classmethod
-    def of(cls, block: nn.Module) -> Layout:
-        places: list[_Place] = []
+    def __init__(self, block: nn.Module) -> None:
+        self._ranges: list[_ByteRange] = []
         begin = 0
         for name, parameter in moved(block):
-            end = begin + math.prod(parameter.shape) * parameter.element_size()
-            places.append(_Place(name, parameter, parameter.shape, parameter.dtype, begin, end))
+            shape, dtype, end = parameter.shape, parameter.dtype, begin + parameter.nbytes
+            self._ranges.append(_ByteRange(name, parameter, shape, dtype, begin, end))
             begin = -(-end // ALIGNMENT) * ALIGNMENT
-        return cls(places)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the matrices, inside the block."""
-        return tuple(place.name for place in self._places)
+    def names(self) -> list[str]:
+        """Names of the matrices inside the block."""
+        return [part.name for part in self._ranges]
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
-        return self._places[-1].end if self._places else 0
+        """Size of the buffer in bytes."""
+        return self._ranges[-1].end if self._ranges else 0
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
-        """The matrices that lie in `buffer` (bytes), by name; no copies."""
+        """Return the matrices in `buffer` (bytes) as views, by name."""
         return {
-            place.name: buffer[place.begin : place.end].view(place.dtype).view(place.shape)
-            for place in self._places
+            part.name: buffer[part.begin : part.end].view(part.dtype).view(part.shape)
+            for part in self._ranges
         }
 
     def tensor(self, name: str) -> Tensor:
-        """What the parameter called `name` holds at present."""
-        return next(place.parameter.data for place in self._places if place.name == name)
+        """Return the current data of parameter `name`."""
+        return next(part.parameter.data for part in self._ranges if part.name == name)
 
     def point(self, tensors: dict[str, Tensor]) -> None:
-        """Let the block's parameters be `tensors`."""
-        for place in self._places:
-            place.parameter.data = tensors[place.name]
+        """Set the data of the block's parameters to `tensors`, by name, without copying."""
+        for part in self._ranges:
+            part.parameter.data = tensors[part.name]
 
 
 def moved(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters of a block that an offloading placement moves."""
-    return ((name, part) for name, part in block.named_parameters() if part.dim() >= 2)
+    """Return names and parameters of a block's matrices, which an offloading placement moves."""
+    return (
+        (name, parameter) for name, parameter in block.named_parameters() if parameter.dim() >= 2
+    )
 
 
 def absent(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """A stand-in of any shape that takes no memory; whoever computes with it gets NaN."""
+    """Return a placeholder of the given shape that stores a single NaN."""
     return torch.full((1,), math.nan, dtype=dtype).expand(shape)

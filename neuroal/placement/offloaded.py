@@ -1,4 +1,4 @@
-"""Blocks that come to the device when their turn comes."""
+"""Placement that copies blocks to the device when they are needed."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.placement.base import Placement
-from neuroal.placement.lane import Arriving, Lane
+from neuroal.placement.copy_stream import CopyStream, PendingCopy
 from neuroal.placement.layout import Layout
 
 SLOTS = 2
-"""Blocks on the device at once: the one at work, and the next one arriving."""
+"""Blocks on the device at once: the one that computes and the one that is being copied."""
 
 
 class Source(ABC):
-    """Where the bytes of blocks wait.
-
-    Attributes:
-        immediate: whether `read` returns at once what stays valid, so that a copy may start early.
-    """
+    """Storage of the blocks of an offloaded model."""
 
     immediate: ClassVar[bool]
+    """Whether `read` returns without delay and its result stays valid: copies may start early."""
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """The bytes of block `index`; unless `immediate`, valid until the next `announce`."""
+        """Return the bytes of block `index`: (size,) uint8.
+
+        Unless `immediate`, the result is valid until the next `announce`.
+        """
 
     def announce(self, index: int) -> None:  # noqa: B027
-        """Block `index` will probably be read next."""
+        """Hint that block `index` will probably be read next."""
 
     @abstractmethod
     def write(self, index: int, data: Tensor) -> None:
-        """Keep `data`, bytes on the device, as block `index` from now on."""
+        """Replace block `index` by `data`, bytes on the device."""
 
     @abstractmethod
     def resting(self, index: int) -> dict[str, Tensor]:
-        """What the parameters of block `index` are while it is not on the device, by name."""
+        """Return the parameter data of block `index` while it is idle, by name."""
 
 
 @dataclass(eq=False)
 class _Slot:
-    """Room for one block on the device."""
+    """Device memory for the bytes of one block, empty if `index` is None."""
 
     buffer: Tensor
     index: int | None = None
     users: int = 0
-    arriving: Arriving | None = None
+    """Number of `Offloaded.present` contexts that use the block."""
+    pending: PendingCopy | None = None
+    """Copy of the block that has not been joined."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Summons:
-    """The forward of a block that may be elsewhere."""
+class _OnDemandForward:
+    """Forward of an offloaded block: makes the block present and then runs it."""
 
     placement: Offloaded
     index: int
@@ -67,17 +69,12 @@ class _Summons:
 
 
 class Offloaded(Placement):
-    """Two slots on the device, between which the blocks of a model take turns.
+    """Placement with two slots on the device, which the blocks of a model share.
 
-    While a block is present, the next one is copied into the other slot (forwards or backwards,
-    as the last two blocks went). A block stays until its slot is needed. Whoever runs the model as
-    a whole needs to know nothing of this: a block's forward makes it present.
-
-    Args:
-        blocks: of the model.
-        layouts: of the blocks.
-        source: where they wait.
-        device: where they compute.
+    While a block is present, the next one is copied into the other slot. The next block is the
+    following or the preceding one, depending on the order of the last two. A block stays in its
+    slot until another block needs the slot. Running the whole model needs no special handling,
+    because the forward of each block makes the block present.
     """
 
     offloads = True
@@ -90,10 +87,10 @@ class Offloaded(Placement):
         device: torch.device,
     ) -> None:
         self._device, self.layouts, self.source = device, layouts, source
-        # Weak, so that no cycle keeps a model's memory longer than its last user.
+        # Weak references avoid a cycle, so the memory of an unused model is released at once.
         self._blocks = [ref(block) for block in blocks]
-        self._before = [vars(block).get("forward") for block in blocks]
-        self._lane = Lane(device)
+        self._original_forwards = [vars(block).get("forward") for block in blocks]
+        self._stream = CopyStream(device)
         size = max(layout.size for layout in layouts)
         self._slots = [
             _Slot(torch.empty(size, dtype=torch.uint8, device=device)) for _ in range(SLOTS)
@@ -107,91 +104,94 @@ class Offloaded(Placement):
         return self._device
 
     def forward(self, index: int, *args: Any, **kwargs: Any) -> Any:
-        """What block `index` makes of its arguments, once it is present."""
+        """Run block `index` on the given arguments while it is present."""
         with self.present(index):
             return self._block(index).forward(*args, **kwargs)
 
     def _block(self, index: int) -> nn.Module:
         block = self._blocks[index]()
-        assert block is not None  # whoever asks holds the model
+        assert block is not None  # callers hold a reference to the model
         return block
 
     def _wrap(self, index: int) -> None:
-        """Let the block's forward make it present."""
-        self._block(index).forward = _Summons(self, index)
+        """Replace the forward of block `index` by one that makes the block present."""
+        self._block(index).forward = _OnDemandForward(self, index)
 
     def _unwrap(self, index: int) -> bool:
-        """Give a block its own forward back; False if it has another one at the moment."""
-        block, before = self._block(index), self._before[index]
-        if not isinstance(vars(block).get("forward"), _Summons):
+        """Restore the forward of block `index`; return whether it had been replaced."""
+        block, original = self._block(index), self._original_forwards[index]
+        if not isinstance(vars(block).get("forward"), _OnDemandForward):
             return False
         del block.forward
-        if before is not None:
-            block.forward = before
+        if original is not None:
+            block.forward = original
         return True
 
     @contextmanager
     def present(self, index: int, *, writes: bool = False) -> Iterator[None]:
         slot = self._fetch(index)
         slot.users += 1
-        # A present block is an ordinary one, which torch.compile can look into.
-        bare = self._unwrap(index)
+        # A present block has its own forward, which torch.compile can trace.
+        unwrapped = self._unwrap(index)
         try:
-            self._expect_after(index)
+            self._prefetch_after(index)
             yield
             if writes:
                 self.source.write(index, slot.buffer[: self.layouts[index].size])
         finally:
             slot.users -= 1
-            if bare:
+            if unwrapped:
                 self._wrap(index)
 
     def _fetch(self, index: int) -> _Slot:
+        """Return the slot of block `index`, with the block's parameters on the device."""
         slot = next((slot for slot in self._slots if slot.index == index), None)
         if slot is None:
             slot = self._load(index)
-        if slot.arriving is not None:
-            self._lane.join(slot.arriving)
-            slot.arriving = None
+        if slot.pending is not None:
+            self._stream.join(slot.pending)
+            slot.pending = None
             self.layouts[index].point(self.layouts[index].views(slot.buffer))
         return slot
 
     def _load(self, index: int) -> _Slot:
-        """Start to copy block `index` into a slot that nobody uses."""
+        """Start to copy block `index` into a free slot."""
         free = [slot for slot in self._slots if not slot.users]
         if not free:
-            raise RuntimeError(f"no room for block {index}: two others are at work")
-        # Of two free slots, the one whose block was at work last stays.
+            raise RuntimeError(f"no free slot for block {index}: two other blocks are in use")
+        # Prefer an empty slot, and keep the block that was used last.
         slot = min(free, key=lambda slot: (slot.index is not None, slot.index == self._last))
-        if slot.index is not None:
-            self.layouts[slot.index].point(self.source.resting(slot.index))
-            slot.index = None
+        self._vacate(slot)
         data = self.source.read(index)
-        slot.arriving = self._lane.fill(slot.buffer[: len(data)], data)
+        slot.pending = self._stream.fill(slot.buffer[: len(data)], data)
         if not self.source.immediate:
-            self._lane.finish(slot.arriving)
+            self._stream.finish(slot.pending)
         slot.index = index
         return slot
 
-    def _expect_after(self, index: int) -> None:
+    def _prefetch_after(self, index: int) -> None:
+        """Start to read or copy the block that is likely to follow block `index`."""
         if index == self._last:
             return
         self._step = index - self._last if abs(index - self._last) == 1 else 1
         self._last = index
-        following = (index + self._step) % len(self.layouts)
-        if any(slot.index == following for slot in self._slots):
+        next_index = (index + self._step) % len(self.layouts)
+        if any(slot.index == next_index for slot in self._slots):
             return
         if not self.source.immediate:
-            self.source.announce(following)
+            self.source.announce(next_index)
         elif any(not slot.users for slot in self._slots):
-            self._load(following)
+            self._load(next_index)
+
+    def _vacate(self, slot: _Slot) -> None:
+        if slot.index is not None:
+            self.layouts[slot.index].point(self.source.resting(slot.index))
+            slot.index = None
 
     def release(self) -> None:
-        """Let all parameters rest, and the blocks compute wherever these are."""
+        """Remove all blocks from the device and restore their forwards."""
         for slot in self._slots:
-            if slot.index is not None:
-                self.layouts[slot.index].point(self.source.resting(slot.index))
-                slot.index = None
+            self._vacate(slot)
         for index in range(len(self._blocks)):
             self._unwrap(index)
         self._slots.clear()

@@ -1,4 +1,4 @@
-"""What a pruner is: from a weight and its input statistics to a mask."""
+"""Interfaces of pruners and mask refiners."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from neuroal.kernels.selection import prune_rows, scores_of, zeroed
-from neuroal.pruners.budget import Allotment
-from neuroal.pruners.masks import lowest_per_row
-from neuroal.statistics import InputStatistics, Need
+from neuroal.kernels.input_statistics import InputStatistics, Need
+from neuroal.kernels.selection import lowest_per_row, prune_rows, scores_of, zeroed
+from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.sparsity.budget import LinearBudget, Rules
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,97 +22,124 @@ class PrunedWeight:
     mask: Tensor
 
 
-class Pruner(ABC):
-    """Decides which weights of one linear go; subclasses are frozen dataclasses.
-
-    A subclass of `ScorePruner` needs no more than a score. This class is for those that also
-    change the weights that stay.
+class Method:
+    """A configurable method; subclasses are frozen dataclasses whose fields are its parameters.
 
     Attributes:
-        needs: the input statistics that must be gathered; empty: no forward pass is run.
-        updates_weights: whether kept weights change.
+        file_parameters: parameters that name files. Their content, not their name, is part of a
+            run's identity.
+    """
+
+    file_parameters: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Name of the method in messages."""
+        return type(self).__name__.lower()
+
+
+class Pruner(Method, ABC):
+    """A pruner selects the weights of one linear to prune; subclasses are frozen dataclasses.
+
+    Subclass `ScorePruner` if a score for each weight is enough. Subclass this class to update the
+    remaining weights as well.
+
+    Attributes:
+        needs: input statistics to collect; empty: no forward pass is run.
+        updates_weights: whether the remaining weights change.
+        file_parameters: see `Method`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     updates_weights: ClassVar[bool] = False
 
+    def supports_row_ratios(self, rules: Rules) -> bool:
+        """Return whether a plan may have one ratio per row under `rules`."""
+        return not (self.updates_weights and rules is Rules.REFERENCE)
+
     @abstractmethod
     def prune(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
-        """Prune `weight` (rows, cols) by `allotment`; `weight` itself is left as it is."""
+        """Return `weight` pruned by `budget`; `weight` itself does not change.
+
+        Args:
+            weight: (rows, cols).
+            statistics: statistics of the inputs; None if `needs` is empty.
+            budget: zeros of each row.
+        """
 
     def pruned_weight(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
-        """The weight that `prune` makes, where its mask is not wanted: in a search."""
-        return self.prune(weight, statistics, allotment).weight
+        """Return only the weight of `prune`, for searches, which do not use the mask."""
+        return self.prune(weight, statistics, budget).weight
 
     def initial_mask(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
-        """The mask that a refinement starts from, on unchanged weights."""
-        return self.prune(weight, statistics, allotment).mask
+        """Return the mask from which a refinement starts, for unchanged weights."""
+        return self.prune(weight, statistics, budget).mask
 
     def input_norm(self, statistics: InputStatistics, *, reference: bool) -> Tensor:
-        """The activation norm (cols,) that the alignment criterion compares."""
+        """Return the activation norm (cols,) that the alignment criterion compares."""
         return statistics.norm
 
 
 class ScorePruner(Pruner):
-    """Zeroes the lowest scores of every row; the other weights stay as they are."""
+    """A pruner that zeroes the lowest scores of every row; the other weights do not change."""
 
     @abstractmethod
     def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
-        """Importance of every weight, float32 (rows, cols); the lowest of a row go first."""
+        """Return the score of every weight, (rows, cols) float32; the lowest are pruned first."""
 
     def prune(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
-        mask = lowest(self.scores(weight, statistics), allotment)
+        mask = lowest(self.scores(weight, statistics), budget)
         return PrunedWeight(zeroed(weight, mask), mask)
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """A score |W_rc|·u_r·v_c: u (rows,) and v (cols,) float32; None: all ones."""
+    """The factors u (rows,) and v (cols,) float32 of a score |W_rc|·u_r·v_c; None: all ones."""
 
     rows: Tensor | None = None
     cols: Tensor | None = None
 
 
 class FactorPruner(ScorePruner):
-    """A score that is |W_rc|·u_r·v_c, so that a GPU need never write the scores down."""
+    """A pruner with the score |W_rc|·u_r·v_c; a GPU kernel computes it without storing it."""
 
     @abstractmethod
     def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
-        """u and v for `weight` (rows, cols)."""
+        """Return u and v of `weight` (rows, cols)."""
 
     def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
         factors = self.factors(weight, statistics)
         return scores_of(weight, factors.rows, factors.cols)
 
     def prune(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
-        if allotment.pattern is not None:
-            return super().prune(weight, statistics, allotment)
-        pruned, mask = self._prune_rows(weight, statistics, allotment, with_mask=True)
+        if budget.pattern is not None:
+            return super().prune(weight, statistics, budget)
+        pruned, mask = self._prune_rows(weight, statistics, budget, with_mask=True)
         assert mask is not None
         return PrunedWeight(pruned, mask)
 
     def pruned_weight(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
-        if allotment.pattern is not None:
-            return super().pruned_weight(weight, statistics, allotment)
-        return self._prune_rows(weight, statistics, allotment, with_mask=False)[0]
+        if budget.pattern is not None:
+            return super().pruned_weight(weight, statistics, budget)
+        return self._prune_rows(weight, statistics, budget, with_mask=False)[0]
 
     def _prune_rows(
         self,
         weight: Tensor,
         statistics: InputStatistics | None,
-        allotment: Allotment,
+        budget: LinearBudget,
         *,
         with_mask: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -121,21 +148,50 @@ class FactorPruner(ScorePruner):
             weight,
             factors.rows,
             factors.cols,
-            allotment.counts,
-            ties_to_higher=allotment.ties_to_higher,
+            budget.counts,
+            ties_to_higher=budget.ties_to_higher,
             with_mask=with_mask,
         )
 
 
-def lowest(scores: Tensor, allotment: Allotment) -> Tensor:
-    """Mask of the lowest scores of every row, or of every group of an N:M pattern."""
-    if allotment.pattern is not None:
-        return allotment.pattern.lowest(scores)
-    return lowest_per_row(scores, allotment.counts, ties_to_higher=allotment.ties_to_higher)
+class MaskRefiner(Method, ABC):
+    """A refiner changes masks and never weights; subclasses are frozen dataclasses.
+
+    It starts from the pruner's `initial_mask`, so the remaining weights keep their values. It works
+    with any plan.
+
+    Attributes:
+        needs: input statistics to collect.
+        patterns: whether an N:M pattern of the mask is preserved.
+        file_parameters: see `Method`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    patterns: ClassVar[bool] = False
+
+    def applies_to(self, decoder: DecoderModel, linear: PrunableLinear) -> bool:
+        """Return whether the mask of `linear` is changed at all."""
+        return True
+
+    @abstractmethod
+    def refine(
+        self, weight: Tensor, mask: Tensor, statistics: InputStatistics, rules: Rules
+    ) -> Tensor:
+        """Return a new mask (rows, cols), True = pruned; `weight` and `mask` do not change.
+
+        Under ``rules=exact`` every row has as many True entries as before.
+        """
+
+
+def lowest(scores: Tensor, budget: LinearBudget) -> Tensor:
+    """Return the mask of the lowest scores of every row, or of every group of an N:M pattern."""
+    if budget.pattern is not None:
+        return budget.pattern.lowest(scores)
+    return lowest_per_row(scores, budget.counts, ties_to_higher=budget.ties_to_higher)
 
 
 def measured(statistics: InputStatistics | None) -> InputStatistics:
-    """The statistics, which a pruner that declared `needs` is always given."""
+    """Return `statistics`, which a pruner with `needs` always receives."""
     if statistics is None:
-        raise ValueError("this pruner declares needs, but was given no statistics")
+        raise ValueError("this pruner declares needs but received no statistics")
     return statistics

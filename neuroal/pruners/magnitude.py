@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights go."""
+"""Magnitude pruning: zero the weights with the lowest magnitudes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.pruners.base import FactorPruner, Factors
-from neuroal.statistics import InputStatistics
 
 
 @dataclass(frozen=True)
 class Magnitude(FactorPruner):
-    """Score of weight (r, c): |W_rc|. Needs no calibration.
+    """Prune by the score S_rc = |W_rc|, without calibration.
 
-    Source: Han et al., 2015 (arXiv 1506.02626), compared within a row as in NeuroAL's code.
+    Source: Han et al., 2015 (arXiv 1506.02626). Scores are compared within a row, as in
+    the NeuroAL authors' code.
     """
 
     def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:

@@ -1,4 +1,4 @@
-"""multiflow: weights by magnitude times the flow through the neurons they connect."""
+"""multiflow: score weights by magnitude and the flow through the neurons they connect."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.pruners.base import FactorPruner, Factors, measured
-from neuroal.statistics import InputStatistics, Need
 
 
 @dataclass(frozen=True)
 class Multiflow(FactorPruner):
-    """Score of weight (r, c): |W_rc|·u_r·v_c.
+    """Prune by the score S_rc = |W_rc|·u_r·v_c.
 
-    With S = |W|·a (a broadcast over rows), u (rows,) are the row means of S and v (cols,) its
-    column means. On language models the score is local to the layer.
+    With F_rc = |W_rc|·a_c and a the input norms (cols,), u (rows,) are the row means of F and
+    v (cols,) its column means. On language models the score is local to the linear.
 
-    Source: Farina et al., 2024 (arXiv 2404.05621), as used by NeuroAL.
+    Source: Farina et al., 2024 (arXiv 2404.05621), in the form used by the NeuroAL authors' code.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NORM})

@@ -1,45 +1,45 @@
-"""Masks at one bit an entry."""
+"""Masks with one bit per entry. In every mask, True = pruned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neuroal.pruners.masks import unpack
-from neuroal.readback import Readback
+from neuroal.kernels.async_copy import HostCopy
 
-_COMING = 16
-"""Masks of a GPU that may be on their way: about two blocks of a LLaMA."""
+_MOST_PENDING = 16
+"""Upper bound on unfinished copies of GPU masks to the host: about two blocks of a LLaMA."""
 
 
 class PackedMasks(Mapping[str, Tensor]):
-    """Masks (rows, cols) by linear, True = pruned, held packed on the host and unpacked when read.
+    """Masks (rows, cols) by linear, stored packed on the host and unpacked when read.
 
-    The mask of a 7B model takes 0.8 GB this way instead of 6.5.
+    The masks of a 7B model take 0.8 GB instead of 6.5 GB.
     """
 
     def __init__(self) -> None:
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}
-        self._coming: dict[str, tuple[Readback, Readback]] = {}
+        self._pending: dict[str, tuple[HostCopy, HostCopy]] = {}
 
     def add(self, key: str, mask: Tensor) -> None:
-        """Pack `mask`, on its own device, which need not be waited for."""
+        """Pack `mask` on its own device, without waiting for the device to finish."""
         self._shapes[key] = (mask.shape[0], mask.shape[1])
-        self._coming[key] = Readback(pack_bits(mask)), Readback(mask.sum())
-        self._settle(_COMING if mask.is_cuda else 0)
+        self._pending[key] = HostCopy(pack_bits(mask)), HostCopy(mask.sum())
+        self._settle(_MOST_PENDING if mask.is_cuda else 0)
 
     def add_bits(self, key: str, bits: Tensor, shape: tuple[int, int]) -> None:
-        """Take a mask that is packed already: (bytes,) uint8 on the host."""
+        """Add a mask (rows, cols) = `shape` that is already packed: (bytes,) uint8 on the host."""
         self._bits[key], self._shapes[key] = bits, shape
         self._zeros[key] = int(self[key].sum())
 
     def bits(self, key: str) -> Tensor:
-        """The bits of one mask, as `masks.pack` orders them: (bytes,) uint8."""
+        """Return one mask as packed by ``numpy.packbits``: (bytes,) uint8."""
         self._settle()
         return self._bits[key]
 
@@ -53,10 +53,10 @@ class PackedMasks(Mapping[str, Tensor]):
         return len(self._shapes)
 
     def _settle(self, most: int = 0) -> None:
-        """Wait for the oldest masks until no more than `most` are on their way."""
-        while len(self._coming) > most:
-            key = next(iter(self._coming))
-            bits, zeros = self._coming.pop(key)
+        """Wait for the oldest masks until at most `most` copies are pending."""
+        while len(self._pending) > most:
+            key = next(iter(self._pending))
+            bits, zeros = self._pending.pop(key)
             self._bits[key] = bits.get()
             self._zeros[key] = int(zeros.get())
 
@@ -68,20 +68,26 @@ class PackedMasks(Mapping[str, Tensor]):
         return sum(self._zeros.values()) / total
 
     def sparsities(self) -> dict[str, float]:
-        """Share of pruned entries of each mask."""
+        """Return the share of pruned entries of each mask."""
         self._settle()
         return {key: self._zeros[key] / (rows * cols) for key, (rows, cols) in self._shapes.items()}
 
     def digests(self) -> dict[str, str]:
-        """`masks.digest` of each mask."""
+        """Return the SHA-256 (hex) of the packed bits of each mask."""
         return {key: sha256(self.bits(key).numpy().tobytes()).hexdigest() for key in self}
 
 
+def unpack(bits: np.ndarray[tuple[int], np.dtype[np.uint8]], shape: tuple[int, int]) -> Tensor:
+    """Return the mask of the given shape from the result of ``numpy.packbits``."""
+    flat = np.unpackbits(bits, count=shape[0] * shape[1])
+    return torch.from_numpy(flat.astype(bool)).view(shape)
+
+
 def pack_bits(mask: Tensor) -> Tensor:
-    """What ``numpy.packbits`` makes of the flattened mask (row-major), on the mask's device."""
+    """Return ``numpy.packbits`` of the row-major flattened mask, computed on its device."""
     flat = mask.flatten()
-    lacking = -len(flat) % 8
-    if lacking:
-        flat = torch.cat([flat, flat.new_zeros(lacking)])
+    padding = -len(flat) % 8
+    if padding:
+        flat = torch.cat([flat, flat.new_zeros(padding)])
     weights = 2 ** torch.arange(7, -1, -1, device=mask.device, dtype=torch.uint8)
     return (flat.view(-1, 8) * weights).sum(1, dtype=torch.uint8)

@@ -1,38 +1,34 @@
-"""SparseGPT: prune column by column and let the columns to come make up for the error."""
+"""SparseGPT: prune column by column and compensate for the error in the following columns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.kernels.input_statistics import InputStatistics, Need
+from neuroal.kernels.selection import lowest_per_row
 from neuroal.pruners.base import PrunedWeight, Pruner, lowest, measured
-from neuroal.pruners.budget import Allotment, Rules
-from neuroal.pruners.masks import lowest_overall, lowest_per_row
-from neuroal.pruners.patterns import Pattern
-from neuroal.statistics import InputStatistics, Need
-
-_factors: WeakKeyDictionary[InputStatistics, tuple[float, tuple[Tensor, Tensor]]] = (
-    WeakKeyDictionary()
-)
+from neuroal.sparsity.budget import LinearBudget, Rules
+from neuroal.sparsity.patterns import Pattern
 
 
 @dataclass(frozen=True)
 class SparseGPT(Pruner):
-    """Optimal-brain-surgeon pruning with H = (2/N)·Σ x xᵀ over N windows.
+    """Prune by optimal brain surgeon with the Hessian H = (2/N)·Σ x xᵀ over N windows.
 
-    In each block of `block_size` columns the weights with the lowest w²/d² go (d: diagonal of the
-    upper Cholesky factor of H⁻¹); the error is fed forward into the columns that follow. Under an
-    N:M pattern each group is chosen when its turn comes. Inputs that are always zero get diagonal
-    1 and their weights 0.
+    The score of a weight is w²/d², with d the diagonal of the upper Cholesky factor of H⁻¹. The
+    lowest scores of each block of `block_size` columns are pruned, and the error of each column
+    updates the columns after it. Under an N:M pattern, each group is scored after the updates from
+    all earlier columns. Inputs that are always zero get the diagonal entry 1, and their weights
+    are zeroed.
 
     Args:
-        block_size: columns masked at once.
-        damping: share of the mean diagonal of H that is added to its diagonal.
+        block_size: number of columns that are masked together.
+        damping: the share of the mean diagonal of H that is added to the diagonal.
 
     Source: Frantar & Alistarh, 2023 (arXiv 2301.00774), algorithm 1.
     """
@@ -53,46 +49,41 @@ class SparseGPT(Pruner):
         return statistics.harmonic_norm if reference else statistics.norm
 
     def prune(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
         factor, dead = self._factor(measured(statistics))
         updated = weight.float().clone()
         updated[:, dead] = 0
         mask = torch.zeros_like(updated, dtype=torch.bool)
-        cols, width = weight.shape[1], self._width(allotment.pattern)
+        cols, width = weight.shape[1], self._width(budget.pattern)
         for begin in range(0, cols, width):
             end = min(begin + width, cols)
-            self._prune_columns(updated, mask, factor, allotment, begin, end)
+            self._prune_columns(updated, mask, factor, budget, begin, end)
         return PrunedWeight(updated.to(weight.dtype), mask)
 
     def initial_mask(
-        self, weight: Tensor, statistics: InputStatistics | None, allotment: Allotment
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
-        """The lowest w²/d² of every row; dead inputs first."""
+        """Return the mask of the lowest w²/d² of every row, with always-zero inputs first."""
         factor, dead = self._factor(measured(statistics))
         saliency = weight.float().masked_fill(dead, 0).square() / factor.diagonal().square()
-        return lowest(saliency, allotment)
+        return lowest(saliency, budget)
 
     def _width(self, pattern: Pattern | None) -> int:
-        """`block_size`, made a multiple of the pattern's group."""
+        """Return `block_size`, rounded down to whole groups of the pattern but at least one."""
         if pattern is None:
             return self.block_size
         return max(self.block_size // pattern.of, 1) * pattern.of
 
     def _factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
-        """`inverse_factor`, once for linears that read the same input (q, k and v)."""
-        known = _factors.get(statistics)
-        if known is None or known[0] != self.damping:
-            known = (self.damping, self.inverse_factor(statistics))
-            _factors.clear()  # they are large, and linears that share one follow each other
-            _factors[statistics] = known
-        return known[1]
+        """Return `inverse_factor`, computed once for linears that read the same input."""
+        return statistics.once(f"factor {self.damping}", lambda: self.inverse_factor(statistics))
 
     def inverse_factor(self, statistics: InputStatistics) -> tuple[Tensor, Tensor]:
-        """Upper Cholesky factor of the damped H⁻¹ (cols, cols), and which inputs are dead (cols,).
+        """Return the Cholesky factor (cols, cols) of the damped H⁻¹, and the always-zero inputs.
 
         Raises:
-            UserError: H stays singular although damped.
+            UserError: the damped H is not positive definite.
         """
         if statistics.gram is None:
             raise ValueError("SparseGPT needs the Gram matrix")
@@ -107,7 +98,7 @@ class SparseGPT(Pruner):
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise UserError(
                 f"pruner.damping={self.damping}: the Hessian is not positive definite; "
-                "raise it, or calibration.windows"
+                "increase pruner.damping or calibration.windows"
             ) from error
 
     def _prune_columns(
@@ -115,46 +106,51 @@ class SparseGPT(Pruner):
         weight: Tensor,
         mask: Tensor,
         factor: Tensor,
-        allotment: Allotment,
+        budget: LinearBudget,
         begin: int,
         end: int,
     ) -> None:
-        """Prune columns [begin, end) of `weight` in place and feed the error forward."""
+        """Prune columns [begin, end) of `weight` in place and update the columns after them."""
         block, triangle = weight[:, begin:end].clone(), factor[begin:end, begin:end]
         scale = triangle.diagonal().square()
-        pattern = allotment.pattern
+        pattern = budget.pattern
         if pattern is None:
             saliency = block.square() / scale
-            chosen = _block_mask(saliency, allotment, begin, end, weight.shape[1])
+            pruned = _block_mask(saliency, budget, begin, end, weight.shape[1])
         else:
-            chosen = torch.zeros_like(block, dtype=torch.bool)
+            pruned = torch.zeros_like(block, dtype=torch.bool)
         errors = torch.zeros_like(block)
         for column in range(end - begin):
             if pattern is not None and column % pattern.of == 0:
-                group = slice(column, column + pattern.of)  # chosen on updated weights
-                chosen[:, group] = pattern.lowest(block[:, group].square() / scale[group])
-            kept = block[:, column].masked_fill(chosen[:, column], 0)
-            errors[:, column] = (block[:, column] - kept) / triangle[column, column]
+                group = slice(column, column + pattern.of)
+                pruned[:, group] = pattern.lowest(block[:, group].square() / scale[group])
+            remaining = block[:, column].masked_fill(pruned[:, column], 0)
+            errors[:, column] = (block[:, column] - remaining) / triangle[column, column]
             block[:, column:] -= errors[:, column, None] * triangle[None, column, column:]
-            block[:, column] = kept
+            block[:, column] = remaining
         weight[:, begin:end] = block
-        mask[:, begin:end] = chosen
+        mask[:, begin:end] = pruned
         weight[:, end:] -= errors @ factor[begin:end, end:]
 
 
-def _block_mask(saliency: Tensor, allotment: Allotment, begin: int, end: int, cols: int) -> Tensor:
-    """Which entries of the columns [begin, end) go; the budget is spread over the columns."""
-    if allotment.rules is Rules.REFERENCE:
-        if isinstance(allotment.ratio, Tensor):
-            raise UserError("pruner=sparsegpt has no row plans under rules=reference")
-        threshold = saliency.flatten().sort().values[int(allotment.ratio * saliency.numel())]
+def _block_mask(saliency: Tensor, budget: LinearBudget, begin: int, end: int, cols: int) -> Tensor:
+    """Return the mask of columns [begin, end), which get their share of the budget's zeros."""
+    if budget.rules is Rules.REFERENCE:
+        # `PruningSettings.check_row_ratios` has rejected ratios per row, so this is one number.
+        threshold = saliency.flatten().sort().values[int(float(budget.ratio) * saliency.numel())]
         return saliency <= threshold
-    if isinstance(allotment.ratio, Tensor):
-        return lowest_per_row(saliency, _share(allotment.counts, begin, end, cols))
-    return lowest_overall(saliency, int(_share(allotment.counts.sum(), begin, end, cols)))
+    if isinstance(budget.ratio, Tensor):
+        return lowest_per_row(saliency, _share(budget.counts, begin, end, cols))
+    return lowest_overall(saliency, int(_share(budget.counts.sum(), begin, end, cols)))
+
+
+def lowest_overall(scores: Tensor, count: int) -> Tensor:
+    """Return the mask of the `count` lowest entries of a whole matrix, ties in row-major order."""
+    flat = scores.reshape(1, -1)
+    return lowest_per_row(flat, torch.tensor([count])).view_as(scores)
 
 
 def _share(zeros: Tensor, begin: int, end: int, cols: int) -> Tensor:
-    """Of `zeros` in all columns, those in [begin, end): round(k·end/cols) − round(k·begin/cols)."""
+    """Return the zeros in columns [begin, end): round(k·end/cols) − round(k·begin/cols)."""
     rounded = [(2 * zeros * edge + cols) // (2 * cols) for edge in (begin, end)]
     return rounded[1] - rounded[0]

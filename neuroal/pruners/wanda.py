@@ -1,4 +1,4 @@
-"""Wanda: weights by magnitude times the norm of their input."""
+"""Wanda: score weights by magnitude times input norm."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.pruners.base import FactorPruner, Factors, measured
-from neuroal.statistics import InputStatistics, Need
 
 
 @dataclass(frozen=True)
 class Wanda(FactorPruner):
-    """Score of weight (r, c): |W_rc|·a_c, with a_c = sqrt(mean over windows of Σ_tokens x_c²).
+    """Prune by the score S_rc = |W_rc|·a_c, with a_c = sqrt(mean over windows of Σ_tokens x_c²).
 
     Source: Sun et al., 2024 (arXiv 2306.11695), section 3.
     """

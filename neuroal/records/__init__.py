@@ -1,1 +1,1 @@
-"""One JSON for each run."""
+"""Records: one JSON file for each run."""

@@ -1,4 +1,4 @@
-"""What decides a pruned model, and where it was computed."""
+"""Identity of a run, from the settings that determine the pruned model, and its environment."""
 
 from __future__ import annotations
 
@@ -14,70 +14,68 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuroal.config import RunConfig
+from neuroal.config.instantiate import locate
+from neuroal.config.schema import RunConfig
+from neuroal.files.digest import digest_of_file, is_file
 from neuroal.records.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import torch
 
-DECIDING = (
-    "model",
-    "pruner",
-    "topup",
-    "refine",
-    "sparsity",
-    "rules",
-    "calibration",
-    "seed",
-)
-"""Keys that decide the pruned model. All others say where and how a run works, or what is measured
-of it: a record grows by the tasks it is started with."""
+DECIDING = ("model", "pruner", "topup", "refine", "sparsity", "rules", "calibration", "seed")
+"""Keys that determine the pruned model. All other keys control where and how a run computes, or
+which tasks it evaluates; a later run adds its tasks to the same record."""
 PACKAGES = ("neuroal", "torch", "transformers", "tokenizers", "numpy", "hydra-core")
 
 
-def identity(config: RunConfig) -> str:
-    """Digest (16 hex digits) of what decides the pruned model, known without loading anything.
+def identity_of(config: RunConfig) -> str:
+    """Return a digest (16 hex digits) of what determines the pruned model.
 
-    The name a model is printed under decides nothing. A seed of the calibration that is not given
-    is `config.seed`. Files that are read (a calibration text, a plan) count by their content.
+    Loads no model. The digest ignores the printed name of the model, uses `config.seed` for a
+    calibration seed that is not set, and uses the content of the files that the run reads (a
+    calibration text, a plan), not their paths.
     """
     deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
     deciding["model"].pop("name")
     calibration = deciding["calibration"]
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
-    for part, key in (
-        (calibration, "path"),
-        (deciding["topup"], "path"),
-        (deciding["topup"], "start"),
-    ):
-        if part.get(key):
-            part[key] = _content(part[key])
+    if calibration["path"]:
+        calibration["path"] = digest_of_file(calibration["path"])
+    for group in ("pruner", "topup", "refine"):
+        deciding[group] = with_file_contents(group, deciding[group])
     content = {"schema": SCHEMA_VERSION, "config": deciding}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def with_file_contents(group: str, node: Any) -> Any:
+    """Return the settings of a method, with the files that it declares replaced by their digests.
+
+    Imports the class of the method only if a setting names a file, because the import loads torch.
+    """
+    if not isinstance(node, dict):
+        return node
+    paths = {key for key, value in node.items() if isinstance(value, str) and is_file(value)}
+    if not paths or not node.get("_target_"):
+        return node
+    declared = paths & getattr(locate(group, node["_target_"]), "file_parameters", frozenset())
+    return {k: digest_of_file(value) if k in declared else value for k, value in node.items()}
+
+
 def _plain(node: Any) -> Any:
-    """A part of the configuration as a dict of its own (`dataclasses.asdict` is slow)."""
+    """Return a part of the configuration as a new dict (`dataclasses.asdict` is slow)."""
     if dataclasses.is_dataclass(node):
         return dict(vars(node))
     return dict(node) if isinstance(node, Mapping) else node
 
 
-def _content(path: str) -> str:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return path  # the run itself will say that it cannot be read
-
-
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and device of this process.
+    """Return the versions, commit and device of this process.
 
     ``float32_products`` is ``highest`` for IEEE float32, ``high`` for TF32 where there is a GPU.
     """
-    import torch  # late: it takes seconds, and an identity does not need it
+    import torch  # slow to import, and an identity does not need it
 
     return {
         "packages": {name: _version(name) for name in PACKAGES},
@@ -94,11 +92,9 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return _uninstalled_version() if name == "neuroal" else None
-
-
-def _uninstalled_version() -> str | None:
-    """Version of this package where it runs from its source folder, without being installed."""
+        if name != "neuroal":
+            return None
+    # This package runs from its source folder uninstalled.
     project = Path(__file__).parents[2] / "pyproject.toml"
     try:
         return str(tomllib.loads(project.read_text())["project"]["version"])
@@ -108,12 +104,12 @@ def _uninstalled_version() -> str | None:
 
 @cache
 def _commit() -> str | None:
-    """Commit of the checkout this package is in; None for an installed one."""
+    """Return the commit of the checkout of this package; None if the package is installed."""
     command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
     folder = Path(__file__).resolve().parents[2]
     try:
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    top, commit = found.stdout.splitlines()
+    top, commit = result.stdout.splitlines()
     return commit if Path(top).resolve() == folder else None

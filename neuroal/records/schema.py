@@ -1,36 +1,38 @@
-"""The record of a run: what was asked for, what came of it, and what it cost."""
+"""The record of a run: configuration, results and costs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroal.errors import UserError
 
+if TYPE_CHECKING:
+    from neuroal.pruners.packed import PackedMasks
+    from neuroal.sparsity.allocation import Allocation
+
 SCHEMA_VERSION = 1
-HEADLINES = {"perplexity": ("value", "stderr"), "zero_shot": ("acc", "acc_stderr")}
-"""Kind of a task → the figure to show of it, and its standard error."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything about one run; JSON types only.
+    """Configuration, results and costs of one run, in JSON types only.
 
     Attributes:
-        identity: digest of what decides the result (see `identity`).
+        identity: digest of the settings that determine the pruned model (see `records.identity`).
         config: the composed configuration.
         environment: package versions, commit, device, Python.
-        data: source and fingerprint of every set of windows.
-        costs: seconds and peak device memory of each stage; calibration tokens looked at.
-        plan: ratios, and the top-up's report (λ's, every candidate's criterion).
-        sparsity: achieved: overall and for each linear.
+        data: source, origin and fingerprint of every data set that was used.
+        costs: seconds and peak device memory in bytes of each stage; calibration tokens used.
+        plan: sparsity ratios, and the top-up's report (λ values, criterion of every candidate).
+        sparsity: achieved sparsity, overall and of each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of ``dense`` and ``pruned``
-            weights. It grows: a task is added when it has been measured.
-        version: of this schema.
-        context: tokens the model takes at most, which ``task.seqlen=null`` is to be read against.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of the ``dense`` and the
+            ``pruned`` model. Every evaluated task adds an entry.
+        version: version of this schema.
+        context: maximum number of tokens of the model, from which ``task.seqlen=null`` derives.
     """
 
     identity: str
@@ -49,38 +51,58 @@ class Record:
         return dataclasses.asdict(self)
 
     def densities(self) -> dict[int, float]:
-        """Mean density of the linears of each block, as achieved."""
+        """Return block index → mean achieved density of the block's linears."""
         blocks: dict[int, list[float]] = {}
         for linear, sparsity in self.sparsity["linears"].items():
             blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
-        return {block: sum(found) / len(found) for block, found in sorted(blocks.items())}
+        return {block: sum(shares) / len(shares) for block, shares in sorted(blocks.items())}
 
-    def grown(
+    def with_data(self, **data: Mapping[str, Any]) -> Record:
+        """Return a copy of this record with additional descriptions of data."""
+        return dataclasses.replace(self, data={**self.data, **data})
+
+    def with_task(
         self,
         task: str,
         data: Mapping[str, Any],
         metrics: Mapping[str, Any],
         costs: Mapping[str, Any],
     ) -> Record:
-        """This record with one more task: its data and figures, and what all has cost by now."""
-        return dataclasses.replace(
-            self,
-            data={**self.data, task: data},
-            metrics={**self.metrics, task: metrics},
-            costs=costs,
-        )
+        """Return a copy of this record with an additional task and the total costs so far."""
+        metrics = {**self.metrics, task: metrics}
+        return dataclasses.replace(self.with_data(**{task: data}), metrics=metrics, costs=costs)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        """Read `to_dict`'s form.
-
-        Raises:
-            UserError: another schema version, or a field is missing or unknown.
-        """
         if data.get("version") != SCHEMA_VERSION:
-            raise UserError(f"record: schema {data.get('version')}, this is {SCHEMA_VERSION}")
+            raise UserError(f"record: schema {data.get('version')}, must be {SCHEMA_VERSION}")
         fields = dataclasses.fields(cls)
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
             raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
         return cls(**data)
+
+
+def first_record(
+    *,
+    identity: str,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    costs: Mapping[str, Any],
+    allocation: Allocation,
+    masks: PackedMasks,
+    context: int,
+) -> Record:
+    """Return the record of a pruned model that has not been evaluated yet."""
+    return Record(
+        identity=identity,
+        config=config,
+        environment=environment,
+        data={},
+        costs=costs,
+        plan=allocation.to_dict(),
+        sparsity={"overall": masks.sparsity, "linears": masks.sparsities()},
+        masks=masks.digests(),
+        metrics={},
+        context=context,
+    )

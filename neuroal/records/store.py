@@ -1,4 +1,4 @@
-"""Write and read records: whole files or none."""
+"""Write records and masks atomically, and read them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import numpy as np
 import torch
 
 from neuroal.errors import UserError
+from neuroal.files.atomic import write_json
 from neuroal.pruners.packed import PackedMasks
-from neuroal.records.files import write_json
 from neuroal.records.schema import Record
 
 
 def prepare_out(folder: str | Path) -> Path:
-    """Make the folder for records, and make sure that it can be written.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Create the folder of records, check that it is writable, and return its path."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -35,18 +31,14 @@ def prepare_out(folder: str | Path) -> Path:
 
 
 def save_record(record: Record, folder: Path) -> Path:
-    """Write ``FOLDER/IDENTITY.json``; returns its path."""
+    """Write ``FOLDER/IDENTITY.json`` and return its path."""
     path = folder / f"{record.identity}.json"
     write_json(path, record.to_dict())
     return path
 
 
 def load_record(path: str | Path) -> Record:
-    """Read one record.
-
-    Raises:
-        UserError: not a record.
-    """
+    """Read one record."""
     try:
         return Record.from_dict(json.loads(Path(path).read_text()))
     except (OSError, ValueError, AttributeError) as error:
@@ -54,7 +46,7 @@ def load_record(path: str | Path) -> Record:
 
 
 def save_masks(masks: PackedMasks, path: Path) -> None:
-    """Write packed masks as an npz, atomically."""
+    """Write packed masks as an npz file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
@@ -66,9 +58,9 @@ def save_masks(masks: PackedMasks, path: Path) -> None:
 
 
 def load_masks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> PackedMasks:
-    """Read what `save_masks` wrote; `shapes`: (rows, cols) of every mask."""
+    """Read masks that `save_masks` wrote; `shapes` are the (rows, cols) of each linear."""
     masks = PackedMasks()
-    with np.load(path) as kept:
+    with np.load(path) as arrays:
         for key, shape in shapes.items():
-            masks.add_bits(key, torch.from_numpy(kept[key]), shape)
+            masks.add_bits(key, torch.from_numpy(arrays[key]), shape)
     return masks

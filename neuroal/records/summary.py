@@ -1,7 +1,7 @@
-"""What a record has measured, in a file small enough to be read ten thousand times.
+"""Summaries of records: small files, so that a grid can read thousands of them quickly.
 
-A record of a large model holds a ratio for every row. ``OUT/state/IDENTITY.summary`` repeats the
-terms of its metrics, and is believed as long as it knows the record's size.
+The record of a large model holds a ratio for every row. ``OUT/state/IDENTITY.summary`` repeats the
+settings of its metrics, and is trusted only while it matches the record's file size.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroal.config import TaskConfig, default_seqlen
-from neuroal.validation import ZERO_SHOT_SETS
+from neuroal.config.schema import TaskConfig, default_seqlen
+from neuroal.evaluation.task_table import ZERO_SHOT
 
-STATE = "state"
-"""Folder under ``out`` for what runs need while they work, and what is known of them."""
+STATE_FOLDER = "state"
+"""Folder under ``out`` for locks, summaries and the files of runs in progress."""
 Terms = tuple[int | None, int | None]
-"""``limit`` and ``seqlen`` that a task was measured with."""
+"""``limit`` and ``seqlen`` that a task was evaluated with."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The gist of a record.
+    """The fields of a record that a grid needs.
 
     Attributes:
-        terms: of every metric.
-        context: of its model.
-        seconds: that all stages took.
-        peak_bytes: the most memory that one of them held; 0: not measured.
+        terms: task → ``limit`` and ``seqlen`` of its evaluation.
+        context: maximum number of tokens of the model.
+        seconds: total time of all stages.
+        peak_bytes: largest peak device memory of a stage; 0: not measured.
     """
 
     terms: Mapping[str, Terms]
@@ -41,19 +41,18 @@ class Summary:
     def of(
         cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
     ) -> Summary:
-        """From the fields of a record."""
-        terms = {name: (found["limit"], found["seqlen"]) for name, found in metrics.items()}
+        terms = {name: (entry["limit"], entry["seqlen"]) for name, entry in metrics.items()}
         seconds = sum(costs.get("seconds", {}).values())
         return cls(terms, context, seconds, max(costs.get("peak_bytes", {}).values(), default=0))
 
     def lacks(self, task: TaskConfig) -> list[str]:
-        """The tasks of `task` that were not measured, or on other terms."""
+        """Return the tasks of `task` that were not evaluated, or with another limit or seqlen."""
         return [name for name in task.names if not self._holds(name, task)]
 
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:
             return False
-        if name in ZERO_SHOT_SETS:
+        if name in ZERO_SHOT:
             return self.terms[name] == (task.limit, None)
         if task.seqlen is None and self.context is None:
             return False
@@ -62,28 +61,28 @@ class Summary:
 
 
 def summary_path(record: Path) -> Path:
-    """Where the summary of the record at `record` is kept."""
-    return record.parent / STATE / f"{record.stem}.summary"
+    return record.parent / STATE_FOLDER / f"{record.stem}.summary"
 
 
 def read_summary(record: Path) -> Summary | None:
-    """The summary of the record at `record`, from the record itself if need be.
+    """Read the summary of the record at `record`, from the record itself if needed.
 
-    None: there is no record there, or it is damaged.
+    None: there is no record, or it is damaged.
     """
     try:
         size = record.stat().st_size
     except FileNotFoundError:
         return None
     try:
-        kept = json.loads(summary_path(record).read_text())
-        if kept.pop("size") == size:
-            terms = {name: (limit, seqlen) for name, (limit, seqlen) in kept.pop("terms").items()}
-            return Summary(terms, **kept)
+        content = json.loads(summary_path(record).read_text())
+        if content.pop("size") == size:
+            pairs = content.pop("terms")
+            terms = {name: (limit, seqlen) for name, (limit, seqlen) in pairs.items()}
+            return Summary(terms, **content)
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none there, or of another record: what counts is the record
+        pass  # no valid summary: read the record instead
     try:
-        found = json.loads(record.read_text())
-        return Summary.of(found["metrics"], found["context"], found["costs"])
+        fields = json.loads(record.read_text())
+        return Summary.of(fields["metrics"], fields["context"], fields["costs"])
     except (ValueError, KeyError):
         return None

@@ -1,4 +1,4 @@
-"""DSnoT: swap pruned and kept weights of a row until its expected output is what it was."""
+"""DSnoT: swap pruned and remaining weights of a row to reduce the error of its mean output."""
 
 from __future__ import annotations
 
@@ -9,45 +9,39 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.gradients.weight_order import ranks_of
+from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.models.adapter import DecoderModel, PrunableLinear
-from neuroal.pruners.budget import Rules
-from neuroal.refine.base import Refine
-from neuroal.statistics import InputStatistics, Need
+from neuroal.pruners.base import MaskRefiner
+from neuroal.sparsity.budget import Rules
 
 
 @dataclass(frozen=True)
-class DSnoT(Refine):
+class DSnoT(MaskRefiner):
     """Dynamic sparsity without training.
 
-    The contribution of a weight is C_rc = W_rc·m_c, with m_c the mean over windows of
-    Σ_tokens x_c; the error of a row is e_r = Σ C of its pruned weights. While |e_r| exceeds
-    `threshold` a row swaps one weight against another, at most `max_cycle_time` times:
+    The contribution of a weight is C_rc = W_rc·m_c, with m_c the mean over windows of Σ_tokens x_c.
+    The error of a row is e_r = Σ_c C_rc over its pruned weights. While |e_r| exceeds `threshold`,
+    a row swaps one pruned weight with one remaining weight, at most `max_cycle_time` times:
 
-    - e_r > 0: the pruned weight of greatest C/Var[x]^p comes back, and of the kept weights with
-      C < 0 the one of lowest Wanda score goes;
-    - e_r < 0: the pruned weight of least C/Var[x]^p comes back, and of the kept weights with
-      C > 0 the one of lowest Wanda score goes.
+    - e_r > 0: regrow the pruned weight with the highest C/Var[x]^p, and prune the remaining weight
+      with C < 0 that has the lowest Wanda score;
+    - e_r < 0: regrow the pruned weight with the lowest C/Var[x]^p, and prune the remaining weight
+      with C > 0 that has the lowest Wanda score.
 
-    A row whose candidates of the wanted sign are used up stops. Under ``rules=reference`` it
-    walks on into those of the other sign, which raises the error that the swap should lower.
+    A row stops when it has no candidate of the required sign left. Under ``rules=reference`` it
+    continues with candidates of the opposite sign, which increases the error.
 
-    Linears that the model's family does not name as refined keep their mask (LLaMA, Mistral, Phi:
-    the MLP; OPT: everything but attention).
+    Only attention linears are refined in families that name them (LLaMA, Mistral, Phi, OPT); the
+    other linears keep their initial masks.
 
     Source: Zhang et al., 2024 (arXiv 2310.08915), section 3, and its public code.
 
     Args:
-        max_cycle_time: most swaps of one row; 50 are the authors' for rows of thousands of columns,
-            rows of hundreds are better off with fewer (`results/dsnot.md`).
-        threshold: |e_r| at which a row is done.
+        max_cycle_time: maximum number of swaps per row. The authors use 50 for rows of thousands of
+            columns; rows of hundreds of columns need fewer (`results/dsnot.md`).
+        threshold: value of |e_r| at which a row stops.
         variance_power: p.
-
-    Sample YAML::
-
-        _target_: neuroal.refine.dsnot.DSnoT
-        max_cycle_time: 50
-        threshold: 0.1
-        variance_power: 1.0
     """
 
     max_cycle_time: int = 50
@@ -64,85 +58,92 @@ class DSnoT(Refine):
         if self.variance_power < 0:
             raise UserError(f"refine.variance_power={self.variance_power}: must not be negative")
 
-    def applies_to(self, subject: DecoderModel, linear: PrunableLinear) -> bool:
-        return subject.refines(linear)
+    def applies_to(self, decoder: DecoderModel, linear: PrunableLinear) -> bool:
+        family = decoder.family
+        if family is None or family.attention is None:
+            return True
+        return linear.name in family.attention
 
     def refine(
         self, weight: Tensor, mask: Tensor, statistics: InputStatistics, rules: Rules
     ) -> Tensor:
         if statistics.sums is None or statistics.variances is None:
-            raise ValueError("DSnoT needs the inputs' sums and variances")
+            raise ValueError("DSnoT needs the sums and variances of the inputs")
         contribution = weight.float() * statistics.sums.mean(0)
         variance = statistics.variances.mean(0) ** self.variance_power
-        regrow = _Ends.of(_regrow_order(contribution, variance, mask), None)
-        prune = _Ends.of(
-            _prune_order(contribution, weight.float().abs() * statistics.norm, mask),
-            (~mask).sum(1),
-        )
-        return self._swap(contribution, mask, regrow, prune, walks_on=rules is Rules.REFERENCE)
+        wanda = weight.float().abs() * statistics.norm
+        regrow = _TwoEnded(_regrow_order(contribution, variance, mask), mask.shape[1])
+        prune = _TwoEnded(_prune_order(contribution, wanda, mask), (~mask).sum(1))
+        any_sign = rules is Rules.REFERENCE
+        return self._swap(contribution, mask, regrow, prune, any_sign=any_sign)
 
     def _swap(
-        self, contribution: Tensor, mask: Tensor, regrow: _Ends, prune: _Ends, *, walks_on: bool
+        self,
+        contribution: Tensor,
+        mask: Tensor,
+        regrow: _TwoEnded,
+        prune: _TwoEnded,
+        *,
+        any_sign: bool,
     ) -> Tensor:
-        """Swap row by row, all rows at once."""
+        """Return the mask after the swaps, which are computed for all rows in parallel.
+
+        With `any_sign`, a row continues with candidates of the opposite sign.
+        """
         initial, mask = mask, mask.clone()
         error = contribution.masked_fill(~mask, 0).sum(1)
         active = torch.ones_like(error, dtype=torch.bool)
         rows = torch.arange(len(mask), device=mask.device)
         for _ in range(self.max_cycle_time):
             positive = error > 0
-            back, back_left = regrow.next(from_end=positive)
-            gone, gone_left = prune.next(from_end=~positive)
-            gain, loss = contribution[rows, back], contribution[rows, gone]
-            active = active & (error.abs() > self.threshold) & back_left & gone_left
-            if not walks_on:
+            regrown, can_regrow = regrow.next(from_end=positive)
+            pruned, can_prune = prune.next(from_end=~positive)
+            gain, loss = contribution[rows, regrown], contribution[rows, pruned]
+            active = active & (error.abs() > self.threshold) & can_regrow & can_prune
+            if not any_sign:
                 sign = torch.where(positive, 1.0, -1.0)
-                active = active & initial[rows, back] & (sign * gain > 0) & (sign * loss < 0)
+                active = active & initial[rows, regrown] & (sign * gain > 0) & (sign * loss < 0)
             if not bool(active.any()):
                 break
-            mask[rows[active], gone[active]] = True
-            mask[rows[active], back[active]] = False
+            mask[rows[active], pruned[active]] = True
+            mask[rows[active], regrown[active]] = False
             error = torch.where(active, error + loss - gain, error)
         return mask
 
 
 def _regrow_order(contribution: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
-    """All columns by ascending C/Var^p, a kept column counting as 0: (rows, cols) indices."""
+    """Return columns by ascending C/Var^p, with 0 for remaining columns: (rows, cols) indices."""
     keys = (contribution / variance).masked_fill(~mask | (contribution == 0), 0)
     return keys.sort(dim=1, stable=True).indices
 
 
 def _prune_order(contribution: Tensor, wanda: Tensor, mask: Tensor) -> Tensor:
-    """Kept columns: C < 0 by ascending Wanda score, C = 0, C > 0 by descending; then the pruned."""
-    ascending = wanda.sort(dim=1, stable=True).indices
-    rank = torch.empty_like(ascending)
-    cols = wanda.shape[1]
-    places = torch.arange(cols, device=wanda.device).expand_as(ascending)
-    rank.scatter_(1, ascending, places)
-    keys = torch.where(contribution > 0, 3 * cols - rank, rank + cols * (contribution == 0))
+    """Return the remaining columns in the order of pruning, then the pruned columns.
+
+    Columns with C < 0 come first, by ascending Wanda score, then those with C = 0, then those with
+    C > 0 by descending score.
+    """
+    ranks, cols = ranks_of(wanda).long(), wanda.shape[1]
+    keys = torch.where(contribution > 0, 3 * cols - ranks, ranks + cols * (contribution == 0))
     return keys.masked_fill(mask, 4 * cols).sort(dim=1).indices
 
 
-class _Ends:
-    """A list of columns for each row that is read from both ends, each with its own pointer."""
+class _TwoEnded:
+    """One list of columns per row, read from both ends with one pointer per end.
 
-    def __init__(self, order: Tensor, lengths: Tensor) -> None:
+    The lists are `order` (rows, cols), cut to `lengths` (rows,).
+    """
+
+    def __init__(self, order: Tensor, lengths: Tensor | int) -> None:
         self._order, self._lengths = order, lengths
         self._taken = torch.zeros(2, len(order), dtype=torch.int64, device=order.device)
         self._rows = torch.arange(len(order), device=order.device)
 
-    @classmethod
-    def of(cls, order: Tensor, lengths: Tensor | None) -> _Ends:
-        """Lists `order` (rows, cols), of which the first `lengths` (rows,) count; None: all."""
-        return cls(
-            order, torch.full_like(order[:, 0], order.shape[1]) if lengths is None else lengths
-        )
-
     def next(self, from_end: Tensor) -> tuple[Tensor, Tensor]:
-        """The next column of each row (rows,), and whether there was one (rows,) bool."""
+        """Return the next column of each row (rows,), and whether there is one (rows,) bool."""
         side = from_end.long()
         taken = self._taken[side, self._rows]
         self._taken[side, self._rows] += 1
-        place = torch.where(from_end, self._lengths - 1 - taken, taken)
-        column = self._order.gather(1, place.clamp(0, self._order.shape[1] - 1)[:, None])[:, 0]
+        position = torch.where(from_end, self._lengths - 1 - taken, taken)
+        column = self._order.gather(1, position.clamp(0, self._order.shape[1] - 1)[:, None])[:, 0]
         return column, taken < self._lengths

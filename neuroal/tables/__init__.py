@@ -1,1 +1,1 @@
-"""Tables, statistics, plots and the report, from records alone."""
+"""Tables, statistics, plots and the report, computed from records."""

@@ -1,8 +1,8 @@
-"""The cells of all tables: what was expected, joined with what was found."""
+"""The cells of all tables: expected cases joined with results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from neuroal.errors import UserError
+from neuroal.evaluation.task_table import TASKS
 from neuroal.tables.labels import in_order, label
 from neuroal.tables.reading import SETTINGS
-from neuroal.validation import PERPLEXITY_SETS
 
 
 class Case(NamedTuple):
-    """Where competitors meet: one model, pruner, sparsity and task."""
+    """A model, pruner, sparsity and task, on which competitors are compared."""
 
     model: str
     pruner: str
@@ -25,21 +25,22 @@ class Case(NamedTuple):
 
 
 SHARED = "All:"
-"""How the note begins that says what all results have in common."""
+"""Start of the note that lists the settings of all results."""
 CASE = list(Case._fields)
+"""Columns that identify a case."""
 CELL = [*CASE, "competitor"]
+"""Columns that identify a cell."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What there should be: each competitor answers each case with each seed.
+    """Expected results: one for each case, competitor and seed.
 
     Attributes:
-        cases: in the order of the tables.
-        competitors: as `records.naming.competitor` calls them, in the order of the tables.
-        seeds: an axis like the others.
-        unavailable: why a case cannot be run here; such a case is missing all the same.
-        beside: tasks that have tables, but no part in wins, means over cases and counts.
+        cases: all cases, in the order of the tables.
+        competitors: names as in `config.naming.competitor`, in the order of the tables.
+        unavailable: case → why it cannot be run; such a case counts as missing.
+        beside: tasks that have tables, but are excluded from wins, means over cases and counts.
     """
 
     cases: tuple[Case, ...]
@@ -50,23 +51,23 @@ class Expected:
 
     @property
     def counted(self) -> tuple[Case, ...]:
-        """The cases that are counted: all but those of the tasks that stand beside."""
+        """The cases whose tasks are not in `beside`."""
         return tuple(case for case in self.cases if case.task not in self.beside)
 
     def axis(self, name: str) -> list[str]:
-        """Distinct values of one field of the cases, in order."""
+        """Return the distinct values of field `name` of the cases, in order."""
         return list(dict.fromkeys(getattr(case, name) for case in self.cases))
 
 
 def expected_from(results: pd.DataFrame) -> Expected:
-    """Without a declaration: all cases found, of all competitors and seeds found."""
+    """Return all cases, competitors and seeds that have results."""
     ratios = results.drop_duplicates("sparsity").sort_values(["ratio", "sparsity"])["sparsity"]
     tasks = results.drop_duplicates(["model", "pruner", "sparsity", "task"])
-    have = set(tasks[CASE].itertuples(index=False, name=None))
+    answered = set(tasks[CASE].itertuples(index=False, name=None))
     axes = (in_order(results["model"]), in_order(results["pruner"]), list(ratios))
     return Expected(
         cases=tuple(
-            Case(*case) for case in product(*axes, in_order(results["task"])) if case in have
+            Case(*case) for case in product(*axes, in_order(results["task"])) if case in answered
         ),
         competitors=tuple(in_order(results["competitor"])),
         seeds=tuple(sorted({int(seed) for seed in results["seed"]})),
@@ -74,36 +75,36 @@ def expected_from(results: pd.DataFrame) -> Expected:
 
 
 def relevant(results: pd.DataFrame, expected: Expected) -> pd.DataFrame:
-    """The results that answer an expected case, at most one for each case, competitor and seed.
+    """Return the results that are expected, at most one for each case, competitor and seed.
 
     Raises:
-        UserError: two records answer the same; names the key in which they differ.
+        UserError: two records have the same result; names the key in which they differ.
     """
     keys = pd.MultiIndex.from_tuples(expected.cases, names=CASE)
-    found = results[
+    expected_results = results[
         pd.MultiIndex.from_frame(results[CASE]).isin(keys)
         & results["competitor"].isin(expected.competitors)
         & results["seed"].isin(expected.seeds)
     ]
-    twice = found[found.duplicated([*CELL, "seed"], keep=False)]
+    twice = expected_results[expected_results.duplicated([*CELL, "seed"], keep=False)]
     if len(twice):
         first = twice.sort_values([*CELL, "seed", "identity"]).iloc[:2]
         raise UserError(_two_answers(first))
-    return found.sort_values([*CELL, "seed"], ignore_index=True)
+    return expected_results.sort_values([*CELL, "seed"], ignore_index=True)
 
 
 def _two_answers(pair: pd.DataFrame) -> str:
     one, two = (row for _, row in pair.iterrows())
-    what = " ".join(str(one[name]) for name in (*CELL, "seed"))
+    cell = " ".join(str(one[name]) for name in (*CELL, "seed"))
     records = f"records {one['identity']} and {two['identity']}"
     for key in SETTINGS:
         if repr(one[key]) != repr(two[key]):
             values = f"{_plain(one[key])} and {_plain(two[key])}"
             return (
-                f"{what}: {records} differ in {key} ({values}); "
-                f"say which, as in {key}={_plain(one[key])}"
+                f"{cell}: {records} differ in {key} ({values}); "
+                f"select one, as in {key}={_plain(one[key])}"
             )
-    return f"{what}: {records} both answer; move one away"
+    return f"{cell}: {records} both have this result; move one away"
 
 
 def _plain(value: object) -> str:
@@ -112,78 +113,71 @@ def _plain(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def cells(found: pd.DataFrame, expected: Expected) -> pd.DataFrame:
-    """One row for each expected case and competitor, found or not.
+def cells(results: pd.DataFrame, expected: Expected) -> pd.DataFrame:
+    """Return one row for each expected case and competitor, with or without results.
 
-    Args:
-        found: from `relevant`.
-
-    Returns:
-        `CELL`, ``value`` (mean over seeds), ``deviation`` (over seeds, n − 1; NaN for one),
-        ``stderr`` (of the measurement, where there is one seed), ``dense``, ``seeds`` (found),
-        ``wanted`` (seeds), ``records`` (identities), ``state`` (``done``, ``partial`` or
-        ``missing``) and ``why`` a case cannot be run.
+    Columns are `CELL`, ``value`` (mean over seeds), ``deviation`` (sample standard deviation over
+    seeds; NaN for one seed), ``stderr`` (of the result; NaN for several seeds), ``dense``,
+    ``kind``, ``seeds`` (number with results), ``wanted`` (number of expected seeds), ``records``
+    (identities), ``state`` (``done``, ``partial`` or ``missing``) and ``why`` (reason that the case
+    cannot be run).
     """
-    grouped = found.groupby(CELL, sort=False)
-    table = grouped.agg(
+    grouped = results.groupby(CELL, sort=False)
+    frame = grouped.agg(
         value=("value", "mean"),
         deviation=("value", "std"),
         stderr=("stderr", "first"),
         seeds=("seed", "count"),
         records=("identity", " ".join),
     )
-    dense = found.drop_duplicates(["model", "task"]).set_index(["model", "task"])["dense"]
+    dense = results.drop_duplicates(["model", "task"]).set_index(["model", "task"])["dense"]
     index = pd.MultiIndex.from_tuples(
         [(*case, name) for case in expected.cases for name in expected.competitors], names=CELL
     )
-    table = table.reindex(index).reset_index()
-    kinds = kinds_of(found)
-    table["dense"] = dense.reindex(pd.MultiIndex.from_frame(table[["model", "task"]])).to_numpy()
-    table["kind"] = [str(kinds.get(task, kind_of(task))) for task in table["task"]]
-    table["seeds"] = table["seeds"].fillna(0).astype(int)
-    table["wanted"] = len(expected.seeds)
-    table["records"] = table["records"].fillna("")
-    table.loc[table["seeds"] > 1, "stderr"] = float("nan")
-    table["state"] = [
-        "missing" if not got else "partial" if got < len(expected.seeds) else "done"
-        for got in table["seeds"]
+    frame = frame.reindex(index).reset_index()
+    frame["dense"] = dense.reindex(pd.MultiIndex.from_frame(frame[["model", "task"]])).to_numpy()
+    frame["kind"] = frame["task"].map(kinds_of(results, frame["task"]))
+    frame["seeds"] = frame["seeds"].fillna(0).astype(int)
+    frame["wanted"] = len(expected.seeds)
+    frame["records"] = frame["records"].fillna("")
+    frame.loc[frame["seeds"] > 1, "stderr"] = float("nan")
+    frame["state"] = "partial"
+    frame.loc[frame["seeds"] == 0, "state"] = "missing"
+    frame.loc[frame["seeds"] >= len(expected.seeds), "state"] = "done"
+    reasons = expected.unavailable
+    frame["why"] = [
+        reasons.get(Case(*case), "") for case in frame[CASE].itertuples(index=False, name=None)
     ]
-    why = expected.unavailable
-    table["why"] = [
-        why.get(Case(*case), "") for case in table[CASE].itertuples(index=False, name=None)
-    ]
-    return table
+    return frame
 
 
-def kinds_of(found: pd.DataFrame) -> pd.Series:
-    """Task → kind, of the tasks that have results."""
-    return found.drop_duplicates("task").set_index("task")["kind"]
+def kinds_of(results: pd.DataFrame, tasks: Iterable[str] = ()) -> pd.Series:
+    """Return task → kind for the tasks of `results`, and for `tasks` with or without results."""
+    kinds = dict.fromkeys(tasks, "zero_shot")
+    kinds |= {task: TASKS[task].kind for task in kinds if task in TASKS}
+    return pd.Series(kinds | dict(zip(results["task"], results["kind"], strict=True)), dtype=str)
 
 
-def kind_of(task: str) -> str:
-    """Kind of a task that no record has answered."""
-    return "perplexity" if task in PERPLEXITY_SETS else "zero_shot"
-
-
-def settings_notes(found: pd.DataFrame) -> list[str]:
-    """What all results share, and what they do not: ``rules=exact``, ``calibration.windows=8``…"""
+def settings_notes(results: pd.DataFrame) -> list[str]:
+    """Return notes on the settings that all results share, and on those in which they differ."""
     notes, shared = [], []
     for key in SETTINGS:
         if key.startswith("model.") or key == "task.limit":
             continue
-        known = found[found[key].notna()]
-        values = {_plain(value) for value in known[key]} - {""}
+        with_key = results[results[key].notna()]
+        values = {_plain(value) for value in with_key[key]} - {""}
         if len(values) == 1:
             shared.append(f"{key}={values.pop()}")
         elif len(values) > 1:
-            notes.append(_differing(known, key))
+            notes.append(_differing(with_key, key))
     return [*([f"{SHARED} {', '.join(shared)}."] if shared else []), *notes]
 
 
-def _differing(found: pd.DataFrame, key: str) -> str:
+def _differing(results: pd.DataFrame, key: str) -> str:
+    """Return the note on a key with several values, by task or by competitor."""
     by = "task" if key.startswith("task.") else "competitor"
     groups: dict[str, list[str]] = {}
-    for name, part in found.groupby(by, sort=True):
+    for name, part in results.groupby(by, sort=True):
         values = "/".join(sorted({_plain(value) for value in part[key]}))
         groups.setdefault(values, []).append(label(str(name)))
     listed = "; ".join(f"{values} for {', '.join(names)}" for values, names in groups.items())
@@ -191,28 +185,31 @@ def _differing(found: pd.DataFrame, key: str) -> str:
 
 
 def missing_notes(table: pd.DataFrame, left_out: int = 0) -> list[str]:
-    """How many cells are missing, and why, as far as that is known."""
-    wanted, found = int(table["wanted"].sum()), int(table["seeds"].sum())
+    """Return notes on missing results in `table`, from `cells`, and on cases that cannot be run.
+
+    `left_out` is the number of results on part of a task that are not selected.
+    """
+    expected, present = int(table["wanted"].sum()), int(table["seeds"].sum())
     notes = []
-    if found < wanted:
+    if present < expected:
         notes.append(
-            f"{wanted - found:,} of {wanted:,} results are missing (–, or fewer seeds than asked)."
+            f"{expected - present:,} of {expected:,} results are missing (– or fewer seeds)."
         )
     reasons = table[(table["state"] == "missing") & (table["why"] != "")]
-    for (task, why), part in reasons.groupby(["task", "why"], sort=False):
+    for (task, reason), part in reasons.groupby(["task", "why"], sort=False):
         number = len(part.drop_duplicates(CASE))
-        notes.append(f"{label(str(task))} ({number} cases) cannot be run here: {why}.")
+        notes.append(f"{label(str(task))} ({number} cases) cannot be run here: {reason}.")
     if left_out:
         notes.append(f"{left_out:,} results on part of a task (task.limit) are left out.")
     return notes
 
 
-def limit_notes(found: pd.DataFrame) -> list[str]:
-    """Marks results that were measured on part of their task."""
-    limited = found.dropna(subset=["task.limit"])
+def limit_notes(results: pd.DataFrame) -> list[str]:
+    """Return a note on the results that were evaluated on part of their task."""
+    limited = results.dropna(subset=["task.limit"])
     if limited.empty:
         return []
-    listed: Sequence[str] = [
+    listed = [
         f"{label(str(task))} on {'/'.join(sorted({_plain(v) for v in part['task.limit']}))}"
         for task, part in limited.groupby("task", sort=True)
     ]

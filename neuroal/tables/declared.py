@@ -1,50 +1,98 @@
-"""What a declared grid lets one expect."""
+"""Expected cases and competitors of a declared grid."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from neuroal.records.naming import competitor, method_name, model_name, sparsity_name
+from neuroal.config.naming import competitor, method_name, model_name, sparsity_name
 from neuroal.tables.cases import Case, Expected
+
+METHODS = ("pruner", "topup", "refine")
+"""Groups whose parameters are always part of a competitor's name."""
+Choices = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DeclaredRun:
+    """One run of a declared grid, reduced to what tables need.
+
+    Attributes:
+        config: complete configuration (`dataclasses.asdict`).
+        tasks: its tasks, including tasks that cannot be run.
+        choices: keys and values that its competitor sets.
+    """
+
+    identity: str
+    config: Mapping[str, Any]
+    tasks: Sequence[str]
+    choices: Choices = ()
+
+    @property
+    def others(self) -> Choices:
+        """Choices outside the methods, with the last part of their keys."""
+        return tuple(
+            (key.rpartition(".")[2], value)
+            for key, value in self.choices
+            if key.partition(".")[0] not in METHODS
+        )
+
+
+def competitor_names(runs: Iterable[DeclaredRun]) -> dict[str, str]:
+    """Return identity → name of the run's competitor.
+
+    Competitors with the same methods are distinguished by their other choices:
+    ``neuroal`` and ``neuroal(search_windows=64)``.
+    """
+    runs = list(runs)
+    names = {run.identity: competitor(run.config) for run in runs}
+    distinct = {(names[run.identity], run.others) for run in runs}
+    count = Counter(name for name, _ in distinct)
+    return {
+        run.identity: _extended(names[run.identity], run.others)
+        if count[names[run.identity]] > 1
+        else names[run.identity]
+        for run in runs
+    }
+
+
+def _extended(name: str, choices: Choices) -> str:
+    """Return `name` with `choices` added to its parameters."""
+    if not choices:
+        return name
+    listed = ", ".join(f"{key}={value}" for key, value in choices)
+    return f"{name[:-1]}, {listed})" if name.endswith(")") else f"{name}({listed})"
 
 
 def expected_from_runs(
-    runs: Iterable[tuple[Mapping[str, Any], Sequence[str]]],
-    missing: Mapping[str, str],
-    beside: Collection[str] = (),
+    runs: Sequence[DeclaredRun], missing: Mapping[str, str], beside: Collection[str] = ()
 ) -> Expected:
-    """Cases, competitors and seeds of planned runs; each field in its order of appearance.
+    """Return cases, competitors and seeds of planned runs; each field in its order of appearance.
 
-    Args:
-        runs: the configuration of each (`dataclasses.asdict`) and the tasks it answers, with those
-            that cannot be run.
-        missing: task → why it cannot be run.
-        beside: tasks that are shown, but not counted among the cases.
+    `missing` maps tasks to why they cannot be run; `beside` is as in `Expected`.
     """
     cases: dict[Case, None] = {}
-    competitors: dict[str, None] = {}
-    seeds: dict[int, None] = {}
-    for config, tasks in runs:
-        competitors.setdefault(competitor(config))
-        seeds.setdefault(int(config["seed"]))
-        where = (model_name(config), method_name("pruner", config["pruner"]), sparsity_name(config))
-        for task in tasks:
-            cases.setdefault(Case(*where, task))
+    for config, task in ((run.config, task) for run in runs for task in run.tasks):
+        pruner = method_name("pruner", config["pruner"])
+        cases.setdefault(Case(model_name(config), pruner, sparsity_name(config), task))
     ordered = in_fields_order(cases)
     return Expected(
         cases=ordered,
-        competitors=tuple(competitors),
-        seeds=tuple(sorted(seeds)),
+        competitors=tuple(dict.fromkeys(competitor_names(runs).values())),
+        seeds=tuple(sorted({int(run.config["seed"]) for run in runs})),
         unavailable={case: missing[case.task] for case in ordered if case.task in missing},
         beside=frozenset(beside),
     )
 
 
 def in_fields_order(cases: Collection[Case]) -> tuple[Case, ...]:
-    """Sorted by model, pruner, sparsity and task, each in the order in which they first appear."""
-    places = [
-        {value: place for place, value in enumerate(dict.fromkeys(values))}
+    """Sort by model, pruner, sparsity and task, each in the order in which they first appear."""
+    positions = [
+        {value: position for position, value in enumerate(dict.fromkeys(values))}
         for values in zip(*cases, strict=True)
     ]
-    return tuple(sorted(cases, key=lambda case: [p[v] for p, v in zip(places, case, strict=True)]))
+    return tuple(
+        sorted(cases, key=lambda case: [p[v] for p, v in zip(positions, case, strict=True)])
+    )

@@ -1,26 +1,18 @@
-"""Tables as Markdown, LaTeX, CSV and Parquet. The same table gives the same bytes."""
+"""Write tables as Markdown, LaTeX, CSV, Parquet and text. The output is deterministic."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
-from neuroal.records.files import write_bytes
+from neuroal.files.atomic import write_bytes
 from neuroal.tables.table import MISSING, Cell, Table
 
 LONGEST = 45
-"""Rows that fit a page; longer tables may break."""
-ESCAPES = {
+"""Maximum number of rows on a LaTeX page; longer tables are written as ``longtable``."""
+ESCAPES = {char: rf"\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
@@ -34,7 +26,7 @@ ESCAPES = {
 
 
 def markdown(table: Table) -> str:
-    """A pipe table; best bold, second underlined; the notes below."""
+    """Return a pipe table with the best bold, the second underlined, and the notes below."""
     lines = [
         f"### {table.title}",
         "",
@@ -56,13 +48,13 @@ def _plain(text: str) -> str:
 
 def _marked(cell: Cell) -> str:
     text = _plain(cell.text)
-    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
+    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.standing, text)
 
 
 def latex(table: Table) -> str:
-    r"""A booktabs table; best ``\textbf``, second ``\underline``.
+    r"""Return a booktabs table with the best in ``\textbf`` and the second in ``\underline``.
 
-    Needs ``\usepackage{booktabs}``, and ``longtable`` where it has more rows than a page.
+    Needs ``\usepackage{booktabs}``, and ``longtable`` for more than `LONGEST` rows.
     """
     long = len(table.rows) > LONGEST
     columns = "l" * table.labels + "r" * (len(table.heads) - table.labels)
@@ -72,7 +64,7 @@ def latex(table: Table) -> str:
     body = []
     for number, row in enumerate(table.rows):
         body += [r"\midrule"] if number in table.groups else []
-        body.append(_ampersands([_set(cell) for cell in row]))
+        body.append(_ampersands([_latex_cell(cell) for cell in row]))
     if long:
         top = [rf"\begin{{longtable}}{{{columns}}}", rf"{named} \\"]
         head = [r"\toprule", heads, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
@@ -85,30 +77,29 @@ def latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` with LaTeX's own signs escaped."""
-    return "".join(ESCAPES.get(sign, sign) for sign in text)
+    """Return `text` with the special characters of LaTeX escaped."""
+    return text.translate({ord(char): escape for char, escape in ESCAPES.items()})
 
 
 def _ampersands(texts: Sequence[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _set(cell: Cell) -> str:
+def _latex_cell(cell: Cell) -> str:
     text = escaped(cell.text)
-    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank, text)
+    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.standing, text)
 
 
 def csv(table: Table) -> str:
-    """The figures, unrounded, with a header; what is missing is empty and said in ``state``."""
+    """Return the unrounded figures with a header; missing figures are empty (see ``state``)."""
     text: str = table.data.to_csv(index=False, lineterminator="\n")
     return text
 
 
 def parquet(table: Table) -> bytes:
-    """The figures, unrounded, with their types."""
-    buffer = BytesIO()
-    table.data.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    """Return the unrounded figures with their types."""
+    data: bytes = table.data.to_parquet(index=False)
+    return data
 
 
 FORMATS: dict[str, Callable[[Table], str | bytes]] = {
@@ -120,22 +111,20 @@ FORMATS: dict[str, Callable[[Table], str | bytes]] = {
 
 
 def write(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write every table in every format as FOLDER/NAME.SUFFIX; returns the paths."""
+    """Write every table in every format as FOLDER/NAME.SUFFIX; return the paths."""
     paths = []
     for table in tables:
         for suffix, form in FORMATS.items():
             content = form(table)
-            data = content.encode() if isinstance(content, str) else content
-            path = folder / f"{table.name}.{suffix}"
-            write_bytes(path, data)
-            paths.append(path)
+            paths.append(folder / f"{table.name}.{suffix}")
+            write_bytes(paths[-1], content.encode() if isinstance(content, str) else content)
     return paths
 
 
 def terminal(table: Table) -> str:
-    """The table in columns, for a terminal; * best, ° second."""
+    """Return the table in aligned columns for a terminal: * marks the best, ° the second."""
     marks = {0: "", 1: "*", 2: "°"}
-    lines = [list(table.heads)] + [[c.text + marks[c.rank] for c in row] for row in table.rows]
+    lines = [list(table.heads)] + [[c.text + marks[c.standing] for c in row] for row in table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.heads))]
     texts = [
         "  ".join(

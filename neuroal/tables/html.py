@@ -1,4 +1,4 @@
-"""Pieces of HTML: tables, figures, notes. All text is escaped here."""
+"""HTML of tables, plots and notes. All functions escape their text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from html import escape
 
 from neuroal.tables.table import MISSING, Cell, Table
 
-RANKS = {1: "first", 2: "second"}
+CLASSES = {1: "first", 2: "second"}
+"""Standing of a cell → CSS class."""
 FEW_ROWS = 8
-"""Tables of no more rows need no filter."""
+"""Maximum number of rows of a table without a filter."""
 
 
 def table_block(table: Table, base: str = "") -> str:
-    """The table with its title, filter and notes; `base` + IDENTITY.json is a record's address."""
+    """Return a table with its title, filter and notes; a record's address starts with `base`."""
     name = escape(table.name)
     field = (
         f'<input type="search" data-for="table-{name}" placeholder="Filter rows" '
@@ -55,7 +56,7 @@ def _class(names: Sequence[str]) -> str:
 
 def _cell(cell: Cell, is_label: bool, base: str) -> str:
     names = ["label"] if is_label else []
-    names += [RANKS[cell.rank]] if cell.rank else []
+    names += [CLASSES[cell.standing]] if cell.standing else []
     names += ["none"] if cell.text == MISSING else []
     value = "" if cell.value is None else f' data-value="{_number(cell.value)}"'
     return f"<td{_class(names)}{value}>{_linked(cell, base)}</td>"
@@ -71,11 +72,11 @@ def _linked(cell: Cell, base: str) -> str:
         return f'<a href="{escape(base + cell.records[0])}.json">{text}</a>'
     if cell.records:
         return f'<span title="records {escape(", ".join(cell.records))}">{text}</span>'
-    return f"<span>{text}</span>" if cell.rank else text
+    return f"<span>{text}</span>" if cell.standing else text
 
 
 def notes(texts: Iterable[str]) -> str:
-    """Small print; what limits a result stands out."""
+    """Return a list of notes; notes on limits are highlighted."""
     items = "".join(
         f"<li{_class(['warn'] if text.startswith('LIMITED') else [])}>{escape(text)}</li>"
         for text in texts
@@ -83,35 +84,33 @@ def notes(texts: Iterable[str]) -> str:
     return f'<ul class="notes">{items}</ul>\n' if items else ""
 
 
-def image(svg: str, text: str, shown: bool = True) -> str:
-    """An SVG in the page itself, apart from the page's own styles and names."""
+def image(svg: str, description: str = "") -> str:
+    """Return an embedded SVG, isolated from the styles and ids of the page."""
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(text if shown else "")}">'
+    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(description)}">'
 
 
-def panel(svg: str, caption: str, what: str) -> str:
-    """A plot with its caption; `what` it shows is said to who cannot see it."""
+def panel(svg: str, caption: str, description: str) -> str:
+    """Return a plot with its caption; `description` completes its alternative text."""
     return (
         f"<figure><figcaption>{escape(caption)}</figcaption>"
-        f"{image(svg, f'{what}: {caption}')}</figure>\n"
+        f"{image(svg, f'{description}: {caption}')}</figure>\n"
     )
 
 
 def panels(items: Iterable[str], wide: bool = False) -> str:
-    """Plots side by side, as many as fit."""
+    """Return plots side by side, as many as fit the page."""
     return f'<div class="panels{" wide" if wide else ""}">\n{"".join(items)}</div>\n'
 
 
 def legend(swatches: Mapping[str, str]) -> str:
-    """Names beside their lines. `swatches`: printed name → SVG."""
-    items = "".join(
-        f"<li>{image(svg, '', shown=False)}{escape(name)}</li>" for name, svg in swatches.items()
-    )
+    """Return a legend from printed name → SVG of the line."""
+    items = "".join(f"<li>{image(svg)}{escape(name)}</li>" for name, svg in swatches.items())
     return f'<ul class="legend">{items}</ul>\n'
 
 
 def bars(counts: Mapping[str, int], total: int) -> str:
-    """A bar for each name: how many of `total`."""
+    """Return a bar for each name, with its count of `total`."""
     rows = "".join(
         f'<span>{escape(name)}</span><span class="count">{count:,} of {total:,}</span>'
         f'<span class="track"><span class="bar" '
@@ -122,7 +121,7 @@ def bars(counts: Mapping[str, int], total: int) -> str:
 
 
 def details(summary: str, content: str, opened: bool) -> str:
-    """A part that can be folded."""
+    """Return a foldable part of the page."""
     return (
         f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>\n"
         f"{content}</details>\n"
@@ -130,7 +129,7 @@ def details(summary: str, content: str, opened: bool) -> str:
 
 
 def facts(items: Mapping[str, str]) -> str:
-    """Figures in large print."""
+    """Return name → figure in large print."""
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in items.items()

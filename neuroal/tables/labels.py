@@ -1,24 +1,12 @@
-"""How things are called, and in which order they stand, in all tables and plots."""
+"""Printed names, and their order in all tables and plots."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-TASKS = {
-    "wikitext2": "WikiText-2",
-    "ptb": "PTB",
-    "c4": "C4",
-    "c4_sample": "C4 sample",  # a substitute at hand: never under the real set's name
-    "builtin": "built-in text",
-    "rte": "RTE",
-    "winogrande": "WinoGrande",
-    "boolq": "BoolQ",
-    "hellaswag": "HellaSwag",
-    "arc_easy": "ARC-e",
-    "arc_challenge": "ARC-c",
-    "openbookqa": "OBQA",
-}
+from neuroal.evaluation.task_table import TASKS
+
 METHODS = {
     "magnitude": "Magnitude",
     "wanda": "Wanda",
@@ -35,16 +23,15 @@ METHODS = {
     "evolve": "Evolution",
     "plan": "Plan",
 }
-"""Pruners, then top-ups and refinements; the order of the tables."""
-KINDS = {"perplexity": "perplexity", "zero_shot": "zero-shot accuracy"}
-LOWER_IS_BETTER = {"perplexity": True, "zero_shot": False}
+"""Option → printed name: pruners, then top-ups and refinements, in the order of the tables."""
 Order = tuple[tuple[int, str], ...]
+"""Sort key of a name."""
 
 
 def label(name: str) -> str:
-    """What is printed for a task, a model, or a method with its refinement and parameters."""
+    """Return the printed name of a task, a model, or a method with refinement and parameters."""
     if name in TASKS:
-        return TASKS[name]
+        return TASKS[name].label
     head, bracket, rest = name.partition("(")
     parts = [METHODS.get(part, part) for part in head.split("+")]
     if bracket and "+" in rest:  # a refinement after the top-up's parameters
@@ -54,13 +41,13 @@ def label(name: str) -> str:
 
 
 def position(name: str) -> Order:
-    """Sorting key: tasks and methods in the order above, others by name.
+    """Return the sort key of a name: tasks, then methods, then other names alphabetically.
 
-    ``owl+dsnot`` comes after ``owl``; numbers in names sort as numbers: ``s8`` before ``s10``.
+    ``owl+dsnot`` follows ``owl``, and numbers in names sort by value: ``s8`` before ``s10``.
     """
-    known = [*TASKS, *METHODS]
+    order = [*TASKS, *METHODS]
     head = re.split(r"[(+]", name)[0]
-    first = known.index(head) if head in known else len(known)
+    first = order.index(head) if head in order else len(order)
     refined = int("+" in name)
     pieces = re.split(r"(\d+(?:\.\d+)?)", name)
     natural = tuple((int(float(p) * 1e6), "") if i % 2 else (0, p) for i, p in enumerate(pieces))
@@ -68,5 +55,5 @@ def position(name: str) -> Order:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Distinct names by `position`."""
+    """Return the distinct names, sorted by `position`."""
     return sorted(set(names), key=position)

@@ -1,4 +1,4 @@
-"""The paper's tables of quality: perplexity and zero-shot accuracy."""
+"""The tables of the paper: perplexity and zero-shot accuracy."""
 
 from __future__ import annotations
 
@@ -8,31 +8,43 @@ from typing import Any
 
 import pandas as pd
 
+from neuroal.evaluation.task_table import KINDS
 from neuroal.tables.cases import CASE, CELL, Expected
-from neuroal.tables.labels import LOWER_IS_BETTER, label
-from neuroal.tables.table import MISSING, Cell, Table, number, ranks, rules_between, with_deviation
+from neuroal.tables.labels import label
+from neuroal.tables.table import (
+    MISSING,
+    Cell,
+    Table,
+    figure_cell,
+    label_cells,
+    number,
+    rules_between,
+    standings,
+)
 
 Key = tuple[str, ...]
+"""Values of some columns."""
 Answers = dict[str, dict[str, Any]]
+"""Competitor → its row of the cells."""
+DENSE = (Cell("0 %", 0.0), Cell("dense"))
+"""Labels of the dense model's sparsity and top-up."""
 
 
-def perplexity_table(table: pd.DataFrame, task: str, expected: Expected) -> Table:
-    """Rows: pruner × sparsity × top-up, the dense model first. Columns: models.
+def perplexity_table(cells: pd.DataFrame, task: str, expected: Expected) -> Table:
+    """Return the perplexities on one text.
 
-    Args:
-        table: from `cases.cells`.
-        task: a text.
+    Rows are pruner × sparsity × top-up, after the dense model. Columns are models.
     """
-    part = table[table["task"] == task]
+    part = cells[cells["task"] == task]
     answers = _answers(part)
     models = [name for name in expected.axis("model") if name in set(part["model"])]
-    rows = [_dense_row(part, [("model", name) for name in models], 3, "perplexity")]
+    rows = [(Cell(MISSING), *DENSE, *_dense(part, "model", models, "perplexity"))]
     for pruner, sparsity in _distinct(part, ["pruner", "sparsity"]):
         cases = [(model, pruner, sparsity, task) for model in models]
-        columns = [_ranked(answers.get(case, {}), expected, "perplexity") for case in cases]
+        columns = [_marked(answers.get(case, {}), expected, "perplexity") for case in cases]
         for competitor in expected.competitors:
-            labels = (pruner, sparsity, competitor)
-            rows.append((*_labels(labels), *(column[competitor] for column in columns)))
+            labels = label_cells(pruner, sparsity, competitor)
+            rows.append((*labels, *(column[competitor] for column in columns)))
     return Table(
         name=f"perplexity-{task}",
         title=f"Perplexity on {label(task)} (lower is better)",
@@ -40,34 +52,32 @@ def perplexity_table(table: pd.DataFrame, task: str, expected: Expected) -> Tabl
         labels=3,
         rows=tuple(rows),
         data=_tidy(part),
-        groups=_rules(rows, 3),
+        groups=rules_between(rows, 2),
     )
 
 
-def zero_shot_table(table: pd.DataFrame, found: pd.DataFrame, expected: Expected) -> Table:
-    """Rows: model × pruner × sparsity × top-up, each model dense first. Columns: tasks and mean.
+def zero_shot_table(cells: pd.DataFrame, results: pd.DataFrame, expected: Expected) -> Table:
+    """Return the zero-shot accuracies and their means over tasks.
 
-    The mean is over all tasks that can be run here, and missing where one of them is missing.
-
-    Args:
-        table: from `cases.cells`.
-        found: from `cases.relevant`.
+    Rows are model × pruner × sparsity × top-up, with each dense model first. Columns are tasks. The
+    mean is over all tasks that can be run, and is missing if one of them is missing.
     """
-    part = table[table["kind"] == "zero_shot"]
+    part = cells[cells["kind"] == "zero_shot"]
     tasks = [name for name in expected.axis("task") if name in set(part["task"])]
     possible = [name for name in tasks if not (part[part["task"] == name]["why"] != "").all()]
-    means = _means(found, possible, expected)
+    means = _means(results, possible, expected)
     answers = _answers(part)
     rows: list[tuple[Cell, ...]] = []
     for model, pruner, sparsity in _distinct(part, ["model", "pruner", "sparsity"]):
         if not any(row[0].text == label(model) for row in rows):
-            rows.append(_dense_with_mean(part[part["model"] == model], model, tasks, possible))
-        found_of = [answers.get((model, pruner, sparsity, task), {}) for task in tasks]
-        found_of.append(means.get((model, pruner, sparsity), {}))
-        columns = [_ranked(answer, expected, "zero_shot") for answer in found_of]
+            dense = _dense_with_mean(part[part["model"] == model], tasks, possible)
+            rows.append((*label_cells(model), Cell(MISSING), *DENSE, *dense))
+        in_columns = [answers.get((model, pruner, sparsity, task), {}) for task in tasks]
+        in_columns.append(means.get((model, pruner, sparsity), {}))
+        columns = [_marked(column, expected, "zero_shot") for column in in_columns]
         for competitor in expected.competitors:
-            labels = (model, pruner, sparsity, competitor)
-            rows.append((*_labels(labels), *(column[competitor] for column in columns)))
+            labels = label_cells(model, pruner, sparsity, competitor)
+            rows.append((*labels, *(column[competitor] for column in columns)))
     mean = "Mean" if possible == tasks else f"Mean of {len(possible)}"
     return Table(
         name="zero-shot",
@@ -76,91 +86,69 @@ def zero_shot_table(table: pd.DataFrame, found: pd.DataFrame, expected: Expected
         labels=4,
         rows=tuple(rows),
         data=_tidy(part),
-        groups=_rules(rows, 4),
+        groups=rules_between(rows, 3),
     )
 
 
-def _labels(names: Sequence[str]) -> tuple[Cell, ...]:
-    return tuple(Cell(label(name)) for name in names)
-
-
-def _rules(rows: Sequence[tuple[Cell, ...]], labels: int) -> frozenset[int]:
-    return rules_between([tuple(cell.text for cell in row[:labels]) for row in rows])
-
-
 def _distinct(part: pd.DataFrame, by: list[str]) -> list[Key]:
-    """In the order of the frame, which is the order of the cases."""
+    """Return the distinct values of columns `by`, in the order of the frame."""
     return list(part[by].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _answers(part: pd.DataFrame) -> dict[Key, Answers]:
-    """Case → competitor → its row."""
+    """Return case → competitor → row of the cells."""
     answers: dict[Key, Answers] = {}
     for row in part.to_dict("records"):
         answers.setdefault(tuple(row[key] for key in CASE), {})[row["competitor"]] = row
     return answers
 
 
-def _ranked(answers: Answers, expected: Expected, kind: str) -> Mapping[str, Cell]:
-    """Cells of one case by competitor; missing ones too."""
-    got = [answers.get(name) for name in expected.competitors]
-    texts = [None if row is None or row["state"] == "missing" else _text(row, kind) for row in got]
-    values = [math.nan if row is None else float(row["value"]) for row in got]
-    places = ranks(_rounded(values, texts, kind), values, LOWER_IS_BETTER[kind])
+def _marked(answers: Answers, expected: Expected, kind: str) -> Mapping[str, Cell]:
+    """Return competitor → cell with its standing, for one case; missing cells included."""
+    rows = [answers.get(name) for name in expected.competitors]
+    texts = [None if row is None or row["state"] == "missing" else _text(row, kind) for row in rows]
+    values = [math.nan if row is None else float(row["value"]) for row in rows]
+    rounded = [number(value, kind) for value in values]  # without deviations, for ties
+    marks = standings(rounded, values, KINDS[kind].lower_is_better)
     return {
         name: Cell(MISSING)
         if text is None or row is None
-        else Cell(text, value, place, tuple(row["records"].split()))
-        for name, row, text, value, place in zip(
-            expected.competitors, got, texts, values, places, strict=True
+        else Cell(text, value, mark, tuple(row["records"].split()))
+        for name, row, text, value, mark in zip(
+            expected.competitors, rows, texts, values, marks, strict=True
         )
     }
 
 
-def _rounded(values: Sequence[float], texts: Sequence[str | None], kind: str) -> list[str | None]:
-    """The figures without deviations: what decides whether two are alike."""
-    return [
-        None if text is None else number(value, kind)
-        for value, text in zip(values, texts, strict=True)
-    ]
-
-
 def _text(row: Mapping[str, Any], kind: str) -> str:
-    text = with_deviation(float(row["value"]), float(row["deviation"]), kind)
+    """Return ``12.34 ± 0.56``, without deviation for a single seed."""
+    text = number(float(row["value"]), kind)
+    if not math.isnan(row["deviation"]):
+        text += f" ± {number(float(row['deviation']), kind)}"
     partial = row["state"] == "partial"
     return f"{text} ({row['seeds']} of {row['wanted']} seeds)" if partial else text
 
 
-def _dense_row(
-    part: pd.DataFrame, columns: Sequence[tuple[str, str]], labels: int, kind: str
-) -> tuple[Cell, ...]:
-    heads = (*[Cell(MISSING)] * (labels - 2), Cell("0 %", 0.0), Cell("dense"))
-    return (*heads, *(_dense(part[part[column] == name], kind) for column, name in columns))
-
-
-def _dense(part: pd.DataFrame, kind: str) -> Cell:
-    values = part["dense"].dropna()
-    if values.empty:
-        return Cell(MISSING)
-    return Cell(number(float(values.iloc[0]), kind), float(values.iloc[0]))
+def _dense(part: pd.DataFrame, column: str, names: Sequence[str], kind: str) -> list[Cell]:
+    """Return the figure of the dense model for each name in `column`."""
+    values = part.groupby(column)["dense"].first().reindex(names)
+    return [figure_cell(value, number(value, kind)) for value in values.astype(float)]
 
 
 def _dense_with_mean(
-    part: pd.DataFrame, model: str, tasks: Sequence[str], possible: Sequence[str]
-) -> tuple[Cell, ...]:
-    row = _dense_row(part, [("task", task) for task in tasks], 4, "zero_shot")
-    values = [cell.value for cell, task in zip(row[4:], tasks, strict=True) if task in possible]
-    known = [value for value in values if value is not None]
-    mean = Cell(MISSING)
-    if known and len(known) == len(values):
-        value = sum(known) / len(known)
-        mean = Cell(number(value, "zero_shot"), value)
-    return (Cell(label(model)), *row[1:], mean)
+    part: pd.DataFrame, tasks: Sequence[str], possible: Sequence[str]
+) -> list[Cell]:
+    cells = _dense(part, "task", tasks, "zero_shot")
+    values = [cell.value for cell, task in zip(cells, tasks, strict=True) if task in possible]
+    present = [value for value in values if value is not None]
+    complete = present and len(present) == len(values)
+    mean = sum(present) / len(present) if complete else math.nan
+    return [*cells, figure_cell(mean, number(mean, "zero_shot"))]
 
 
-def _means(found: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> dict[Key, Answers]:
-    """Mean over `tasks` for each seed that has them all; then mean and deviation over seeds."""
-    part = found[found["task"].isin(tasks)]
+def _means(results: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> dict[Key, Answers]:
+    """Return mean and deviation of the mean over `tasks` over the seeds with results for all."""
+    part = results[results["task"].isin(tasks)]
     key = [name for name in CELL if name != "task"]
     seeds = part.groupby([*key, "seed"], sort=False).agg(
         value=("value", "mean"), tasks=("task", "nunique"), records=("identity", "first")
@@ -173,11 +161,12 @@ def _means(found: pd.DataFrame, tasks: Sequence[str], expected: Expected) -> dic
         records=("records", " ".join),
     )
     answers: dict[Key, Answers] = {}
-    wanted = len(expected.seeds)
+    seed_count = len(expected.seeds)
     for row in means.reset_index().to_dict("records"):
-        state = "done" if row["seeds"] == wanted else "partial"
+        state = "done" if row["seeds"] == seed_count else "partial"
         case = tuple(row[name] for name in key[:-1])
-        answers.setdefault(case, {})[row["competitor"]] = row | {"wanted": wanted, "state": state}
+        row |= {"wanted": seed_count, "state": state}
+        answers.setdefault(case, {})[row["competitor"]] = row
     return answers
 
 

@@ -1,5 +1,5 @@
-// Sort a table by the column whose head is pressed: up, down, as it was. Missing entries stay last.
-// Filter its rows by words. Nothing is fetched.
+// Sort a table by the column of a clicked head: ascending, descending, original order. Missing
+// entries stay last. Filter the rows of a table by words. The script makes no requests.
 "use strict";
 
 function entry(row, column) {
@@ -23,11 +23,11 @@ function sort(table, column) {
   const sign = order === "descending" ? -1 : 1;
   const rows = [...table.tBodies[0].rows];
   rows.sort((a, b) => {
-    const given = Number(a.dataset.row) - Number(b.dataset.row);
-    if (order === "none") return given;
-    const [gone, lost] = [a, b].map((row) => row.cells[column].classList.contains("none"));
-    if (gone || lost) return gone - lost || given;
-    return sign * compare(entry(a, column), entry(b, column)) || given;
+    const original = Number(a.dataset.row) - Number(b.dataset.row);
+    if (order === "none") return original;
+    const missing = (row) => row.cells[column].classList.contains("none");
+    if (missing(a) || missing(b)) return missing(a) - missing(b) || original;
+    return sign * compare(entry(a, column), entry(b, column)) || original;
   });
   table.tBodies[0].append(...rows);
 }

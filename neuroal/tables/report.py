@@ -1,9 +1,8 @@
-"""The report: one HTML page that needs nothing but itself."""
+"""The report: a self-contained HTML page."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from html import escape
@@ -13,26 +12,29 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from neuroal.records.files import write_bytes
+from neuroal.files.atomic import write_bytes
 from neuroal.tables import figures, html
 from neuroal.tables.cases import CASE, SHARED
 from neuroal.tables.labels import label
 from neuroal.tables.study import Study
-from neuroal.tables.table import MISSING, Cell, Table, number, plain, ranks
+from neuroal.tables.table import (
+    Cell,
+    Table,
+    figure_cell,
+    label_cells,
+    number,
+    plain,
+    standings,
+)
 
+TITLE = "NeuroAL: results"
 Section = tuple[str, str, str]
+"""Id, heading and content."""
 
 
-def report(
-    of: Study, made: Sequence[Table], base: str = "", title: str = "NeuroAL: results"
-) -> str:
-    """The page, as text.
-
-    Args:
-        made: the study's `tables`.
-        base: what the names of records follow in links, as in ``../runs/``.
-    """
-    sections = [section for section in _sections(of, made, base) if section[2]]
+def report(study: Study, tables: Sequence[Table], base: str = "") -> str:
+    """Return the HTML page of a study with its `tables`; links to records start with `base`."""
+    sections = [section for section in _sections(study, tables, base) if section[2]]
     links = "".join(f'<a href="#{name}">{escape(head)}</a>' for name, head, _ in sections)
     body = "".join(
         f'<section id="{name}">\n<h2>{escape(head)}</h2>\n{content}</section>\n'
@@ -41,11 +43,11 @@ def report(
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_own('report.css')}</style>\n</head>\n<body>\n"
-        f"<header><div>\n<h1>{escape(title)}</h1>\n{_summary(of)}</div></header>\n"
+        f"<title>{TITLE}</title>\n<style>\n{_own('report.css')}</style>\n</head>\n<body>\n"
+        f"<header><div>\n<h1>{TITLE}</h1>\n{_summary(study)}</div></header>\n"
         f"<nav><div>{links}</div></nav>\n<main>\n{body}"
-        "<footer>Best in bold, second underlined; – is missing. Made from the records beside this "
-        "page; figures link to theirs.</footer>\n"
+        "<footer>Best in bold, second underlined, – missing. Figures link to the "
+        "records that they are computed from.</footer>\n"
         f"</main>\n<script>\n{_own('report.js')}</script>\n</body>\n</html>\n"
     )
 
@@ -54,101 +56,101 @@ def _own(name: str) -> str:
     return files("neuroal.tables").joinpath(name).read_text(encoding="utf-8")
 
 
-def _summary(of: Study) -> str:
-    wanted, found = int(of.counted["wanted"].sum()), int(of.counted["seeds"].sum())
-    expected = of.expected
+def _summary(study: Study) -> str:
+    total, present = int(study.counted["wanted"].sum()), int(study.counted["seeds"].sum())
+    expected = study.expected
     seeds = f" with {len(expected.seeds)} seeds" if len(expected.seeds) > 1 else ""
     axes = (
         f"{', '.join(map(label, expected.axis('model')))}; "
         f"{', '.join(map(label, expected.axis('pruner')))}; {', '.join(expected.axis('sparsity'))}."
     )
     return (
-        f'<p class="lead">{len(expected.competitors)} top-ups meet in {len(expected.counted):,} '
-        f"cases{seeds}: {escape(axes)}</p>\n"
+        f'<p class="lead">{len(expected.competitors)} top-ups, compared in '
+        f"{len(expected.counted):,} cases{seeds}: {escape(axes)}</p>\n"
         + html.facts(
             {
                 "cases": f"{len(expected.counted):,}",
                 "top-ups": f"{len(expected.competitors)}",
-                "records": f"{len(of.paid):,}",
-                "results found": f"{found:,} of {wanted:,}",
+                "records": f"{len(study.costs):,}",
+                "results": f"{present:,} of {total:,}",
             }
         )
-        + html.notes(of.notes)
+        + html.notes(study.notes)
     )
 
 
-def _sections(of: Study, made: Sequence[Table], base: str) -> list[Section]:
-    by_name = {table.name: table for table in made}
+def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]:
+    by_name = {table.name: table for table in tables}
 
     def shown(*names: str) -> str:
-        found = (by_name[name] for name in names if name in by_name)
-        return "".join(html.table_block(_without_settings(table), base) for table in found)
+        present = (by_name[name] for name in names if name in by_name)
+        return "".join(html.table_block(_without_settings(table), base) for table in present)
 
-    texts = [table.name for table in made if table.name.startswith("perplexity-")]
+    texts = [table.name for table in tables if table.name.startswith("perplexity-")]
     missing = by_name["missing"]
     return [
-        ("best", "Who wins", _best(of) + shown("wins")),
-        ("perplexity", "Perplexity", figures.quality(of) + shown(*texts)),
+        ("best", "Wins", _best(study) + shown("relative-to-uniform", "wins")),
+        ("perplexity", "Perplexity", figures.quality(study) + shown(*texts)),
         ("zero-shot", "Zero-shot tasks", shown("zero-shot")),
         (
             "runtime",
             "Performance and runtime",
-            figures.trade(of.trade(), of) + shown("performance-runtime", "runtime"),
+            figures.trade(study.trade(), study) + shown("performance-runtime", "runtime"),
         ),
-        ("density", "Density by block", figures.density(of)),
-        ("criterion", "Criterion by λ", figures.criterion(of)),
+        ("density", "Density by block", figures.density(study)),
+        ("criterion", "Criterion by λ", figures.criterion(study)),
         ("missing", "Missing", html.table_block(missing) if missing.rows else ""),
-        ("records", "Records", html.table_block(records_table(of), base)),
+        ("records", "Records", html.table_block(records_table(study), base)),
     ]
 
 
 def _without_settings(table: Table) -> Table:
-    """Without what the head of the page says of all tables."""
+    """Return `table` without the note on shared settings, which the page's header contains."""
     notes = tuple(note for note in table.notes if not note.startswith(SHARED))
     return dataclasses.replace(table, notes=notes)
 
 
-def _best(of: Study) -> str:
-    """In how many cases each competitor is best, as printed; ties count for all."""
-    counts = dict.fromkeys(of.expected.competitors, 0)
+def _best(study: Study) -> str:
+    """Return bars with the number of cases in which each competitor is best, including ties."""
+    counts = dict.fromkeys(study.expected.competitors, 0)
     decided = 0
-    for _, part in of.counted.groupby(CASE, sort=False):
+    for _, part in study.counted.groupby(CASE, sort=False):
         kind = str(part["kind"].iloc[0])
-        got = part[part["state"] != "missing"]
-        values = [float(value) for value in got["value"]]
-        places = ranks([number(v, kind) for v in values], values, kind == "perplexity")
-        decided += 1 in places
-        for name, place in zip(got["competitor"], places, strict=True):
-            counts[name] += place == 1
+        present = part[part["state"] != "missing"]
+        values = [float(value) for value in present["value"]]
+        texts = [number(value, kind) for value in values]
+        marks = standings(texts, values, kind == "perplexity")
+        decided += 1 in marks
+        for name, mark in zip(present["competitor"], marks, strict=True):
+            counts[name] += mark == 1
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return (
-        "<p>Cases in which each top-up is the best of those that answered; what is printed alike "
-        "counts for both.</p>\n" + html.bars({label(name): n for name, n in ordered}, decided)
+        "<p>Number of cases in which each top-up is the best of those with a result; equal printed "
+        "figures count as ties.</p>\n" + html.bars({label(name): n for name, n in ordered}, decided)
         if decided
         else ""
     )
 
 
-def records_table(of: Study) -> Table:
-    """One row for each record behind the page, with a link to it."""
-    paid = of.paid
+def records_table(study: Study) -> Table:
+    """Return a row for each record, with a link to it."""
     order = ["model", "pruner", "ratio", "competitor", "seed", "identity"]
     results = {
         str(identity): part.sort_values("task")
-        for identity, part in of.found.groupby("identity", sort=True)
+        for identity, part in study.results.groupby("identity", sort=True)
     }
     rows = []
-    for _, run in paid.sort_values(order).iterrows():
+    for _, run in study.costs.sort_values(order).iterrows():
         identity = str(run["identity"])
         names = (run["model"], run["pruner"], run["sparsity"], run["competitor"])
         seconds = float(run["together"])
         rows.append(
             (
-                Cell(identity, None, 0, (identity,)),
-                *(Cell(label(str(name))) for name in names),
+                Cell(identity, records=(identity,)),
+                *label_cells(*names),
                 Cell(str(run["seed"]), float(run["seed"])),
                 Cell(f"{100 * run['achieved']:.3f} %", float(run["achieved"])),
-                Cell(MISSING) if math.isnan(seconds) else Cell(plain(seconds), seconds),
+                figure_cell(seconds, plain(seconds)),
                 Cell(_listed(results[identity])),
             )
         )
@@ -159,7 +161,7 @@ def records_table(of: Study) -> Table:
         heads=(*heads, "Results"),
         labels=5,
         rows=tuple(rows),
-        data=paid,
+        data=study.costs,
     )
 
 
@@ -171,12 +173,12 @@ def _listed(results: pd.DataFrame) -> str:
 
 
 def write_report(
-    of: Study, made: Sequence[Table], records: Path, folder: Path | None = None
+    study: Study, tables: Sequence[Table], records: Path, folder: Path | None = None
 ) -> Path:
-    """Write report.html into `folder` (None: beside the records, which it links to)."""
+    """Write report.html to `folder`, by default that of its `records`; return its path."""
     folder = folder or records
-    way = quote(os.path.relpath(records, folder))
-    base = "" if way == "." else f"{way}/"
+    relative = quote(os.path.relpath(records, folder))
+    base = "" if relative == "." else f"{relative}/"
     path = folder / "report.html"
-    write_bytes(path, report(of, made, base=base).encode())
+    write_bytes(path, report(study, tables, base=base).encode())
     return path

@@ -1,28 +1,37 @@
-"""What runs cost, and what they give for it."""
+"""Runtime and memory of runs, and performance against runtime."""
 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from neuroal.tables.cases import CASE, Expected
-from neuroal.tables.labels import label
-from neuroal.tables.table import MISSING, Cell, Table, number, plain, rules_between
+from neuroal.tables.table import (
+    MISSING,
+    Cell,
+    Table,
+    figure_cell,
+    label_cells,
+    number,
+    plain,
+    rules_between,
+)
 
 STAGES = ("allocate", "prune")
+"""Stages whose costs are compared."""
 GIB = 2**30
 
 
-def costs(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """One row for each run that answers a case.
+def costs(runs: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Return the `runs` that answer a case, with their costs.
 
-    Returns:
-        The run's key, ``device``, seconds of ``allocate``, ``prune`` and both (``together``), and
-        ``peak`` device memory in GiB (NaN where none was measured).
+    Costs are the seconds of ``allocate``, ``prune`` and both (``together``), and the ``peak``
+    device memory in GiB (NaN if it was not measured).
     """
-    part = runs[runs["identity"].isin(found["identity"])].reset_index(drop=True)
+    part = runs[runs["identity"].isin(results["identity"])].reset_index(drop=True)
     for stage in STAGES:
         part[stage] = [float(seconds.get(stage, math.nan)) for seconds in part["seconds"]]
     part["together"] = part[list(STAGES)].sum(axis=1, skipna=False)
@@ -33,79 +42,73 @@ def costs(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     return part
 
 
-def runtime_table(paid: pd.DataFrame, expected: Expected) -> Table:
-    """Seconds of allocation and pruning, mean ± deviation over sparsities and seeds.
+def runtime_table(run_costs: pd.DataFrame, expected: Expected) -> Table:
+    """Return seconds and memory of allocation and pruning, as mean ± standard deviation.
 
-    Runs on different devices stand in different rows.
-
-    Args:
-        paid: from `costs`.
+    Averages over sparsities and seeds. Runs on different devices have separate rows.
     """
-    figures = [*STAGES, "together", "peak"]
+    columns = [*STAGES, "together", "peak"]
     keys = ["model", "pruner", "device", "competitor"]
-    groups = dict(iter(paid.groupby(keys, sort=False)))
+    groups = dict(iter(run_costs.groupby(keys, sort=False)))
     rows = []
-    for model in expected.axis("model"):
-        for pruner in expected.axis("pruner"):
-            devices = sorted({str(key[2]) for key in groups if key[:2] == (model, pruner)})
-            for device in devices or [MISSING]:
-                for name in expected.competitors:
-                    part = groups.get((model, pruner, device, name))
-                    names = [Cell(label(text)) for text in (model, pruner, device, name)]
-                    rows.append((*names, *_figures(part, figures)))
+    for model, pruner in product(expected.axis("model"), expected.axis("pruner")):
+        devices = sorted({str(key[2]) for key in groups if key[:2] == (model, pruner)})
+        for key in product([model], [pruner], devices or [MISSING], expected.competitors):
+            rows.append((*label_cells(*key), *_cells(groups.get(key), columns)))
     heads = ("Model", "Pruner", "Device", "Top-up", "Runs", "Allocate, s", "Prune, s")
-    tidy = [*keys, "sparsity", "seed", *figures, "identity"]
+    tidy = [*keys, "sparsity", "seed", *columns, "identity"]
     return Table(
         name="runtime",
         title="Runtime: seconds to allocate and to prune, and peak memory of the device",
         heads=(*heads, "Together, s", "Peak, GiB"),
         labels=4,
         rows=tuple(rows),
-        data=paid[tidy].sort_values(tidy[:-1], ignore_index=True),
-        notes=("Mean ± deviation over sparsities and seeds.",),
-        groups=rules_between([tuple(cell.text for cell in row[:4]) for row in rows]),
+        data=run_costs[tidy].sort_values(tidy[:-1], ignore_index=True),
+        notes=("Mean ± standard deviation over sparsities and seeds.",),
+        groups=rules_between(rows, 3),
     )
 
 
-def _figures(part: pd.DataFrame | None, figures: list[str]) -> list[Cell]:
+def _cells(part: pd.DataFrame | None, columns: list[str]) -> list[Cell]:
+    """Return the number of runs, then mean ± standard deviation of `columns`."""
     if part is None:
-        return [Cell("0", 0.0), *[Cell(MISSING)] * len(figures)]
+        return [Cell("0", 0.0), *[Cell(MISSING)] * len(columns)]
     cells = [Cell(str(len(part)), float(len(part)), 0, tuple(sorted(part["identity"])))]
-    for figure in figures:
-        value, deviation = float(part[figure].mean()), float(part[figure].std())
-        spread = "" if math.isnan(deviation) else f" ± {plain(deviation)}"
-        missing = math.isnan(value)
-        cells.append(Cell(MISSING) if missing else Cell(plain(value) + spread, value))
+    for column in columns:
+        value, deviation = float(part[column].mean()), float(part[column].std())
+        error = "" if math.isnan(deviation) else f" ± {plain(deviation)}"
+        cells.append(figure_cell(value, plain(value) + error))
     return cells
 
 
-def trade_off(paid: pd.DataFrame, found: pd.DataFrame, expected: Expected) -> pd.DataFrame:
-    """Performance against runtime of every competitor that answered anything.
+def trade_off(run_costs: pd.DataFrame, results: pd.DataFrame, expected: Expected) -> pd.DataFrame:
+    """Return performance against runtime of every competitor with results.
 
-    Over the cases and seeds that all of them answered on the same device:
+    Averages over the cases and seeds that all of them answered on the same device:
     ``increase`` = geometric mean of perplexity / dense perplexity, ``accuracy`` = mean accuracy,
-    ``seconds`` = mean of allocation and pruning together, ``front`` = none is as fast and better.
+    ``seconds`` = mean seconds of allocation and pruning, ``results`` = number of results,
+    ``front`` = whether no other competitor is both better and at least as fast.
     """
-    found = found[~found["task"].isin(expected.beside)]
-    joined = found.merge(paid[["identity", "together", "device"]], on="identity", how="left")
+    results = results[~results["task"].isin(expected.beside)]
+    joined = results.merge(run_costs[["identity", "together", "device"]], on="identity", how="left")
     increase = (joined["value"] / joined["dense"]).where(joined["kind"] == "perplexity")
     joined = joined.assign(log=np.log(increase))
     case = [*CASE, "seed", "device"]
-    competing = joined["competitor"].nunique()
-    common = joined[joined.groupby(case)["competitor"].transform("nunique") == competing]
+    competitors = joined["competitor"].nunique()
+    common = joined[joined.groupby(case)["competitor"].transform("nunique") == competitors]
     rows = []
     for (device, pruner), group in common.groupby(["device", "pruner"], sort=True):
         for name in expected.competitors:
             part = group[group["competitor"] == name]
             if part.empty:
                 continue
-            lm = part[part["kind"] == "perplexity"]
+            texts = part[part["kind"] == "perplexity"]
             row = {
                 "pruner": pruner,
                 "competitor": name,
                 "device": device,
                 "seconds": float(part.drop_duplicates("identity")["together"].mean()),
-                "increase": math.exp(float(lm["log"].mean())) if len(lm) else math.nan,
+                "increase": math.exp(float(texts["log"].mean())) if len(texts) else math.nan,
                 "accuracy": float(part[part["kind"] == "zero_shot"]["value"].mean()),
                 "results": len(part),
             }
@@ -113,13 +116,16 @@ def trade_off(paid: pd.DataFrame, found: pd.DataFrame, expected: Expected) -> pd
     columns = ["pruner", "competitor", "device", "seconds", "increase", "accuracy", "results"]
     frame = pd.DataFrame(rows, columns=columns)
     frame["front"] = [_on_front(frame, row) for _, row in frame.iterrows()]
-    order = {name: place for place, name in enumerate(expected.axis("pruner"))}
+    order = {name: position for position, name in enumerate(expected.axis("pruner"))}
     ordered = frame.sort_values("pruner", key=lambda names: names.map(order), kind="stable")
     return ordered.reset_index(drop=True)
 
 
 def _on_front(frame: pd.DataFrame, row: pd.Series) -> bool:
-    """By perplexity where there is one, else by accuracy."""
+    """Return whether no competitor is both better and at least as fast.
+
+    Compares perplexity if there is one, else accuracy.
+    """
     figure, sign = ("accuracy", -1) if math.isnan(row["increase"]) else ("increase", 1)
     rivals = frame[(frame["pruner"] == row["pruner"]) & (frame["device"] == row["device"])]
     better = (sign * rivals[figure] < sign * row[figure]) & (rivals["seconds"] <= row["seconds"])
@@ -127,20 +133,18 @@ def _on_front(frame: pd.DataFrame, row: pd.Series) -> bool:
 
 
 def trade_off_table(trade: pd.DataFrame) -> Table:
-    """`trade_off`, as a table."""
-    rows = []
-    for _, row in trade.iterrows():
-        labels = [Cell(label(str(row[name]))) for name in ("pruner", "device", "competitor")]
-        rows.append(
-            (
-                *labels,
-                Cell(plain(row["seconds"]), row["seconds"]),
-                _or_missing(row["increase"], "perplexity"),
-                _or_missing(row["accuracy"], "zero_shot"),
-                Cell(str(row["results"]), float(row["results"])),
-                Cell("yes" if row["front"] else "no"),
-            )
+    """Return the rows of `trade_off` as a table."""
+    rows = [
+        (
+            *label_cells(row["pruner"], row["device"], row["competitor"]),
+            Cell(plain(row["seconds"]), row["seconds"]),
+            figure_cell(row["increase"], number(row["increase"], "perplexity")),
+            figure_cell(row["accuracy"], number(row["accuracy"], "zero_shot")),
+            Cell(str(row["results"]), float(row["results"])),
+            Cell("yes" if row["front"] else "no"),
         )
+        for _, row in trade.iterrows()
+    ]
     heads = ("Pruner", "Device", "Top-up", "Seconds", "Perplexity / dense", "Accuracy, %")
     return Table(
         name="performance-runtime",
@@ -150,13 +154,9 @@ def trade_off_table(trade: pd.DataFrame) -> Table:
         rows=tuple(rows),
         data=trade,
         notes=(
-            "Over the results that all top-ups have on one device: geometric mean of perplexity "
-            "over dense perplexity, mean accuracy, mean seconds of allocation and pruning. On the "
-            "front: none is as fast and better.",
+            "Over the cases that all top-ups answered on one device: geometric mean of perplexity "
+            "divided by dense perplexity, mean accuracy, mean seconds of allocation and pruning. "
+            "On the front: no other top-up is both better and at least as fast.",
         ),
-        groups=rules_between([tuple(cell.text for cell in row[:3]) for row in rows]),
+        groups=rules_between(rows, 2),
     )
-
-
-def _or_missing(value: float, kind: str) -> Cell:
-    return Cell(MISSING) if math.isnan(value) else Cell(number(value, kind), value)

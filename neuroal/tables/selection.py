@@ -1,69 +1,64 @@
-"""Which records and results a table is made of."""
+"""Select the records and results of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from neuroal.config.schema import value_at
+
 OF_RESULTS = ("task.limit", "task.seqlen")
-"""Keys of single results: a record's own may have been measured in several runs."""
-NOWHERE = object()
+"""Keys that belong to a result, because several runs can add results to one record."""
+ABSENT = object()
+"""Value of a key that a configuration does not have."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for.
+    """Conditions on records and results.
 
     Attributes:
-        wanted: for every override its alternatives, each dotted key → value. A record matches
-            if, for every override, all values of an alternative are its own.
-        tasks: names, or None for all.
-        identities: of the records that are looked at, or None for all.
-        limited: whether results on part of a task are wanted without their limit being named.
-        text: what the records that it leaves out are not, for messages: ``has seed=7``.
+        overrides: for every override its alternatives, each dotted key → value. A record matches
+            an override if it has all values of one alternative.
+        tasks: names of the tasks; None: all.
+        identities: identities of the records to read; None: all.
+        limited: whether to include results on part of a task although no limit is requested.
+        text: the condition in words, for messages: ``has seed=7``.
+        names: identity → competitor, if a declared grid does not name it by its methods.
     """
 
-    wanted: tuple[tuple[Mapping[str, Any], ...], ...] = ()
+    overrides: tuple[tuple[Mapping[str, Any], ...], ...] = ()
     tasks: frozenset[str] | None = None
     identities: frozenset[str] | None = None
     limited: bool = False
     text: str = ""
-
-    def knows(self, identity: str) -> bool:
-        """Whether a record of this identity is to be read at all."""
-        return self.identities is None or identity in self.identities
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a record's configuration is among those asked for."""
-        return all(
-            any(_agrees(alternative, config) for alternative in alternatives)
-            for alternatives in self.wanted
-        )
+        """Return whether the configuration of a record is selected."""
+        return all(any(_agrees(choice, config) for choice in choices) for choices in self.overrides)
 
     def allows(self, result: Mapping[str, Any]) -> bool:
-        """Whether a result (a row of `Found.results`) is among those asked for."""
-        return self._asked(result) and (self._may_be_limited() or result["task.limit"] is None)
+        """Return whether a result (a row of `RecordFrames.results`) is selected."""
+        return self._requested(result) and (self._may_be_limited() or result["task.limit"] is None)
 
     def limited_only(self, result: Mapping[str, Any]) -> bool:
-        """Whether a result is left out for no other reason than its limit."""
-        return self._asked(result) and not self.allows(result)
+        """Return whether a result is excluded only because of its limit."""
+        return self._requested(result) and not self.allows(result)
 
-    def _asked(self, result: Mapping[str, Any]) -> bool:
+    def _requested(self, result: Mapping[str, Any]) -> bool:
         return (self.tasks is None or result["task"] in self.tasks) and all(
-            any(
-                all(_has(result, key, alternative) for key in OF_RESULTS)
-                for alternative in alternatives
-            )
-            for alternatives in self.wanted
+            any(all(_agrees_on(result, key, choice) for key in OF_RESULTS) for choice in choices)
+            for choices in self.overrides
         )
 
     def _may_be_limited(self) -> bool:
-        return self.limited or any("task.limit" in a for group in self.wanted for a in group)
+        return self.limited or any("task.limit" in a for group in self.overrides for a in group)
 
 
-def _has(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) -> bool:
-    """Whether a result was measured as asked; zero-shot tasks have no windows to be of a length."""
+def _agrees_on(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) -> bool:
+    """Return whether a result has the value of `key`; seqlen does not apply to zero-shot tasks."""
     if key not in alternative or (key == "task.seqlen" and result["kind"] == "zero_shot"):
         return True
     return bool(result[key] == alternative[key])
@@ -71,15 +66,14 @@ def _has(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) ->
 
 def _agrees(alternative: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return all(
-        _found(config, key) == value
+        _value(config, key) == value
         for key, value in alternative.items()
-        if key not in OF_RESULTS and not key.startswith("task.")
+        if not key.startswith("task.")
     )
 
 
-def _found(config: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return NOWHERE
-        config = config[part]
-    return config
+def _value(config: Mapping[str, Any], dotted: str) -> Any:
+    try:
+        return value_at(config, dotted)
+    except (KeyError, TypeError):
+        return ABSENT

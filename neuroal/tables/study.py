@@ -1,4 +1,4 @@
-"""A folder of records as one study: the cells, all tables, what is missing."""
+"""A folder of records as a study: cells, tables and missing results."""
 
 from __future__ import annotations
 
@@ -20,109 +20,104 @@ from neuroal.tables.cases import (
     relevant,
     settings_notes,
 )
-from neuroal.tables.labels import label
 from neuroal.tables.paper import perplexity_table, zero_shot_table
-from neuroal.tables.reading import Found, read_records
+from neuroal.tables.reading import RecordFrames, read_records
+from neuroal.tables.relative import relative_table, relative_to_uniform
 from neuroal.tables.runtime import costs, runtime_table, trade_off, trade_off_table
 from neuroal.tables.selection import Selection
-from neuroal.tables.table import Cell, Table
+from neuroal.tables.table import Cell, Table, label_cells
 from neuroal.tables.wins import duels, wins_table
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that tables and report are made of.
+    """The data of all tables and of the report.
 
     Attributes:
-        expected: cases, competitors and seeds there should be.
-        all: everything in the records, also what was not expected.
-        found: results that answer expected cases.
-        cells: one row for each expected case and competitor.
-        paid: one row for each run behind `found`.
+        frames: all selected records, including results that are not expected.
+        results: results of expected cases, from `cases.relevant`.
+        cells: one row for each expected case and competitor, from `cases.cells`.
+        costs: one row for each run with `results`, from `runtime.costs`.
     """
 
     expected: Expected
-    all: Found
-    found: pd.DataFrame
+    frames: RecordFrames
+    results: pd.DataFrame
     cells: pd.DataFrame
-    paid: pd.DataFrame
+    costs: pd.DataFrame
 
     @property
     def counted(self) -> pd.DataFrame:
-        """The cells of counted cases."""
         return self.cells[~self.cells["task"].isin(self.expected.beside)]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of any table must know."""
-        missing = missing_notes(self.counted, self.all.left_out)
-        return (*limit_notes(self.found), *missing, *settings_notes(self.found))
+        """Notes on the whole study: limits, missing results, settings."""
+        missing = missing_notes(self.counted, self.frames.left_out)
+        return (*limit_notes(self.results), *missing, *settings_notes(self.results))
 
     def trade(self) -> pd.DataFrame:
-        """See `runtime.trade_off`."""
-        return trade_off(self.paid, self.found, self.expected)
+        """Return performance against runtime; see `runtime.trade_off`."""
+        return trade_off(self.costs, self.results, self.expected)
 
 
 def study(
     folder: str | Path, selection: Selection | None = None, expected: Expected | None = None
 ) -> Study:
-    """Read the records of `folder`.
-
-    Args:
-        expected: the declaration; None: all cases, competitors and seeds that are found.
+    """Read the selected records of `folder`; None expects what has results.
 
     Raises:
-        UserError: see `read_records` and `cases.relevant`; or nothing expected was found.
+        UserError: as in `read_records` and `cases.relevant`; or no result is expected.
     """
-    everything = read_records(folder, selection)
-    expected = expected or expected_from(everything.results)
-    found = relevant(everything.results, expected)
-    if found.empty:
+    frames = read_records(folder, selection)
+    expected = expected or expected_from(frames.results)
+    results = relevant(frames.results, expected)
+    if results.empty:
         raise UserError(
-            f"out={folder}: none of its {len(everything.results)} results answers a declared case"
+            f"out={folder}: none of its {len(frames.results)} results answers a declared case"
         )
-    paid = costs(everything.runs, found)
-    return Study(expected, everything, found, cells(found, expected), paid)
+    return Study(
+        expected=expected,
+        frames=frames,
+        results=results,
+        cells=cells(results, expected),
+        costs=costs(frames.runs, results),
+    )
 
 
-def tables(of: Study) -> list[Table]:
-    """The paper's tables, in order: perplexity by text, zero-shot, wins, runtime, what is missing.
-
-    All carry the study's notes.
-    """
-    kinds = of.cells.drop_duplicates("task").set_index("task")["kind"]
-    texts = [task for task in of.expected.axis("task") if kinds[task] == "perplexity"]
-    made = [perplexity_table(of.cells, task, of.expected) for task in texts]
+def tables(study: Study) -> list[Table]:
+    """Return all tables of a study, with its notes."""
+    kinds = study.cells.drop_duplicates("task").set_index("task")["kind"]
+    texts = [task for task in study.expected.axis("task") if kinds[task] == "perplexity"]
+    parts = [perplexity_table(study.cells, task, study.expected) for task in texts]
     if (kinds == "zero_shot").any():
-        made.append(zero_shot_table(of.cells, of.found, of.expected))
-    if len(of.expected.competitors) > 1:
-        made.append(wins_table(duels(of.found, of.expected)))
-    made += [runtime_table(of.paid, of.expected), trade_off_table(of.trade())]
-    noted = [_with_notes(table, of) for table in made]
-    return [*noted, missing_table(of.cells)]
+        parts.append(zero_shot_table(study.cells, study.results, study.expected))
+    relative = relative_to_uniform(study.results, study.expected)
+    if relative["competitor"].nunique() > 1:
+        parts.append(relative_table(relative, study.expected))
+    if len(study.expected.competitors) > 1:
+        parts.append(wins_table(duels(study.results, study.expected)))
+    parts += [runtime_table(study.costs, study.expected), trade_off_table(study.trade())]
+    parts = [_with_notes(table, study) for table in parts]
+    return [*parts, missing_table(study.cells)]
 
 
-def _with_notes(table: Table, of: Study) -> Table:
-    """The notes of the part that a table shows, after its own."""
-    if "state" not in table.data:
-        return dataclasses.replace(table, notes=(*table.notes, *of.notes))
-    tasks = set(table.data["task"])
-    found = of.found[of.found["task"].isin(tasks)]
-    own = (*limit_notes(found), *missing_notes(table.data), *settings_notes(found))
-    return dataclasses.replace(table, notes=(*table.notes, *own))
+def _with_notes(table: Table, study: Study) -> Table:
+    """Return `table` with the notes on the part of the study that it shows."""
+    notes = study.notes
+    if "state" in table.data:
+        results = study.results[study.results["task"].isin(table.data["task"])]
+        notes = (*limit_notes(results), *missing_notes(table.data), *settings_notes(results))
+    return dataclasses.replace(table, notes=(*table.notes, *notes))
 
 
-def missing_table(table: pd.DataFrame) -> Table:
-    """Every cell that is missing or has fewer seeds than asked for.
-
-    Args:
-        table: from `cases.cells`.
-    """
-    part = table[table["state"] != "done"]
+def missing_table(frame: pd.DataFrame) -> Table:
+    """Return the cells that are missing or have fewer seeds than expected."""
+    part = frame[frame["state"] != "done"]
     columns = [*CELL, "seeds", "wanted", "why"]
     rows = [
         (
-            *(Cell(label(str(row[name]))) for name in CELL),
+            *label_cells(*row[CELL]),
             Cell(f"{row['seeds']} of {row['wanted']}", float(row["seeds"])),
             Cell(str(row["why"])),
         )
@@ -130,7 +125,7 @@ def missing_table(table: pd.DataFrame) -> Table:
     ]
     return Table(
         name="missing",
-        title=f"Missing: {len(part):,} of {len(table):,} cells",
+        title=f"Missing: {len(part):,} of {len(frame):,} cells",
         heads=("Model", "Pruner", "Sparsity", "Task", "Top-up", "Seeds", "Why it cannot be run"),
         labels=5,
         rows=tuple(rows),
@@ -138,6 +133,6 @@ def missing_table(table: pd.DataFrame) -> Table:
     )
 
 
-def named(found: Sequence[Table], name: str) -> Table:
-    """The table of that name."""
-    return next(table for table in found if table.name == name)
+def named(tables: Sequence[Table], name: str) -> Table:
+    """Return the table called `name`."""
+    return next(table for table in tables if table.name == name)

@@ -1,46 +1,46 @@
-"""A table: cells with text and rank on one side, the figures themselves on the other."""
+"""Tables: cells with text and standing, and the unrounded figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
+from neuroal.tables.labels import label
+
 MISSING = "–"
+"""Text of a cell without a figure."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry.
+    """One cell of a table.
 
     Attributes:
-        text: as printed.
-        value: what it sorts by; None sorts by the text.
-        rank: 1 the best of its group (bold), 2 the second (underlined), 0 neither.
-        records: identities of the records behind it.
+        text: printed text.
+        value: sort key; None: the text is the sort key.
+        standing: 1: best of its group; 2: second; 0: neither.
+        records: identities of the records that the cell is computed from.
     """
 
     text: str
     value: float | None = None
-    rank: int = 0
+    standing: int = 0
     records: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """What every format is written from.
+    """A table, from which every format is written.
 
     Attributes:
-        name: stem of its files.
-        title: one line.
-        heads: of all columns, the labels' first.
-        labels: how many columns are labels.
-        rows: one cell for each head.
-        data: the figures, tidy, unrounded: what CSV and Parquet hold.
-        notes: what a reader must know.
-        groups: row numbers at which a rule goes, the first row aside.
+        name: stem of its file names.
+        heads: heads of all columns, label columns first.
+        labels: number of label columns.
+        data: unrounded figures in tidy form, as in CSV and Parquet.
+        groups: numbers of the rows that have a rule above them.
     """
 
     name: str
@@ -50,54 +50,54 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     data: pd.DataFrame
     notes: tuple[str, ...] = ()
-    groups: frozenset[int] = field(default_factory=frozenset)
+    groups: frozenset[int] = frozenset()
 
 
 def number(value: float, kind: str) -> str:
-    """A figure as printed: accuracy in percent, perplexity with four digits or so.
-
-    Args:
-        kind: ``perplexity`` or ``zero_shot``.
-    """
+    """Format a figure: accuracy (a share) in percent, perplexity with about four digits."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "NaN"
-    if kind == "zero_shot":
-        return f"{100 * value:.2f}"
-    return plain(value)
+    return f"{100 * value:.2f}" if kind == "zero_shot" else plain(value)
 
 
 def plain(value: float) -> str:
-    """Two decimals below 100, one below 1000, none above."""
+    """Format a number with two decimals below 100, one below 1000 and none above."""
     if not math.isfinite(value):
         return MISSING
     digits = 2 if abs(value) < 99.995 else 1 if abs(value) < 999.95 else 0
     return f"{value:,.{digits}f}" if abs(value) < 1e7 else f"{value:.1e}"
 
 
-def with_deviation(value: float, deviation: float, kind: str) -> str:
-    """``12.34 ± 0.56``, or ``12.34`` where there is one seed."""
-    text = number(value, kind)
-    return text if math.isnan(deviation) else f"{text} ± {number(deviation, kind)}"
+def label_cells(*names: object) -> tuple[Cell, ...]:
+    """Return cells with printed names."""
+    return tuple(Cell(label(str(name))) for name in names)
 
 
-def ranks(texts: Sequence[str | None], values: Sequence[float], lower: bool) -> list[int]:
-    """1 for the best, 2 for the second, 0 for the rest; what is printed alike ranks alike.
+def figure_cell(value: float, text: str) -> Cell:
+    """Return a cell with `text`, or a dash if `value` is NaN."""
+    return Cell(MISSING) if math.isnan(value) else Cell(text, value)
 
-    With fewer than two entries there is no best. NaN and missing (None) have no rank.
+
+def standings(texts: Sequence[str | None], values: Sequence[float], lower: bool) -> list[int]:
+    """Return 1 for the best entries, 2 for the second and 0 for the rest.
+
+    Entries with the same text have the same standing. There is no best among fewer than two
+    entries, and missing entries (None or NaN) have standing 0. `lower`: lower is better.
     """
-    ranked = [
+    present = [
         (value if lower else -value, text)
         for value, text in zip(values, texts, strict=True)
         if text is not None and not math.isnan(value)
     ]
-    order = list(dict.fromkeys(text for _, text in sorted(ranked)))
-    places = {text: place + 1 for place, text in enumerate(order[:2])} if len(ranked) > 1 else {}
+    order = list(dict.fromkeys(text for _, text in sorted(present)))
+    standing = {text: i for i, text in enumerate(order[:2], 1)} if len(present) > 1 else {}
     return [
-        0 if text is None or math.isnan(value) else places.get(text, 0)
+        0 if text is None or math.isnan(value) else standing.get(text, 0)
         for value, text in zip(values, texts, strict=True)
     ]
 
 
-def rules_between(labels: Sequence[tuple[str, ...]]) -> frozenset[int]:
-    """Rows at which any label but the last changes."""
-    return frozenset(i for i in range(1, len(labels)) if labels[i][:-1] != labels[i - 1][:-1])
+def rules_between(rows: Sequence[Sequence[Cell]], columns: int) -> frozenset[int]:
+    """Return the numbers of the rows at which the text of the first `columns` changes."""
+    texts = [[cell.text for cell in row[:columns]] for row in rows]
+    return frozenset(i for i in range(1, len(rows)) if texts[i] != texts[i - 1])

@@ -1,84 +1,57 @@
-"""What a top-up is: it decides how many zeros each linear, or each row, shall get."""
+"""Interface of sparsity allocation methods ("top-ups")."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
+from neuroal.pruners.base import Method, Pruner
+from neuroal.pruners.settings import PruningSettings
+from neuroal.search.context import AllocationContext
+from neuroal.sparsity.allocation import Allocation
 
-from neuroal.models.adapter import DecoderModel
-from neuroal.plan import SparsityPlan
-from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Allotment, Rules, allot
-from neuroal.tracking import Progress
+__all__ = ["Allocation", "AllocationContext", "RowRatios", "TopUp"]
 
 
-@dataclass(frozen=True, eq=False)
-class AllocationContext:
-    """What a top-up may look at.
+class RowRatios(NamedTuple):
+    """The parameter that makes a method assign one ratio per row.
 
     Attributes:
-        subject: the dense model; left dense.
-        pruner: whose order of the weights the plan is for.
-        sparsity: share of zeros over all prunable weights.
-        rules: exact or reference.
-        tokens: search windows (windows, seqlen); empty where the top-up searches nothing.
-        batch: windows in one forward pass.
-        progress: told of every step.
-        group: M of an N:M pattern, where one is asked for.
-        seed: of everything drawn at random.
-        devices: that share the candidates of a search, the subject's first; empty: that alone.
+        key: the parameter with its value, such as ``topup.step=row``.
+        remedy: the setting to use instead, such as ``topup.step=block``.
     """
 
-    subject: DecoderModel
-    pruner: Pruner
-    sparsity: float
-    rules: Rules
-    tokens: Tensor
-    batch: int
-    progress: Progress
-    group: int | None = None
-    seed: int = 0
-    devices: tuple[torch.device, ...] = ()
-
-    def allot(self, plan: SparsityPlan) -> dict[str, Allotment]:
-        """What `plan` comes to in zeros."""
-        return allot(plan, self.subject, self.rules, self.group)
+    key: str
+    remedy: str
 
 
-@dataclass(frozen=True, eq=False)
-class Allocation:
-    """A plan and how it came about (JSON types only: λ's, every candidate's criterion, …)."""
+class TopUp(Method, ABC):
+    """A sparsity allocation method ("top-up"); subclasses are frozen dataclasses.
 
-    plan: SparsityPlan
-    report: Mapping[str, Any] = field(default_factory=dict)
-
-
-class TopUp(ABC):
-    """Makes the plan. Subclasses are frozen dataclasses whose fields are their parameters.
+    It determines the sparsity of each linear or of each row. The fields of a subclass are its
+    parameters.
 
     Attributes:
-        searches: whether `AllocationContext.tokens` are used.
+        searches: whether the method uses `AllocationContext.tokens`.
+        file_parameters: see `Method`.
     """
 
     searches: ClassVar[bool] = False
 
-    def check(  # noqa: B027
-        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
-    ) -> None:
-        """Raise `UserError` for what cannot be combined; called before a model is loaded.
+    def row_ratios(self, pruner: Pruner) -> RowRatios | None:
+        """Return the parameter that gives plans for `pruner` one ratio per row; None: none does."""
+        return None
 
-        Args:
-            pruner: whose order of the weights the plan would be for.
-            sparsity: share of zeros.
-            rules: exact or reference.
-            group: M of an N:M pattern, where one is asked for.
+    def check(self, settings: PruningSettings) -> None:
+        """Raise `UserError` for settings that cannot be combined with the method.
+
+        Runs before a model is loaded. `row_ratios` covers ratios per row.
         """
+
+    def search_passes(self) -> float:
+        """Return the approximate number of forward passes over the search windows."""
+        return 1.0 if self.searches else 0.0
 
     @abstractmethod
     def allocate(self, context: AllocationContext) -> Allocation:
-        """Make the plan."""
+        """Return the plan."""

@@ -1,4 +1,4 @@
-"""DLP: blocks whose typical weight matters less are pruned more."""
+"""DLP: prune blocks more if their median saliency is higher relative to other blocks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError, check_choice
+from neuroal.search.dense_pass import mean_of, score_blocks
+from neuroal.sparsity.schedule import plan_of_importances
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.dense_pass import score_blocks
-from neuroal.topups.schedule import plan_of_importances
 
 
 def median_of(saliencies: list[Tensor]) -> float:
-    """Median of all entries together; of an even number, the lower of the middle two."""
+    """Return the median over all entries; for an even number, the lower of the middle two."""
     return float(torch.cat([part.flatten() for part in saliencies]).median())
-
-
-def mean_of(saliencies: list[Tensor]) -> float:
-    """Mean of all entries together."""
-    total = sum(float(part.double().sum()) for part in saliencies)
-    return total / sum(part.numel() for part in saliencies)
 
 
 AVERAGES: dict[str, Callable[[list[Tensor]], float]] = {"median": median_of, "mean": mean_of}
@@ -33,22 +27,17 @@ AVERAGES: dict[str, Callable[[list[Tensor]], float]] = {"median": median_of, "me
 class DLP(TopUp):
     """Dynamic layer-wise pruning.
 
-    m_b is the median of all entries of |W|·a (rows, cols) of block b; the importance of the block
-    is 1 − m_b / Σ m. It is scaled to [0, 2α], centred and shifted to mean 1 − s; that is the
-    density of each block. One pass through the dense model, on the search windows.
+    m_b is the median over all entries |W_rc|·a_c of block b, and the importance of the block is
+    I_b = 1 − m_b / Σ m. Its density is d_b = x_b − mean(x) + (1 − s), with x the importances scaled
+    min–max to [0, 2α]. The statistics come from one pass through the dense model on the search
+    windows.
 
-    Source: Chen et al., 2025 (arXiv 2505.23807), section 3, which takes the median. The ratio
-    function of its public code takes the mean instead; both are here.
+    Source: Chen et al., 2025 (arXiv 2505.23807), section 3, which uses the median. The public code
+    uses the mean.
 
     Args:
         spread: α.
-        average: ``median`` (the paper) or ``mean`` (its code).
-
-    Sample YAML::
-
-        _target_: neuroal.topups.dlp.DLP
-        spread: 0.15
-        average: median
+        average: ``median`` (the paper) or ``mean`` (the authors' code).
     """
 
     spread: float = 0.15
@@ -62,10 +51,11 @@ class DLP(TopUp):
         check_choice("topup.average", self.average, AVERAGES)
 
     def allocate(self, context: AllocationContext) -> Allocation:
+        settings = context.settings
         averages = score_blocks(context, AVERAGES[self.average])
         total = sum(averages.values())
         importances = {block: 1 - value / (total or 1.0) for block, value in averages.items()}
         plan = plan_of_importances(
-            context.subject, importances, context.sparsity, self.spread, context.rules
+            context.decoder, importances, settings.sparsity, self.spread, settings.rules
         )
         return Allocation(plan, {f"{self.average}_saliency": list(averages.values())})

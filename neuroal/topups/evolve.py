@@ -1,56 +1,52 @@
-"""Random exchanges of zeros, kept if the output comes nearer to the dense model's."""
+"""Evolutionary search: exchange zeros at random and accept what lowers the divergence."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from neuroal.blocks import BlockRunner
 from neuroal.errors import UserError, check_choice
-from neuroal.models.adapter import DecoderModel
-from neuroal.plan import SparsityPlan
+from neuroal.execution.runner import BlockRunner
+from neuroal.gradients.divergence import OutputDivergence
+from neuroal.gradients.objective import Band, ObjectiveInputs
+from neuroal.gradients.row_sparsity import HIGHEST, LOWEST, shuffled
+from neuroal.gradients.weight_order import WeightOrder
+from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.divergence import Band, OutputDivergence
-from neuroal.topups.ranks import Ranks
-from neuroal.topups.rows import HIGHEST, LOWEST, shuffled
 
 UNITS = ("linear", "block")
-PASSES_OF_A_GRADIENT = 3
-"""Forward passes that a forward and a backward pass together cost."""
+PASSES_PER_GRADIENT = 3
+"""Cost of a forward and a backward pass together, in forward passes."""
 
 
 @dataclass(frozen=True)
 class Evolve(TopUp):
-    """Evolutionary search with one parent: the rival of equal marginals that needs no gradient.
+    """Allocate zeros by an evolutionary search with one parent, without gradients.
 
-    A trial moves zeros from one or more units (linears or blocks) to as many others, an equal
-    number each way, and is kept if D = mean over tokens of KL(p_dense ‖ p_sparse) falls on the
-    windows at hand. The windows change every `generation` trials, when the parent is measured anew.
+    A trial exchanges zeros between pairs of units (linears or blocks) at a constant total. It
+    becomes the parent if it has the lower D = mean over tokens of KL(p_dense ‖ p_sparse) on the
+    current windows. The windows change every `generation` trials, and the parent is evaluated again
+    on the new ones.
 
-    Source: the idea of EvoPress (Sieberling et al., 2024, arXiv 2410.14649), with the order of
-    the weights from one dense pass and without its selection in several rounds.
+    Source: the idea of EvoPress (Sieberling et al., 2024, arXiv 2410.14649). Here one dense pass
+    determines the order of the weights, and there is no selection in several rounds.
 
     Args:
-        passes: forward passes in all; the default is what `EqualMarginals` takes for 25 + 60
-            iterations, counted as three forward passes each.
+        passes: total number of forward passes. The default equals the cost of `EqualMarginals` with
+            25 + 60 iterations, at three forward passes each.
         unit: ``linear`` or ``block``.
-        largest_move: most that a unit's sparsity changes in one exchange.
-        exchanges: most exchanges in a trial; their number is the lesser of two draws.
-        generation: trials on the same windows.
-        windows: of a trial, drawn from the search windows in shuffled passes.
-
-    Sample YAML::
-
-        _target_: neuroal.topups.evolve.Evolve
-        passes: 255
-        unit: linear
+        largest_move: maximum change of a unit's sparsity in one exchange.
+        exchanges: maximum number of exchanges in a trial; the number is the minimum of two draws.
+        generation: number of trials on the same windows.
+        windows: windows of a trial, drawn from the search windows in shuffled passes.
     """
 
-    passes: int = 85 * PASSES_OF_A_GRADIENT
+    passes: int = 85 * PASSES_PER_GRADIENT
     unit: str = "linear"
     largest_move: float = 0.1
     exchanges: int = 3
@@ -68,73 +64,68 @@ class Evolve(TopUp):
                 raise UserError(f"topup.{key}={getattr(self, key)}: must be at least 1")
 
     def allocate(self, context: AllocationContext) -> Allocation:
-        subject, tokens = context.subject, context.tokens
-        runner = BlockRunner.capture(subject, tokens, context.batch)
-        ranks = Ranks(subject, context.pruner)
-        dense = torch.cat(ranks.measure(runner, context.progress))
-        batch = min(context.batch, self.windows)
-        objective = OutputDivergence(runner, ranks, tokens, dense, batch, Band())
-        sizes = _sizes(subject, self.unit)
-        generator = random.Random(context.seed)
-        minibatches = shuffled(len(tokens), self.windows, context.seed)
-        parent = dict.fromkeys(sizes, context.sparsity)
+        settings, objective = context.settings, self._objective(context)
+        units = {
+            linear.key: linear.key if self.unit == "linear" else str(linear.block)
+            for linear in context.decoder
+        }
+        sizes: Counter[str] = Counter()
+        for linear in context.decoder:
+            sizes[units[linear.key]] += linear.numel
+
+        def plan_of(ratios: Mapping[str, float]) -> SparsityPlan:
+            by_linear = {key: ratios[unit] for key, unit in units.items()}
+            return SparsityPlan(by_linear, settings.sparsity)
+
+        def divergence(ratios: Mapping[str, float], windows: Sequence[int]) -> float:
+            budgets = context.budgets(plan_of(ratios))
+            return objective.value({key: b.counts for key, b in budgets.items()}, windows)
+
+        generator = random.Random(settings.seed)
+        minibatches = shuffled(len(context.tokens), self.windows, settings.seed)
+        parent = dict.fromkeys(sizes, settings.sparsity)
         values: list[float] = []
-        kept = trials = 0
+        accepted = trials = 0
         with context.progress.stage("evolve", self.passes, "pass") as step:
             while len(values) + trials < self.passes:
                 windows = next(minibatches)
-                best = objective.value(_counts(context, parent, self.unit), windows)
+                best = divergence(parent, windows)
                 values.append(best)
                 step.advance(1, D=best)
                 for _ in range(min(self.generation, self.passes - len(values) - trials)):
                     child = self._mutate(parent, sizes, generator)
-                    found = objective.value(_counts(context, child, self.unit), windows)
+                    value = divergence(child, windows)
                     trials += 1
-                    if found < best:
-                        parent, best, kept = child, found, kept + 1
+                    if value < best:
+                        parent, best, accepted = child, value, accepted + 1
                     step.advance(1, D=best)
-        plan = _plan(subject, parent, self.unit, context.sparsity)
-        return Allocation(plan, {"divergence": values, "trials": trials, "kept": kept})
+        report = {"divergence": values, "trials": trials, "kept": accepted}
+        return Allocation(plan_of(parent), report)
+
+    def _objective(self, context: AllocationContext) -> OutputDivergence:
+        runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
+        order = WeightOrder(context.decoder, context.settings.pruner)
+        dense = torch.cat(order.compute(runner, context.progress))
+        batch = min(context.batch, self.windows)
+        inputs = ObjectiveInputs(runner, order, context.tokens, batch, Band())
+        return OutputDivergence(inputs, dense)
+
+    def search_passes(self) -> float:
+        return float(self.passes)
 
     def _mutate(
         self, parent: Mapping[str, float], sizes: Mapping[str, int], generator: random.Random
     ) -> dict[str, float]:
-        """Exchange zeros between random pairs of units; what would leave the bounds is not done."""
+        """Return `parent` after exchanges between random units, within the bounds of a sparsity."""
         child, names = dict(parent), list(sizes)
         draws = (generator.randint(1, self.exchanges) for _ in range(2))
         for _ in range(min(draws)):
             if len(names) < 2:
                 break
-            gains, loses = generator.sample(names, 2)
-            zeros = generator.uniform(0, self.largest_move) * min(sizes[gains], sizes[loses])
-            up, down = child[gains] + zeros / sizes[gains], child[loses] - zeros / sizes[loses]
-            if up <= HIGHEST and down >= LOWEST:
-                child[gains], child[loses] = up, down
+            target, source = generator.sample(names, 2)
+            zeros = generator.uniform(0, self.largest_move) * min(sizes[target], sizes[source])
+            higher = child[target] + zeros / sizes[target]
+            lower = child[source] - zeros / sizes[source]
+            if higher <= HIGHEST and lower >= LOWEST:
+                child[target], child[source] = higher, lower
         return child
-
-
-def _name(key: str, block: int, unit: str) -> str:
-    return key if unit == "linear" else str(block)
-
-
-def _sizes(subject: DecoderModel, unit: str) -> dict[str, int]:
-    """Prunable weights of every unit."""
-    sizes: dict[str, int] = {}
-    for linear in subject:
-        name = _name(linear.key, linear.block, unit)
-        sizes[name] = sizes.get(name, 0) + linear.numel
-    return sizes
-
-
-def _plan(
-    subject: DecoderModel, ratios: Mapping[str, float], unit: str, sparsity: float
-) -> SparsityPlan:
-    by_linear = {lin.key: ratios[_name(lin.key, lin.block, unit)] for lin in subject}
-    return SparsityPlan(by_linear, sparsity)
-
-
-def _counts(
-    context: AllocationContext, ratios: Mapping[str, float], unit: str
-) -> dict[str, torch.Tensor]:
-    allotments = context.allot(_plan(context.subject, ratios, unit, context.sparsity))
-    return {key: allotment.counts for key, allotment in allotments.items()}

@@ -1,76 +1,68 @@
-"""Equal marginals: move zeros from rows where one more is dear to rows where it is cheap."""
+"""Equal marginals: shift zeros from rows where one more is expensive to rows where it is cheap."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner
 from neuroal.errors import UserError, check_choice
-from neuroal.plan import SparsityPlan
+from neuroal.execution.runner import BlockRunner
+from neuroal.gradients.backward import repeatable
+from neuroal.gradients.block_error import BlockError
+from neuroal.gradients.divergence import OutputDivergence
+from neuroal.gradients.objective import Band, Objective, ObjectiveInputs
+from neuroal.gradients.row_sparsity import RowSparsity, shuffled
+from neuroal.gradients.weight_order import WeightOrder
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules
-from neuroal.topups.backward import repeatable
-from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.block_error import BlockError
-from neuroal.topups.divergence import Band, Objective, OutputDivergence
-from neuroal.topups.ranks import Ranks
-from neuroal.topups.rows import Rows, shuffled
-from neuroal.topups.uniform import uniform_plan
+from neuroal.pruners.settings import PruningSettings
+from neuroal.sparsity.plan import SparsityPlan, uniform_plan
+from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
 
 STEPS = ("linear", "row", "both")
 OBJECTIVES = ("kl", "cross_entropy", "block_error")
 COOLING = 1.5
-"""The last step is e^−1.5 of the first."""
+"""The rate decays exponentially to e^−1.5 of its initial value."""
 ENOUGH_WINDOWS = 32
 
 
 @dataclass(frozen=True)
 class EqualMarginals(TopUp):
-    """Deals a fixed number of zeros out so that one more would cost the same everywhere.
+    """Allocate a fixed number of zeros such that an additional zero costs the same in every row.
 
-    The cost is that of D = mean over tokens of KL(p_dense ‖ p_sparse) on the search windows. The
-    order in which a row gives up its weights is the pruner's, from one dense pass. Then, T times,
-    on the next few windows: prune by the present allocation, take the gradient G of D with respect
-    to all weights, the zeroed ones too, and average −G·W over the weights of each row that are
-    about to go or to come back (ranks k_r ± w). With the running mean of these costs,
-    standardised over all rows and clipped to ±3, as z_r::
+    The cost is the increase of D = mean over tokens of KL(p_dense ‖ p_sparse) on the search
+    windows. The pruner's scores from one dense pass fix the order in which the weights of a row are
+    pruned. Each of T iterations prunes by the current allocation, computes the gradient G of D at
+    all weights W, including the zeroed ones, on the next few windows, and averages −G·W over the
+    ranks [k_r − w, k_r + w) of each row, which has k_r zeros. With z_r the running mean of these
+    costs, standardised over all rows and clipped to ±3::
 
-        s_r ← clip(s_r − η·exp(−1.5·t/T)·z_r, 0.02, 0.99), then a common shift back to the budget
+        s_r ← clip(s_r − η·exp(−1.5·t/T)·z_r, 0.02, 0.99), then a common shift to the budget
 
-    The plan is the mean over the last iterations. Weights are never changed. Gradients of an
-    output divergence are used to allocate, not to train.
+    The plan is the mean over the last iterations. Weights are never updated.
 
     Source: this project.
 
     Args:
-        step: ``linear`` (one sparsity a linear), ``row``, or ``both``, rows after linears.
-        objective: ``kl`` (D), ``cross_entropy`` of the text itself, ``block_error``
-            (`BlockError`).
-        linear_iterations: T of the linears; null: 40, or 25 before rows.
-        row_iterations: T of the rows; null: 80, or 60 after linears.
-        linear_rate: η of the linears.
-        row_rate: η of the rows.
-        windows: of one iteration, drawn from the search windows in shuffled passes.
-        band: w as a share of the columns; at least 4 columns.
-        momentum: weight of the past in the running mean.
-        averaged: share of the iterations, from the end, that the plan is the mean of.
-        second_order: weight of ½·N·(G·W)² beside −G·W.
-        rerank: iterations after which the order is taken anew, from inputs that come through the
-            sparse blocks; 0: never.
-        start: file of a plan to start from; null: uniform.
-
-    Sample YAML::
-
-        _target_: neuroal.topups.marginal.EqualMarginals
-        step: both
+        step: ``linear`` (one sparsity per linear), ``row``, or ``both`` (linears, then rows).
+        objective: ``kl`` (D), ``cross_entropy`` (of the text), or ``block_error`` (`BlockError`).
+        linear_iterations: T for linears; None: 40, or 25 if rows follow.
+        row_iterations: T for rows; None: 80, or 60 after linears.
+        linear_rate: η for linears.
+        row_rate: η for rows.
+        windows: windows of one iteration, drawn from the search windows in shuffled passes.
+        band: w as a share of the columns; w is at least 4.
+        momentum: weight of earlier iterations in the running mean of the costs.
+        averaged: share of the iterations that the plan averages, counted from the last.
+        second_order: weight of the term ½·N·(G·W)² beside −G·W, with N tokens.
+        rerank: number of iterations after which the order is computed again behind the sparse
+            blocks; 0: never.
+        start: path of the initial plan; None: uniform.
     """
 
     step: str = "both"
@@ -88,6 +80,7 @@ class EqualMarginals(TopUp):
     start: str | None = None
 
     searches: ClassVar[bool] = True
+    file_parameters: ClassVar[frozenset[str]] = frozenset({"start"})
 
     def __post_init__(self) -> None:
         check_choice("topup.step", self.step, STEPS)
@@ -102,33 +95,35 @@ class EqualMarginals(TopUp):
                 raise UserError(f"topup.{key}={share}: must be above 0 and at most 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"topup.momentum={self.momentum}: must be at least 0 and below 1")
-        if self.second_order < 0 or self.rerank < 0:
-            raise UserError("topup.second_order, topup.rerank: must not be negative")
+        for key in ("second_order", "rerank"):
+            if getattr(self, key) < 0:
+                raise UserError(f"topup.{key}={getattr(self, key)}: must not be negative")
         if self.second_order and self.objective == "block_error":
             raise UserError(
-                f"topup.second_order={self.second_order}: is for a mean over tokens; "
-                "use topup.objective=kl or cross_entropy, or topup.second_order=0"
+                f"topup.second_order={self.second_order}: needs an objective that averages over "
+                "tokens; use topup.objective=kl or cross_entropy, or topup.second_order=0"
             )
 
-    def check(
-        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
-    ) -> None:
-        self.starting_plan(sparsity)
+    def row_ratios(self, pruner: Pruner) -> RowRatios | None:
         if self.step == "linear":
-            return
-        if group is not None:
-            raise UserError(
-                f"topup.step={self.step}: an N:M pattern (sparsity.of={group}) has one N a linear; "
-                "use topup.step=linear"
-            )
-        if pruner.updates_weights and rules is Rules.REFERENCE:
-            raise UserError(
-                f"topup.step={self.step}: the authors' code has no row plans for "
-                f"pruner={type(pruner).__name__.lower()}; use rules=exact or topup.step=linear"
-            )
+            return None
+        return RowRatios(f"topup.step={self.step}", "topup.step=linear")
+
+    def check(self, settings: PruningSettings) -> None:
+        self.starting_plan(settings.sparsity)
+
+    def search_passes(self) -> float:
+        linears, rows = self._iterations()
+        return 3.0 * (linears + rows)
+
+    def _iterations(self) -> tuple[int, int]:
+        """Return the numbers of iterations for linears and for rows."""
+        linears = self.linear_iterations or (40 if self.step == "linear" else 25)
+        rows = self.row_iterations or (80 if self.step == "row" else 60)
+        return (0 if self.step == "row" else linears), (0 if self.step == "linear" else rows)
 
     def starting_plan(self, sparsity: float) -> SparsityPlan | None:
-        """The plan that `start` names, for a budget of `sparsity`."""
+        """Return the plan in the file `start`, with a budget of `sparsity`; None without a file."""
         if self.start is None:
             return None
         return SparsityPlan(SparsityPlan.load(self.start, "topup.start").ratios, sparsity)
@@ -136,102 +131,81 @@ class EqualMarginals(TopUp):
     def allocate(self, context: AllocationContext) -> Allocation:
         if len(context.tokens) < ENOUGH_WINDOWS:
             warnings.warn(
-                f"topup=marginal fits {len(context.tokens)} windows of text; "
-                f"with calibration.search_windows={ENOUGH_WINDOWS} or more it generalises better",
+                f"topup=marginal fits only {len(context.tokens)} windows of text; set "
+                f"calibration.search_windows={ENOUGH_WINDOWS} or more for a plan that generalises",
                 stacklevel=2,
             )
-        search = _Search.begin(self, context)
-        if self.step != "row":
-            iterations = self.linear_iterations or (40 if self.step == "linear" else 25)
-            search.descend(iterations, self.linear_rate, by_row=False)
-        if self.step != "linear":
-            iterations = self.row_iterations or (80 if self.step == "row" else 60)
-            search.descend(iterations, self.row_rate, by_row=True)
+        search = _Search(self, context)
+        linears, rows = self._iterations()
+        if linears:
+            search.descend(linears, self.linear_rate, by_row=False)
+        if rows:
+            search.descend(rows, self.row_rate, by_row=True)
+        plan = search.rows.plan(context.settings.sparsity, self.step != "linear")
         report = {"step": self.step, "objective": self.objective, **search.history}
-        return Allocation(search.rows.plan(context.sparsity, self.step != "linear"), report)
+        return Allocation(plan, report)
 
 
-@dataclass(eq=False)
 class _Search:
-    """The descent: where the zeros are now, and what it has seen."""
+    """The iterations of `EqualMarginals` and their state.
 
-    settings: EqualMarginals
-    context: AllocationContext
-    runner: BlockRunner
-    ranks: Ranks
-    objective: Objective
-    rows: Rows
-    minibatches: Iterator[list[int]]
-    seconds: float
-    history: dict[str, Any] = field(default_factory=dict)
+    Attributes:
+        rows: current sparsity of every row.
+        history: objective and variation of the costs in every iteration, for the report.
+    """
 
-    @classmethod
-    def begin(cls, settings: EqualMarginals, context: AllocationContext) -> _Search:
-        subject, tokens = context.subject, context.tokens
-        plan = settings.starting_plan(context.sparsity) or uniform_plan(subject, context.sparsity)
-        rows = Rows.of(subject, plan)
+    def __init__(self, settings: EqualMarginals, context: AllocationContext) -> None:
+        self._settings, self._context = settings, context
+        self.history: dict[str, Any] = {}
+        decoder, tokens, sparsity = context.decoder, context.tokens, context.settings.sparsity
+        plan = settings.starting_plan(sparsity) or uniform_plan(decoder, sparsity)
+        self.rows = RowSparsity.of(decoder, plan)
         begin = time.perf_counter()
-        runner = BlockRunner.capture(subject, tokens, context.batch)
-        ranks = Ranks(subject, context.pruner)
-        dense = torch.cat(ranks.measure(runner, context.progress))
+        self._runner = BlockRunner.capture(decoder, tokens, context.batch)
+        self._order = WeightOrder(decoder, context.settings.pruner)
+        dense = torch.cat(self._order.compute(self._runner, context.progress))
         share = min(settings.windows, len(tokens)) / len(tokens)
-        # The dense pass was two forward passes over all windows; an iteration is three or four.
-        seconds = (time.perf_counter() - begin) * 2 * share
-        objective = make_objective(settings, context, runner, ranks, dense)
-        minibatches = shuffled(len(tokens), settings.windows, context.seed)
-        return cls(settings, context, runner, ranks, objective, rows, minibatches, seconds)
+        # Ranking takes two forward passes over all windows, an iteration three or four over some.
+        self._seconds = (time.perf_counter() - begin) * 2 * share
+        batch = min(context.batch, settings.windows)
+        inputs = ObjectiveInputs(self._runner, self._order, tokens, batch, Band(settings.band))
+        self._objective: Objective
+        if settings.objective == "block_error":
+            self._objective = BlockError(inputs)
+        else:
+            of_text = settings.objective == "cross_entropy"
+            self._objective = OutputDivergence(
+                inputs, dense, of_text=of_text, second_order=settings.second_order
+            )
+        self._minibatches = shuffled(len(tokens), settings.windows, context.settings.seed)
 
     def descend(self, iterations: int, rate: float, by_row: bool) -> None:
-        """Walk `iterations` steps and stay at the mean of the last ones."""
-        settings, rows = self.settings, self.rows
+        """Run `iterations` and set the sparsities to the mean over the last ones."""
+        settings, rows = self._settings, self.rows
         first_averaged = iterations - max(1, round(settings.averaged * iterations))
         mean: Tensor | None = None
         total = torch.zeros_like(rows.sparsity)
-        values, spreads = [], []
+        values, variations = [], []
         unit = "row" if by_row else "linear"
-        name = f"equal {unit}s, about {_duration(self.seconds * iterations)}"
-        with self.context.progress.stage(name, iterations, "iteration") as step:
+        name = f"equal {unit}s, about {_duration(self._seconds * iterations)}"
+        with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
                 if settings.rerank and t and t % settings.rerank == 0:
-                    self.ranks.measure(self.runner, self.context.progress, rows.counts())
-                with repeatable(self.context.subject.device):
-                    found = self.objective.margins(rows.counts(), next(self.minibatches))
-                costs = rows.joined(found.costs, by_row)
+                    self._order.compute(self._runner, self._context.progress, rows.counts())
+                with repeatable(self._context.decoder.device):
+                    margins = self._objective.margins(rows.counts(), next(self._minibatches))
+                costs = rows.joined(margins.costs, by_row)
                 past = settings.momentum
                 mean = costs if mean is None else past * mean + (1 - past) * costs
-                z, spread = rows.standardised(mean)
+                z, variation = rows.standardised(mean)
                 rows.move(-rate * math.exp(-COOLING * t / iterations) * z)
                 if t >= first_averaged:
                     total += rows.sparsity
-                values.append(found.value)
-                spreads.append(spread)
-                step.advance(1, D=found.value, spread=spread)
+                values.append(margins.value)
+                variations.append(variation)
+                step.advance(1, D=margins.value, spread=variation)
         rows.sparsity = total / (iterations - first_averaged)
-        self.history |= {f"objective_{unit}": values, f"spread_{unit}": spreads}
-
-
-def make_objective(
-    settings: EqualMarginals,
-    context: AllocationContext,
-    runner: BlockRunner,
-    ranks: Ranks,
-    dense: Tensor,
-) -> Objective:
-    """The objective that `settings` names."""
-    band = Band(settings.band)
-    batch = min(context.batch, settings.windows)
-    if settings.objective == "block_error":
-        return BlockError(runner, ranks, context.tokens, batch, band)
-    return OutputDivergence(
-        runner,
-        ranks,
-        context.tokens,
-        dense,
-        batch,
-        band,
-        of_text=settings.objective == "cross_entropy",
-        second_order=settings.second_order,
-    )
+        self.history |= {f"objective_{unit}": values, f"spread_{unit}": variations}
 
 
 def _duration(seconds: float) -> str:

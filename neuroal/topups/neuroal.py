@@ -1,8 +1,9 @@
-"""NeuroAL: block and row sparsity by alignment of dense and sparse activations."""
+"""NeuroAL: allocate block and row sparsity by aligning sparse with dense activations."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,58 +12,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroal.blocks import BlockRunner
 from neuroal.errors import UserError, check_choice
+from neuroal.execution.runner import BlockRunner
 from neuroal.models.adapter import DecoderModel
-from neuroal.plan import Ratio, SparsityPlan
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules
-from neuroal.topups.alignment import Alignment, AlignmentCriterion
-from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.criteria import CRITERIA, make_criterion
-from neuroal.topups.outcome import Criterion, Outcome
-from neuroal.topups.recorded import RecordedAlignment, recordable
-from neuroal.topups.schedule import clip_blocks, plan_of_blocks, spread_densities
-from neuroal.topups.search import SEARCHES, Known, choose
-from neuroal.topups.uniform import uniform_plan
+from neuroal.pruners.settings import PruningSettings
+from neuroal.search.choose import SEARCHES, PriorResult, Search, SearchResult
+from neuroal.search.criteria.alignment import AlignmentCriterion
+from neuroal.search.criteria.base import Criterion
+from neuroal.search.criteria.make import CRITERIA, make_criterion
+from neuroal.search.cuda_graph import RecordedAlignment, recordable
+from neuroal.sparsity.budget import Rules
+from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
+from neuroal.sparsity.schedule import clip_blocks, densities_of_importances, plan_of_blocks
+from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
 
 STEPS = ("block", "row", "both")
-SPREADS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25)
-"""The paper's candidates for λ; from sparsity 0.8 on without the last."""
-RANKED_TOKENS = 256
-"""An adaptive search ranks candidates on that many tokens of every window."""
+PAPER_LAMBDAS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25)
+"""The paper's candidates for λ. The last is omitted at sparsities of at least 0.8."""
+SHORT_WINDOW = 256
+"""Tokens per window on which an adaptive search estimates the criteria."""
 
 
 @dataclass(frozen=True)
 class NeuroAL(TopUp):
-    """Picks λ (how block sparsity grows with depth), then λ_r (how it differs between rows).
+    """Choose λ, the increase of sparsity with depth, and λ_r, its variation between rows.
 
-    Source: NeuroAL (arXiv 2411.07066), section 3. Of all candidates, the one whose sparse
-    activations are best aligned with the dense ones wins (`AlignmentCriterion`), the first on
-    ties. The authors give pruners that update weights the block step only.
+    The block step gives block b of B the sparsity s_b = 1 − d_b, with densities d falling linearly
+    from about 1 − s + λ to 1 − s − λ (`block_ratios`). The row step then changes the ratio of each
+    row by up to about ±λ_r, by the activation difference δ where its output is read (`row_plan`).
+    Each step chooses the candidate with the lowest criterion (`AlignmentCriterion`), the first on
+    ties. As in the paper, pruners that update weights use the block step only.
+
+    Source: NeuroAL (arXiv 2411.07066), section 3.
 
     Args:
-        step: ``block``, ``row`` (on uniform blocks) or ``both``, one on top of the other.
-        criterion: ``alignment`` (the paper), ``output_kl`` or ``perplexity`` (`make_criterion`);
-            rows are ordered by alignment in any case.
-        block_candidates: λ's; None takes the paper's for the sparsity asked for.
-        row_candidates: λ_r's; None takes the paper's: 0 and all λ's.
-        search: ``exact`` measures every candidate; ``early_out`` gives one up as soon as it has
-            lost (the same λ's, but no criteria of the losers); ``adaptive`` ranks those around
-            the best on the first 256 tokens of every window and measures only those that may win
-            by their rank (mostly the same λ's; windows that are no longer get ``early_out``).
-        rows_with_updates: take the row step under pruners that update weights (SparseGPT), too;
-            in every block of columns a row gives up its share. Not the authors' method.
-
-    Sample YAML::
-
-        _target_: neuroal.topups.neuroal.NeuroAL
-        step: both
-        criterion: alignment
-        block_candidates: null
-        row_candidates: null
-        search: exact
-        rows_with_updates: false
+        step: ``block``, ``row`` (with uniform blocks), or ``both`` (block, then row).
+        criterion: ``alignment`` (the paper), ``output_kl`` or ``perplexity`` (`make_criterion`).
+            The δ of the row step always come from ``alignment``.
+        block_candidates: candidates for λ; None: those of the paper for the target sparsity.
+        row_candidates: candidates for λ_r; None: those of the paper, 0 and all λ's.
+        search: ``exact`` evaluates every candidate. ``adaptive`` estimates the criteria of the
+            candidates around the best on the first 256 tokens of every window and evaluates only
+            possible winners. It mostly finds the same λ's, and equals ``exact`` for windows of at
+            most 256 tokens. ``early_out`` of version 0.1 runs as ``exact``.
+        rows_with_updates: also use the row step for pruners that update weights (SparseGPT). Every
+            block of columns then gets its share of a row's zeros. This is not in the paper.
     """
 
     step: str = "both"
@@ -75,94 +70,100 @@ class NeuroAL(TopUp):
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.search == "early_out":
+            warnings.warn(
+                "topup.search=early_out is deprecated and runs as exact, with the same λ's; "
+                "use topup.search=exact",
+                FutureWarning,
+                stacklevel=3,
+            )
+            object.__setattr__(self, "search", "exact")
         check_choice("topup.step", self.step, STEPS)
         check_choice("topup.criterion", self.criterion, CRITERIA)
         check_choice("topup.search", self.search, SEARCHES)
         if self.search != "exact" and self.criterion != "alignment":
             raise UserError(
-                f"topup.search={self.search}: only topup.criterion=alignment grows block by block; "
+                f"topup.search={self.search}: needs topup.criterion=alignment; "
                 f"use topup.search=exact with criterion={self.criterion}"
             )
         _check_candidates("block_candidates", self.block_candidates)
         _check_candidates("row_candidates", self.row_candidates)
 
-    def check(
-        self, pruner: Pruner, sparsity: float, rules: Rules, group: int | None = None
-    ) -> None:
-        if group is not None and self.step != "block":
+    def row_ratios(self, pruner: Pruner) -> RowRatios | None:
+        if not self._has_rows(pruner):
+            return None
+        updates = pruner.updates_weights
+        key = "topup.rows_with_updates=true" if updates else f"topup.step={self.step}"
+        return RowRatios(key, "topup.step=block")
+
+    def check(self, settings: PruningSettings) -> None:
+        if self.step == "row" and not self._has_rows(settings.pruner):
             raise UserError(
-                f"topup.step={self.step}: an N:M pattern (sparsity.of={group}) has one N a block; "
-                "use topup.step=block"
-            )
-        if not pruner.updates_weights or self.step == "block":
-            return
-        name = type(pruner).__name__.lower()
-        if self.step == "row" and not self.rows_with_updates:
-            raise UserError(
-                f"topup.step=row: pruner={name} updates weights and gets no row step from the "
-                "authors; use topup.step=block, or topup.rows_with_updates=true"
-            )
-        if self.rows_with_updates and rules is Rules.REFERENCE:
-            raise UserError(
-                f"topup.rows_with_updates=true: the authors' code has no row plans for "
-                f"pruner={name}; use rules=exact"
+                f"topup.step=row: pruner={settings.pruner.name} updates weights, for which the "
+                "paper has no row step; use topup.step=block, or topup.rows_with_updates=true"
             )
 
+    def search_passes(self) -> float:
+        blocks = len(self.block_candidates or PAPER_LAMBDAS) if self.step != "row" else 1
+        rows = len(self.row_candidates or (0.0, *PAPER_LAMBDAS)) if self.step != "block" else 0
+        return 2.0 * (blocks + rows)
+
     def allocate(self, context: AllocationContext) -> Allocation:
-        if self.search != "exact":
-            context = dataclasses.replace(context, devices=())  # one after the other
-        runner = BlockRunner.capture(context.subject, context.tokens, context.batch)
+        if self.search != "exact":  # an adaptive search evaluates one candidate at a time
+            settings = dataclasses.replace(context.settings, devices=())
+            context = dataclasses.replace(context, settings=settings)
+        runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
-        ranking = self._ranking(context, runner)
+        search = Search(context, criterion, self._shortened(context, runner))
         report: dict[str, Any] = {"step": self.step, "criterion": self.criterion}
         if self.search != "exact":
             report["search"] = self.search
-        best: Outcome
-        rank: float | None = None
         if self.step == "row":
-            plan = uniform_plan(context.subject, context.sparsity)
-            best = criterion.measure(context.allot(plan))
-            report["criterion_block"] = [best.criterion]
+            plan = uniform_plan(context.decoder, context.settings.sparsity)
+            budgets = context.budgets(plan)
+            prior = PriorResult(budgets, criterion.evaluate(budgets))
+            report["criterion_block"] = [prior.result.criterion]
         else:
-            spreads = self.block_candidates or _paper_candidates(context.sparsity)
-            blocks = choose(
-                context,
-                criterion,
-                spreads,
-                lambda x: block_plan(context, x),
-                "search blocks",
-                search=self.search,
-                ranking=ranking,
-            )
-            plan, best, rank = blocks.plan, blocks.outcome, blocks.rank
-            report |= blocks.report("block", spreads)
-        if self._has_rows(context.pruner):
-            start, spreads = plan, self.row_candidates or [0.0, *SPREADS]
-            zeros = context.allot(plan)
-            known = Known(zeros, best, rank)
-            if not isinstance(best, Alignment):
-                alignment = AlignmentCriterion(runner, context.pruner, context.rules)
-                best = alignment.measure(zeros)
-            delta = {key: found.cpu() for key, found in best.differences.items()}
-            rows = choose(
-                context,
-                criterion,
-                spreads,
-                lambda x: row_plan(context.subject, start, delta, x, context.rules),
-                "search rows",
-                search=self.search,
-                known=None if context.pruner.updates_weights else known,
-                ranking=ranking,
-            )
-            plan = rows.plan
-            report |= rows.report("row", spreads)
-        return Allocation(plan, report)
+            paper = PAPER_LAMBDAS if context.settings.sparsity < 0.8 else PAPER_LAMBDAS[:-1]
+            lambdas = self.block_candidates or list(paper)
+            blocks = search.choose(lambdas, lambda x: block_plan(context, x), "search blocks")
+            plan, budgets, prior = blocks.plan, blocks.budgets, blocks.prior()
+            report |= blocks.report("block", lambdas)
+        if self._has_rows(context.settings.pruner):
+            lambdas = self.row_candidates or [0.0, *PAPER_LAMBDAS]
+            rows = self._search_rows(search, runner, plan, prior, lambdas)
+            plan, budgets = rows.plan, rows.budgets
+            report |= rows.report("row", lambdas)
+        return Allocation(plan, report, budgets)
 
-    def _ranking(self, context: AllocationContext, runner: BlockRunner) -> Criterion | None:
-        """The criterion on the first tokens of every window, for an adaptive search."""
-        if self.search != "adaptive" or context.tokens.shape[1] <= RANKED_TOKENS:
+    def _search_rows(
+        self,
+        search: Search,
+        runner: BlockRunner,
+        start: SparsityPlan,
+        prior: PriorResult,
+        lambdas: Sequence[float],
+    ) -> SearchResult:
+        """Search λ_r for row ratios around those of `start`, whose result is `prior`."""
+        decoder, settings = search.context.decoder, search.context.settings
+        differences = prior.result.differences
+        if differences is None:
+            alignment = AlignmentCriterion(runner, settings.pruner, settings.rules)
+            differences = alignment.evaluate(prior.budgets).differences
+        assert differences is not None
+        delta = {key: difference.cpu() for key, difference in differences.items()}
+        return search.choose(
+            lambdas,
+            lambda x: row_plan(decoder, start, delta, x, settings.rules),
+            "search rows",
+            prior=None if settings.pruner.updates_weights else prior,
+        )
+
+    def _shortened(self, context: AllocationContext, runner: BlockRunner) -> Criterion | None:
+        """Return the criterion on the first tokens of every window; None: not needed."""
+        if self.search != "adaptive" or context.tokens.shape[1] <= SHORT_WINDOW:
             return None
-        tokens = context.tokens[:, :RANKED_TOKENS]
+        tokens = context.tokens[:, :SHORT_WINDOW]
         short = dataclasses.replace(context, tokens=tokens)
         criterion = make_criterion(self.criterion, short, runner.on(tokens, context.batch))
         if isinstance(criterion, AlignmentCriterion) and recordable(short):
@@ -173,67 +174,72 @@ class NeuroAL(TopUp):
         return self.step != "block" and (self.rows_with_updates or not pruner.updates_weights)
 
 
-def _paper_candidates(sparsity: float) -> list[float]:
-    return list(SPREADS if sparsity < 0.8 else SPREADS[:-1])
-
-
 def _check_candidates(key: str, candidates: Sequence[float] | None) -> None:
-    if candidates is None:
-        return
-    if not candidates:
-        raise UserError(f"topup.{key}=[]: name at least one, or null for the paper's")
-    for value in candidates:
+    if candidates == []:
+        raise UserError(f"topup.{key}=[]: give at least one value, or null for those of the paper")
+    for value in candidates or ():
         if not 0 <= value < 1:
-            raise UserError(f"topup.{key}: {value} is out of range; must be at least 0, below 1")
+            raise UserError(f"topup.{key}: {value} is out of range; must be at least 0 and below 1")
 
 
-def block_plan(context: AllocationContext, spread: float) -> SparsityPlan:
-    """Block sparsity that grows linearly with depth, by ±`spread` about s."""
-    ratios = block_ratios(len(context.subject), context.sparsity, spread, context.rules)
-    return plan_of_blocks(context.subject, dict(enumerate(ratios)), context.sparsity)
+def block_plan(context: AllocationContext, lambda_: float) -> SparsityPlan:
+    """Return the plan whose block sparsities increase linearly with depth, by ±λ around s."""
+    decoder, settings = context.decoder, context.settings
+    ratios = block_ratios(len(decoder), settings.sparsity, lambda_, settings.rules)
+    return plan_of_blocks(decoder, dict(enumerate(ratios)), settings.sparsity)
 
 
-def block_ratios(blocks: int, sparsity: float, spread: float, rules: Rules) -> list[float]:
-    """Sparsity of each block for candidate λ = `spread`.
+def block_ratios(blocks: int, sparsity: float, lambda_: float, rules: Rules) -> list[float]:
+    """Return the sparsity of each block for one candidate λ.
 
-    Ranks 1 … B are scaled to [0, 2λ], centred and shifted to mean 1 − s; sorted downwards they
-    are the densities, so early blocks are denser.
+    The block numbers 1 … B are scaled to [0, 2λ] and shifted to the mean 1 − s. In descending order
+    they are the densities, so early blocks are denser.
     """
-    ranks = np.arange(1, blocks + 1, dtype=np.float64)
-    densities = np.sort(spread_densities(ranks, sparsity, spread))[::-1]
+    numbers = np.arange(1, blocks + 1, dtype=np.float64)
+    densities = np.sort(densities_of_importances(numbers, sparsity, lambda_))[::-1]
     return clip_blocks(1 - densities, rules)
 
 
 def row_plan(
-    subject: DecoderModel,
+    decoder: DecoderModel,
     start: SparsityPlan,
     differences: Mapping[str, Tensor],
-    spread: float,
+    lambda_: float,
     rules: Rules,
 ) -> SparsityPlan:
-    """Row sparsities about the linears' ratios of `start`: rows with a large δ stay denser.
+    """Return a plan with row ratios around those of `start`; rows with a large δ are denser.
+
+    s_r = 1 − (x_r − mean(x) + 1 − s), with s the linear's ratio and x the δ of its rows, scaled
+    min–max to [0, 2λ_r]. Linears whose rows have no δ keep their ratio.
 
     Args:
-        subject: the model, which knows where each row's output is read.
-        start: one ratio for each linear.
-        differences: δ at the input of each linear, on the CPU: (cols,).
-        spread: λ_r; rows are spread over 2·λ_r about the linear's ratio.
-        rules: the reference clips to [0.01, 0.99]; ``exact`` leaves that to the budget.
+        decoder: the model; its family must declare where each output is read.
+        start: plan with one ratio per linear.
+        differences: δ at the input of each linear, (cols,) on the CPU, by key.
+        lambda_: λ_r.
+        rules: ``reference`` clips to [0.01, 0.99]; ``exact`` leaves clipping to the budget.
     """
+    if decoder.family is None:
+        raise UserError(
+            f"topup.step=row: model_type '{decoder.model_type}' does not declare which linear "
+            "reads each output; use topup.step=block, or call "
+            "neuroal.models.families.register_family with the consumers of "
+            f"{', '.join(linear.name for linear in decoder.linears[0])}"
+        )
     ratios: dict[str, Ratio] = {}
-    for linear in subject:
+    for linear in decoder:
         ratio = torch.as_tensor(start.ratios[linear.key], dtype=torch.float64)
-        source = subject.row_source(linear)
+        source = decoder.row_source(linear)
         delta = differences[f"{linear.block}.{source}"].double() if source else None
-        ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, spread, rules)
+        ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, lambda_, rules)
     return SparsityPlan(ratios, start.sparsity)
 
 
-def _row_ratios(ratios: Tensor, delta: Tensor | None, spread: float, rules: Rules) -> Tensor:
-    if delta is None or float(delta.max()) == float(delta.min()):
+def _row_ratios(ratios: Tensor, delta: Tensor | None, lambda_: float, rules: Rules) -> Tensor:
+    if delta is None or delta.max() == delta.min():
         return ratios.clone()
-    if rules is Rules.REFERENCE and float(delta.sum()) == 0:
+    if rules is Rules.REFERENCE and delta.sum() == 0:
         return ratios.clone()
-    scaled = (delta - delta.min()) / (delta.max() - delta.min()) * spread * 2
+    scaled = (delta - delta.min()) / (delta.max() - delta.min()) * lambda_ * 2
     sparsity = 1 - (scaled - scaled.mean() + (1 - ratios))
     return sparsity.clamp(0.01, 0.99) if rules is Rules.REFERENCE else sparsity

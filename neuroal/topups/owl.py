@@ -1,4 +1,4 @@
-"""OWL: blocks with more outliers stay denser."""
+"""OWL: keep blocks with more outliers denser."""
 
 from __future__ import annotations
 
@@ -8,32 +8,27 @@ from typing import ClassVar
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.search.dense_pass import mean_of, score_blocks
+from neuroal.sparsity.schedule import plan_of_importances
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
-from neuroal.topups.dense_pass import score_blocks
-from neuroal.topups.schedule import plan_of_importances
 
 
 @dataclass(frozen=True)
 class OWL(TopUp):
     """Outlier-weighed layer-wise sparsity.
 
-    D_b is the share, over all linears of block b together, of entries of |W|·a (rows, cols) that
-    exceed M times their mean. D is scaled to [0, 2λ], centred and shifted to mean 1 − s; that is
-    the density of each block. One pass through the dense model, on the search windows.
+    The outlier ratio D_b is the share of the entries |W_rc|·a_c of block b that exceed M times
+    their mean over the block. The density is d_b = x_b − mean(x) + (1 − s), with x the outlier
+    ratios scaled min–max to [0, 2λ]. The statistics come from one pass through the dense model on
+    the search windows.
 
-    Source: Yin et al., 2024 (arXiv 2310.05175), section 3.2. The defaults are theirs for LLaMA-7B
-    at 70 %; the paper tunes M over 3, 5, 7, 10 and λ over 0.02 … 0.2, and its code takes M = 6 and
-    λ = 2/8 for mixed N:8 patterns.
+    Source: Yin et al., 2024 (arXiv 2310.05175), section 3.2. The defaults are the authors' for
+    LLaMA-7B at 70 %. The paper tunes M over 3, 5, 7, 10 and λ over 0.02 … 0.2; the authors' code
+    uses M = 6 and λ = 2/8 for mixed N:8 patterns.
 
     Args:
         outlier_factor: M.
         spread: λ.
-
-    Sample YAML::
-
-        _target_: neuroal.topups.owl.OWL
-        outlier_factor: 5.0
-        spread: 0.08
     """
 
     outlier_factor: float = 5.0
@@ -50,12 +45,11 @@ class OWL(TopUp):
     def allocate(self, context: AllocationContext) -> Allocation:
         shares = score_blocks(context, self._outlier_share)
         plan = plan_of_importances(
-            context.subject, shares, context.sparsity, self.spread, context.rules
+            context.decoder, shares, context.settings.sparsity, self.spread, context.settings.rules
         )
         return Allocation(plan, {"outlier_share": list(shares.values())})
 
     def _outlier_share(self, saliencies: list[Tensor]) -> float:
-        numel = sum(part.numel() for part in saliencies)
-        mean = sum(float(part.double().sum()) for part in saliencies) / numel
-        outliers = sum(int((part > self.outlier_factor * mean).sum()) for part in saliencies)
-        return outliers / numel
+        threshold = self.outlier_factor * mean_of(saliencies)
+        outliers = sum(int((part > threshold).sum()) for part in saliencies)
+        return outliers / sum(part.numel() for part in saliencies)

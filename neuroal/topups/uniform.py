@@ -1,22 +1,16 @@
-"""Uniform: the same sparsity everywhere."""
+"""Uniform: the same sparsity for every linear."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuroal.models.adapter import DecoderModel
-from neuroal.plan import SparsityPlan
+from neuroal.sparsity.plan import uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 
 
 @dataclass(frozen=True)
 class Uniform(TopUp):
-    """Every linear gets sparsity s: the baseline of every comparison."""
+    """Set s_l = s for every linear l, the baseline of all comparisons."""
 
     def allocate(self, context: AllocationContext) -> Allocation:
-        return Allocation(uniform_plan(context.subject, context.sparsity))
-
-
-def uniform_plan(subject: DecoderModel, sparsity: float) -> SparsityPlan:
-    """Plan with ratio `sparsity` for every linear of `subject`."""
-    return SparsityPlan({linear.key: sparsity for linear in subject}, sparsity)
+        return Allocation(uniform_plan(context.decoder, context.settings.sparsity))

@@ -1,4 +1,4 @@
-"""What is told of a run while it works: a person at the terminal, and Weights & Biases."""
+"""Progress of a run: on the terminal, and in Weights & Biases."""
 
 from neuroal.tracking.progress import (
     Progress,
@@ -7,16 +7,14 @@ from neuroal.tracking.progress import (
     TerminalProgress,
     progress_for_terminal,
 )
-from neuroal.tracking.tracker import NoTracker, TrackedProgress, Tracker, tracker_for
+from neuroal.tracking.tracker import TrackedProgress, tracker_for
 
 __all__ = [
-    "NoTracker",
     "Progress",
     "QuietProgress",
     "Step",
     "TerminalProgress",
     "TrackedProgress",
-    "Tracker",
     "progress_for_terminal",
     "tracker_for",
 ]

@@ -1,10 +1,10 @@
-"""What a person sees while a run works."""
+"""Progress of a run on the terminal."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
@@ -19,17 +19,17 @@ from rich.progress import Progress as RichBar
 
 
 class Step(Protocol):
-    """One stage under way."""
+    """A stage in progress."""
 
     def advance(self, count: int = 1, **info: object) -> None:
-        """`count` more units are done; `info` is shown beside them."""
+        """Report `count` more completed units, and show `info` beside the bar."""
 
 
 class Progress(Protocol):
-    """Told of every stage of a run."""
+    """Receives progress updates for every stage of a run."""
 
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Step]:
-        """Context manager of a stage of `total` units."""
+        """Return a context manager for a stage of `total` units."""
 
 
 class _Silent:
@@ -40,9 +40,8 @@ class _Silent:
 class QuietProgress:
     """Shows nothing."""
 
-    @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Step]:
-        yield _Silent()
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Step]:
+        return nullcontext(_Silent())
 
 
 class _Bar:
@@ -60,7 +59,7 @@ def _short(value: object) -> str:
 
 
 class TerminalProgress:
-    """A bar for each stage on stderr: done so far, time passed, time left, the last figure."""
+    """Shows a bar for each stage on stderr: units done, time passed, time left, last figure."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -82,5 +81,5 @@ class TerminalProgress:
 
 
 def progress_for_terminal() -> Progress:
-    """Bars where a person looks on, nothing where stderr is no terminal."""
+    """Return `TerminalProgress` if stderr is a terminal, else `QuietProgress`."""
     return TerminalProgress() if sys.stderr.isatty() else QuietProgress()

@@ -1,65 +1,24 @@
-"""Where a run is reported beside its record: one small interface, and who implements it."""
+"""Report a run to a tracking service, in addition to its record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from neuroal.errors import UserError
 from neuroal.tracking.progress import Progress, Step
 
 if TYPE_CHECKING:
-    from neuroal.config import RunConfig
-    from neuroal.records.schema import Record
-
-
-class Tracker(Protocol):
-    """Told of a run. Nothing that goes wrong in here may end the run."""
-
-    def begin(self) -> None:
-        """Work begins; called at every stage. A run that finds all done never calls it."""
-
-    def log(self, values: dict[str, float], x_axis: str) -> None:
-        """Figures of one step of a stage; `x_axis` is the one of them to plot the rest over."""
-
-    def record(self, record: Record, path: Path) -> None:
-        """The run is done, and its record stands at `path`."""
-
-    def close(self, failed: bool) -> None:
-        """Nothing more will come."""
-
-
-class NoTracker:
-    """The record alone."""
-
-    def begin(self) -> None:
-        return
-
-    def log(self, values: dict[str, float], x_axis: str) -> None:
-        return
-
-    def record(self, record: Record, path: Path) -> None:
-        return
-
-    def close(self, failed: bool) -> None:
-        return
+    from neuroal.config.schema import RunConfig
+    from neuroal.tracking.wandb import WandbTracker
 
 
 @contextmanager
-def tracker_for(config: RunConfig, identity: str) -> Iterator[Tracker]:
-    """The tracker that ``logger=`` names, closed at the end.
-
-    Raises:
-        UserError: what it needs is not installed.
-    """
+def tracker_for(config: RunConfig, identity: str) -> Iterator[WandbTracker | None]:
+    """Yield the tracker that ``logger=`` names, if any, and close it at the end."""
     if config.logger.name == "none":
-        yield NoTracker()
+        yield None
         return
-    if find_spec("wandb") is None:
-        raise UserError("logger=wandb: wandb is not installed; pip install wandb, or logger=none")
     from neuroal.tracking.wandb import WandbTracker
 
     tracker = WandbTracker(config, identity)
@@ -72,12 +31,12 @@ def tracker_for(config: RunConfig, identity: str) -> Iterator[Tracker]:
 
 
 class TrackedProgress:
-    """Shows progress as `shown` does, and hands each step's figures to a tracker.
+    """Shows progress on `shown`, and passes the figures of each step to a tracker.
 
-    A stage's figures are named ``STAGE/FIGURE``, over ``STAGE/done``, the units done so far.
+    Figures are named ``STAGE/FIGURE``. Their x axis is ``STAGE/done``, the units completed so far.
     """
 
-    def __init__(self, shown: Progress, tracker: Tracker) -> None:
+    def __init__(self, shown: Progress, tracker: WandbTracker) -> None:
         self._shown, self._tracker = shown, tracker
 
     @contextmanager

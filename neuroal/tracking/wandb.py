@@ -1,4 +1,4 @@
-"""Weights & Biases, the only place that imports it."""
+"""Tracker for Weights & Biases. No other module imports wandb."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import wandb
 
-from neuroal.records.naming import tags_of
+from neuroal.config.naming import tags_of
+from neuroal.errors import first_line
 
 if TYPE_CHECKING:
-    from neuroal.config import RunConfig
+    from neuroal.config.schema import RunConfig
     from neuroal.records.schema import Record
 
 LONGEST_TAG = 64
+"""Maximum length of a tag in W&B, in characters."""
 
 
 class WandbTracker:
-    """One W&B run for each run identity; started again, it goes on.
+    """Tracks each run identity as one W&B run; a resumed run continues it.
 
-    The W&B run begins with the first stage, so a run that is refused before any work, or that finds
-    all of it done, leaves none.
-    Whatever W&B raises ends in one warning on stderr and, from then on, silence: the record does
-    not depend on it. Where the server cannot be reached within ``logger.timeout`` seconds the run
-    is kept on disk instead, as ``logger.mode=offline`` keeps it, for ``wandb sync`` to send.
-
-    Args:
-        config: of the run; `config.logger` says where it goes.
-        identity: of the run, and the id of its W&B run.
+    The W&B run starts with the first stage, so an invalid run or a run with nothing left to do
+    creates none. After an error of W&B, the tracker prints one warning on stderr and stops
+    tracking; the record does not depend on it. If the server cannot be reached within
+    ``logger.timeout`` seconds, the run is stored on disk as with ``logger.mode=offline``, and
+    ``wandb sync`` uploads it later.
     """
 
     def __init__(self, config: RunConfig, identity: str) -> None:
@@ -40,9 +38,12 @@ class WandbTracker:
         self._axes: set[str] = set()
 
     def begin(self) -> None:
+        """Start tracking; called at every stage."""
         self._contained(lambda: None)
 
     def log(self, values: dict[str, float], x_axis: str) -> None:
+        """Log the figures of one step of a stage; `x_axis` names the one that is the x axis."""
+
         def send() -> None:
             if x_axis not in self._axes:
                 stage = x_axis.rpartition("/")[0]
@@ -53,6 +54,8 @@ class WandbTracker:
         self._contained(send)
 
     def record(self, record: Record, path: Path) -> None:
+        """Report the record of the finished run, stored at `path`."""
+
         def send() -> None:
             self._run.summary.update(dict(_figures(record)))
             self._run.log({"density_by_block": _line(record.densities(), "block", "density")})
@@ -64,30 +67,31 @@ class WandbTracker:
             self._contained(send)
 
     def close(self, failed: bool) -> None:
+        """End tracking; `failed`: whether the run raised an error."""
         if self._run is not None:
             self._contained(lambda: self._run.finish(exit_code=int(failed)))
 
     def _contained(self, action: Callable[[], None]) -> None:
-        """Do `action` on an open run; what it raises is told once, and ends the tracking."""
+        """Do `action` on an open run; warn about an error once and stop tracking."""
         if self._dead:
             return
         try:
             if self._run is None:
                 self._run = self._open()
             action()
-        except Exception as error:  # W&B raises of every kind; none may cost a result
+        except Exception as error:  # W&B raises many types; none may end the run
             self._dead = True
-            _warn(f"{_gist(error)}; the record does not depend on it")
+            _warn(f"{first_line(error)}; the record does not depend on it")
 
     def _open(self) -> Any:
         limit = self._config.logger.timeout
-        wandb.setup(wandb.Settings(silent=True, login_timeout=limit))  # it may ask for a key
+        wandb.setup(wandb.Settings(silent=True, login_timeout=limit))  # it may prompt for a key
         if self._config.logger.mode == "online":
             try:
                 return self._init("online")
             except wandb.Error as error:
-                _warn(f"{_gist(error)}; kept in {self._folder()} for `wandb sync`")
-                wandb.teardown()  # its service would hold on to the run's id
+                _warn(f"{first_line(error)}; stored in {self._folder()} for `wandb sync`")
+                wandb.teardown()  # else its service keeps the run's id reserved
         return self._init("offline")
 
     def _folder(self) -> Path:
@@ -110,19 +114,19 @@ class WandbTracker:
             dir=self._config.out,
             settings=wandb.Settings(
                 silent=True,
-                console="off",  # what a person sees stays as it is
+                console="off",  # leave the terminal's output alone
                 init_timeout=logger.timeout,
                 finish_timeout=logger.timeout,
                 x_disable_stats=True,
-                x_save_requirements=False,  # as the record does the versions
-                disable_git=True,  # the record names the commit
+                x_save_requirements=False,  # the record has the versions
+                disable_git=True,  # the record has the commit
                 disable_code=True,
             ),
         )
 
 
 def _figures(record: Record) -> Iterator[tuple[str, float]]:
-    """``TASK/dense/FIGURE``, ``seconds/STAGE``, ``sparsity`` … of a record."""
+    """Yield ``TASK/dense/FIGURE``, ``seconds/STAGE``, ``sparsity`` … of a record."""
     yield "sparsity", record.sparsity["overall"]
     for group in ("seconds", "peak_bytes"):
         for stage, value in record.costs.get(group, {}).items():
@@ -140,10 +144,6 @@ def _figures(record: Record) -> Iterator[tuple[str, float]]:
 def _line(values: Mapping[int, float], x: str, y: str) -> Any:
     table = wandb.Table(columns=[x, y], data=[list(pair) for pair in values.items()])
     return wandb.plot.line(table, x, y, title=f"{y} by {x}")
-
-
-def _gist(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
 def _warn(text: str) -> None:

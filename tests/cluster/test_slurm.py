@@ -1,4 +1,4 @@
-"""The same grid on a real SLURM: arrays, submitit, kills, requeues, a drained node, scancel."""
+"""A grid on a real SLURM: arrays, submitit, kills, requeues, a drained node, scancel."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from tests.grid.small import FOUR, litter, results
+from tests.grid.small import FOUR, leftovers, results
 
 ROOT = Path(__file__).parents[2]
-LACKING = [name for name in ("sbatch", "slurmd", "munged") if shutil.which(name) is None]
+MISSING = [name for name in ("sbatch", "slurmd", "munged") if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(bool(LACKING), reason=f"no {LACKING}: apt install slurm-wlm munge"),
+    pytest.mark.skipif(bool(MISSING), reason=f"no {MISSING}: apt install slurm-wlm munge"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a SLURM of its own needs root"),
 ]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A one-node SLURM; SLURM_CONF points to it."""
+    """Start a one-node SLURM and set SLURM_CONF to it."""
     folder = tmp_path_factory.mktemp("slurm")
     script = str(ROOT / "slurm" / "local_cluster.sh")
     subprocess.run([script, "start", str(folder)], check=True)
@@ -41,12 +41,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    """The results of a worker without SLURM."""
+    """Return the results of a worker without SLURM."""
     out = tmp_path_factory.mktemp("undisturbed")
     grid("run", out)
-    found = results(out)
-    assert len(found) == 4
-    return found
+    expected = results(out)
+    assert len(expected) == 4
+    return expected
 
 
 def shell(*command: str) -> str:
@@ -58,7 +58,7 @@ def grid(action: str, out: Path) -> str:
 
 
 def submit(out: Path, array: str) -> str:
-    """Submit the grid as an array; returns the job's number."""
+    """Submit the grid as an array; return the number of the job."""
     log = f"--output={out.parent}/%A_%a.log"
     script = str(ROOT / "slurm" / "array.sbatch")
     sent = shell("sbatch", "--parsable", f"--array={array}", log, script, *FOUR, f"out={out}")
@@ -66,7 +66,7 @@ def submit(out: Path, array: str) -> str:
 
 
 def wait(job: str, limit: float = 600) -> None:
-    """Until nothing of `job` is left in the queue."""
+    """Wait until the queue has no task of `job`."""
     _until(lambda: not shell("squeue", "-h", "-j", job).strip(), limit)
 
 
@@ -78,19 +78,19 @@ def _until(done: Callable[[], bool], limit: float = 300) -> None:
 
 
 def begun(out: Path) -> bool:
-    """Whether a worker holds a run."""
+    """Return whether a worker holds a run."""
     return any((out / "state").glob("*.lock.0"))
 
 
-def test_an_array_makes_the_records_that_one_worker_makes(
+def test_an_array_writes_the_records_of_one_worker(
     cluster: Path, undisturbed: Mapping[str, Any], tmp_path: Path
 ) -> None:
     wait(submit(tmp_path / "runs", "1-2%2"))
     assert results(tmp_path / "runs") == undisturbed
-    assert not litter(tmp_path / "runs")
+    assert not leftovers(tmp_path / "runs")
 
 
-def test_tasks_that_are_killed_and_requeued_lose_nothing(
+def test_killed_and_requeued_tasks_lose_nothing(
     cluster: Path, undisturbed: Mapping[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
@@ -98,20 +98,20 @@ def test_tasks_that_are_killed_and_requeued_lose_nothing(
     _until(lambda: begun(out))
     holder = next((out / "state").glob("*.lock.0")).read_text()
     number = holder.partition('"process": ')[2].partition(",")[0]
-    os.kill(int(number), 9)  # the script of the array puts itself back into the queue
+    os.kill(int(number), 9)  # the script of the array requeues itself
     _until(lambda: "back into the queue" in (tmp_path / f"{job}_1.log").read_text())
     _until(lambda: shell("squeue", "-h", "-j", job, "-t", "R").strip() != "")
     shell("scontrol", "requeue", f"{job}_2") if _runs(f"{job}_2") else None
     wait(job)
     assert results(out) == undisturbed
-    assert not litter(out)
+    assert not leftovers(out)
 
 
 def _runs(task: str) -> bool:
     return "RUNNING" in shell("scontrol", "show", "job", task)
 
 
-def test_a_requeued_and_a_cancelled_array_and_a_drained_node(
+def test_requeued_and_cancelled_arrays_and_drained_nodes_lose_nothing(
     cluster: Path, undisturbed: Mapping[str, Any], tmp_path: Path
 ) -> None:
     out, node = tmp_path / "runs", shell("sinfo", "-h", "-o", "%n").strip()
@@ -125,9 +125,9 @@ def test_a_requeued_and_a_cancelled_array_and_a_drained_node(
     _until(lambda: _runs(f"{job}_1") and begun(out))
     shell("scancel", job)
     wait(job)
-    wait(submit(out, "1-2%2"))  # whatever was left
+    wait(submit(out, "1-2%2"))  # the remaining runs
     assert results(out) == undisturbed
-    assert not litter(out)
+    assert not leftovers(out)
 
 
 def test_submitit_runs_the_same_grid(

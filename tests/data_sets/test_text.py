@@ -1,22 +1,34 @@
-"""Texts are joined and cut as the paper does; calibration is the same for every method."""
+"""Texts are joined and cut as in the paper; every method has the same calibration windows."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from neuroal.config import CalibrationConfig
-from neuroal.data.text import calibration_windows, evaluation_windows
+from neuroal.config.schema import CalibrationConfig
+from neuroal.data.text import CalibrationText, Windows, evaluation_windows
 from neuroal.errors import UserError
 from neuroal.models.load import ZOO
 from tests.rows import write_jsonl
 
 TEXT = "the old sea was calm and the ship went on under a pale sky toward the cape"
 WORDS = TEXT.split()
+
+
+def calibration_windows(
+    config: CalibrationConfig,
+    tokenizer: Any,
+    windows: int,
+    seqlen: int,
+    seed: int,
+    root: str | None,
+) -> Windows:
+    return CalibrationText.find(config, root).windows(tokenizer, windows, seqlen, seed)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +42,7 @@ def sentence(seed: int, words: int) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folders of all texts, in rows written for the test."""
+    """Return a folder of all texts, with generated rows."""
     folder = tmp_path_factory.mktemp("data")
     texts = [sentence(i, 5 + i % 40) for i in range(200)]
     for split in ("train", "test"):
@@ -52,7 +64,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("ptb", "ptb_text_only/test.jsonl.gz", "sentence", " "),
     ],
 )
-def test_a_text_is_its_rows_joined_and_tokenised_at_once(
+def test_a_text_is_tokenised_as_one_string_of_its_joined_rows(
     name: str, file: str, field: str, joint: str, root: str, tokenizer: object
 ) -> None:
     from neuroal.data.resolve import JsonLines
@@ -64,14 +76,14 @@ def test_a_text_is_its_rows_joined_and_tokenised_at_once(
     assert evaluation_windows(name, tokenizer, 32, 3, root).tokens.shape == (3, 32)
 
 
-def test_c4_is_its_first_documents_and_at_most_256_windows(root: str, tokenizer: object) -> None:
+def test_c4_uses_its_first_documents_and_at_most_256_windows(root: str, tokenizer: object) -> None:
     from neuroal.data.resolve import JsonLines
 
     rows = list(JsonLines(Path(root) / "c4/en/c4-validation.00000-of-00008.json.gz"))
     tokens = tokenizer(" ".join(row["text"] for row in rows[:1100]))["input_ids"]
-    found = evaluation_windows("c4", tokenizer, 16, None, root).tokens
-    assert found.shape == (256, 16)
-    assert found.flatten().tolist() == tokens[: 256 * 16]
+    windows = evaluation_windows("c4", tokenizer, 16, None, root).tokens
+    assert windows.shape == (256, 16)
+    assert windows.flatten().tolist() == tokens[: 256 * 16]
     rest = evaluation_windows("c4", tokenizer, 4096, None, root).tokens
     assert len(rest) == len(tokens) // 4096 < 256
 
@@ -86,7 +98,7 @@ def test_the_two_halves_of_c4_sample_share_no_row(root: str, tokenizer: object) 
     assert tokenizer.decode(evaluated.tokens[0]).startswith("740 ")
 
 
-def test_c4_is_sampled_as_the_authors_do(root: str, tokenizer: object) -> None:
+def test_c4_is_sampled_as_by_the_authors(root: str, tokenizer: object) -> None:
     from neuroal.data.resolve import JsonLines
 
     rows = list(JsonLines(Path(root) / "c4/en/c4-train.00000-of-01024.json.gz"))
@@ -96,11 +108,11 @@ def test_c4_is_sampled_as_the_authors_do(root: str, tokenizer: object) -> None:
         if len(tokens) > 48:
             begin = generator.randint(0, len(tokens) - 48 - 1)
             expected.append(tokens[begin : begin + 48])
-    found = calibration_windows(CalibrationConfig(name="c4"), tokenizer, 6, 48, 5, root)
-    assert found.tokens.tolist() == expected
+    windows = calibration_windows(CalibrationConfig(name="c4"), tokenizer, 6, 48, 5, root)
+    assert windows.tokens.tolist() == expected
 
 
-def test_documents_all_shorter_than_a_window_end_in_an_error(root: str, tokenizer: object) -> None:
+def test_documents_shorter_than_a_window_are_an_error(root: str, tokenizer: object) -> None:
     with pytest.raises(UserError, match=r"calibration\.seqlen=500.*of 1000 documents"):
         calibration_windows(CalibrationConfig(name="c4"), tokenizer, 2, 500, 0, root)
 
@@ -115,9 +127,7 @@ def test_the_same_seed_draws_the_same_windows(name: str, root: str, tokenizer: o
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".jsonl.gz"])
-def test_own_text_is_read_from_any_of_its_forms(
-    suffix: str, tmp_path: Path, tokenizer: object
-) -> None:
+def test_own_text_is_read_in_every_format(suffix: str, tmp_path: Path, tokenizer: object) -> None:
     path = tmp_path / f"mine{suffix}"
     text = sentence(3, 300)
     if suffix == ".txt":
@@ -127,15 +137,15 @@ def test_own_text_is_read_from_any_of_its_forms(
     config = CalibrationConfig(name="text", path=str(path))
     windows = calibration_windows(config, tokenizer, 3, 32, 0, None)
     tokens = torch.tensor(tokenizer(text)["input_ids"])
-    places = tokens.unfold(0, 32, 1)
-    assert all(bool((places == window).all(1).any()) for window in windows.tokens)
+    candidates = tokens.unfold(0, 32, 1)
+    assert all(bool((candidates == window).all(1).any()) for window in windows.tokens)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'{"words": "x"}\n', 'cannot be read.*field "text"'),
-        (b"\n{", "row 1 is no JSON"),
+        (b"\n{", "row 1 is not JSON"),
         (b'["a"]\n', 'cannot be read.*field "text"'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Perplexity equals a plain computation, whatever the batch."""
+"""Perplexity equals a direct computation for every batch size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 import pytest
 import torch
 
-from neuroal.config import ModelConfig
+from neuroal.config.schema import ModelConfig
 from neuroal.data.text import evaluation_windows
 from neuroal.errors import UserError
-from neuroal.evaluation.batching import halving
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.load import load_model
-from tests.tiny import random_tokens, tiny_llama
+from tests.small_models import random_tokens, tiny_llama
 
 
-def test_equals_a_plain_computation_token_by_token() -> None:
+def test_it_equals_a_direct_computation_token_by_token() -> None:
     model, windows = tiny_llama().model, random_tokens(5, 24)
     losses = []
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_the_batch_size_does_not_matter() -> None:
     assert values[1:] == pytest.approx([values[0]] * 2, rel=1e-6)
 
 
-def test_standard_error_shrinks_with_more_windows() -> None:
+def test_the_standard_error_decreases_with_more_windows() -> None:
     model = tiny_llama().model
     few, many = (perplexity(model, random_tokens(n, 24), batch=8) for n in (4, 64))
     assert 0 < many.stderr < few.stderr
@@ -66,21 +66,22 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
         return batch
 
     with pytest.warns(UserWarning, match="evaluate: memory does not suffice"):
-        assert halving(20, work) == 2
+        assert AdaptiveBatch("evaluate", 20).run(work) == 2
     assert tried == [20, 10, 5, 2]
     with pytest.raises(UserError, match="single window"):
-        halving(1, lambda batch: work(9))
+        AdaptiveBatch("evaluate", 1).run(lambda batch: work(9))
 
 
-def test_a_real_model_and_text_equal_the_loss_that_transformers_computes() -> None:
+def test_it_equals_the_loss_of_transformers_on_a_real_model() -> None:
     loaded = load_model(ModelConfig(source="zoo", path="opt"), torch.device("cpu"))
     windows = evaluation_windows("builtin", loaded.tokenizer, 128, 6, None)
     with torch.no_grad():
         losses = [
             float(loaded.model(window[None], labels=window[None]).loss) for window in windows.tokens
         ]
-    found = perplexity(loaded.model, windows.tokens)
+    figures = perplexity(loaded.model, windows.tokens)
     mean = sum(losses) / len(losses)
-    spread = (sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)) ** 0.5
-    assert found.value == pytest.approx(math.exp(mean), rel=1e-4)
-    assert found.stderr == pytest.approx(math.exp(mean) * spread / len(losses) ** 0.5, rel=1e-3)
+    deviation = (sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)) ** 0.5
+    assert figures.value == pytest.approx(math.exp(mean), rel=1e-4)
+    error = math.exp(mean) * deviation / len(losses) ** 0.5
+    assert figures.stderr == pytest.approx(error, rel=1e-3)

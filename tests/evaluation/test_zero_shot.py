@@ -1,4 +1,4 @@
-"""Zero-shot tasks are lm-eval's own, on data from files."""
+"""Zero-shot tasks are those of lm-eval, on data from files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from neuroal.config import ModelConfig
-from neuroal.data.resolve import Found, find_rows
-from neuroal.evaluation.zero_shot import STOCK, TASKS, write_task, zero_shot
+from neuroal.config.schema import ModelConfig
+from neuroal.data.resolve import DataSplit, find_rows
+from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
+from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
 from neuroal.models.load import LoadedModel, load_model, save_model
-from neuroal.validation import ZERO_SHOT_SETS
 from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
 
-SOURCE = {  # what a task's source of data is made of; everything else is how it is scored
+SOURCE = {  # keys of a task's data source; all other keys define the scoring
     "dataset_path",
     "dataset_name",
     "dataset_kwargs",
@@ -40,7 +40,7 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data written for the test: RTE and ARC as JSON lines, HellaSwag as it is on the hub."""
+    """Return a folder with RTE and ARC as JSON lines, and HellaSwag in the layout of the hub."""
     folder = tmp_path_factory.mktemp("data")
     write_jsonl(folder / "glue-rte/validation.jsonl.gz", RTE)
     write_jsonl(folder / "ai2_arc-ARC-Easy/test.jsonl", ARC)
@@ -48,30 +48,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def found(root: Path, name: str) -> tuple[Found, str]:
+def data_of(root: Path, name: str) -> DataSplit:
     split = "test" if name.startswith("arc") else "validation"
-    return find_rows(name, split, str(root)), split
+    return find_rows(name, split, str(root))
 
 
 def test_all_tasks_of_the_paper_have_a_stock_definition() -> None:
-    assert set(STOCK) == set(ZERO_SHOT_SETS)
-    for name, path in STOCK.items():
-        assert load_yaml(TASKS / path)["task"] == name
+    for name in ZERO_SHOT:
+        assert load_yaml(DEFINITIONS / str(TASKS[name].harness))["task"] == name
 
 
 @pytest.mark.parametrize("name", ["rte", "arc_easy", "hellaswag"])
 def test_only_the_source_of_the_data_differs_from_the_stock_task(
     name: str, root: Path, tmp_path: Path
 ) -> None:
-    ours = load_yaml(write_task(tmp_path, name, *found(root, name)))
-    stock = load_yaml(TASKS / STOCK[name])
+    ours = load_yaml(write_task(tmp_path, name, data_of(root, name)))
+    stock = load_yaml(DEFINITIONS / str(TASKS[name].harness))
     differing = {key for key in ours.keys() | stock.keys() if ours.get(key) != stock.get(key)}
     assert differing <= SOURCE
     assert ours["training_split"] is None
 
 
 def test_prompts_and_choices_are_those_of_the_task(root: Path, tmp_path: Path) -> None:
-    path = write_task(tmp_path, "hellaswag", *found(root, "hellaswag"))
+    path = write_task(tmp_path, "hellaswag", data_of(root, "hellaswag"))
     task = TaskManager(include_defaults=False).load([str(path)])["tasks"]["hellaswag"]
     first, fourth = (dict(task.eval_docs[i]) for i in (0, 3))
     assert task.doc_to_text(first) == "Baking: A man cracks two eggs. He"
@@ -83,11 +82,11 @@ def test_prompts_and_choices_are_those_of_the_task(root: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "metrics"), [("rte", {"acc"}), ("hellaswag", {"acc", "acc_norm"})]
 )
-def test_the_figures_of_a_task(
+def test_a_task_reports_its_metrics_documents_and_versions(
     name: str, metrics: set[str], loaded: LoadedModel, root: Path
 ) -> None:
-    data, split = found(root, name)
-    figures = zero_shot(loaded.model, loaded.tokenizer, name, data, split)
+    data = data_of(root, name)
+    figures = zero_shot(loaded.model, loaded.tokenizer, name, data)
     named = {*metrics, *(f"{metric}_stderr" for metric in metrics)}
     assert set(figures) == {*named, "documents", "version"}
     assert figures["documents"] == len(data.rows)
@@ -95,7 +94,7 @@ def test_the_figures_of_a_task(
     assert all(0 <= figures[metric] <= 1 for metric in metrics)
 
 
-def test_accuracy_is_the_share_of_documents_whose_answer_is_likeliest(
+def test_accuracy_is_the_share_of_documents_with_the_likeliest_answer_right(
     loaded: LoadedModel, root: Path
 ) -> None:
     right = 0
@@ -103,7 +102,7 @@ def test_accuracy_is_the_share_of_documents_whose_answer_is_likeliest(
         prompt = f"Question: {row['question']}\nAnswer:"
         scores = [_log_likelihood(loaded, prompt, f" {text}") for text in row["choices"]["text"]]
         right += scores.index(max(scores)) == "ABCD".index(row["answerKey"])
-    figures = zero_shot(loaded.model, loaded.tokenizer, "arc_easy", *found(root, "arc_easy"))
+    figures = zero_shot(loaded.model, loaded.tokenizer, "arc_easy", data_of(root, "arc_easy"))
     assert figures["acc"] == pytest.approx(right / len(ARC))
 
 
@@ -115,21 +114,21 @@ def _log_likelihood(loaded: LoadedModel, context: str, continuation: str) -> flo
     return sum(float(logs[i - 1, whole[i]]) for i in range(begin, len(whole)))
 
 
-def test_a_limit_takes_the_first_documents_and_batches_do_not_matter(
+def test_a_limit_selects_the_first_documents_for_every_batch_size(
     loaded: LoadedModel, root: Path
 ) -> None:
-    data, split = found(root, "rte")
-    few = zero_shot(loaded.model, loaded.tokenizer, "rte", data, split, limit=4, batch=1)
-    again = zero_shot(loaded.model, loaded.tokenizer, "rte", data, split, limit=4, batch=8)
+    data = data_of(root, "rte")
+    few = zero_shot(loaded.model, loaded.tokenizer, "rte", data, limit=4, batch=1)
+    again = zero_shot(loaded.model, loaded.tokenizer, "rte", data, limit=4, batch=8)
     assert few["documents"] == 4
     assert few == again
 
 
-def test_the_tokenizer_stays_as_it_was_and_nothing_is_printed(
+def test_the_tokenizer_is_unchanged_and_nothing_is_printed(
     loaded: LoadedModel, root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = loaded.tokenizer.pad_token
-    zero_shot(loaded.model, loaded.tokenizer, "rte", *found(root, "rte"), limit=2)
+    zero_shot(loaded.model, loaded.tokenizer, "rte", data_of(root, "rte"), limit=2)
     assert loaded.tokenizer.pad_token == before
     assert capfd.readouterr() == ("", "")
 
@@ -145,18 +144,18 @@ def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def compare(theirs: Mapping[str, Any], saved: Path, root: Path) -> None:
-    """Hold what lm-eval found by itself against ours on the same saved model and data."""
+    """Compare the figures of lm-eval with ours, on the same saved model and data."""
     model = load_model(ModelConfig(source="hf", path=str(saved)), torch.device("cpu"))
     for name in COMPARED:
-        ours = zero_shot(model.model, model.tokenizer, name, *found(root, name), limit=3, batch=4)
+        ours = zero_shot(model.model, model.tokenizer, name, data_of(root, name), limit=3, batch=4)
         for metric in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr"):
             assert ours.get(metric) == theirs[name].get(f"{metric},none")
 
 
-def test_the_numbers_are_those_of_lm_evals_own_evaluation(
+def test_the_figures_equal_those_of_lm_evals_evaluation(
     saved: Path, root: Path, tmp_path: Path
 ) -> None:
-    paths = [str(write_task(tmp_path, name, *found(root, name))) for name in COMPARED]
+    paths = [str(write_task(tmp_path, name, data_of(root, name))) for name in COMPARED]
     theirs = lm_eval.simple_evaluate(
         "hf",
         {"pretrained": str(saved), "dtype": "float32"},
@@ -170,15 +169,15 @@ def test_the_numbers_are_those_of_lm_evals_own_evaluation(
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_of_lm_evals_own_command(
+def test_the_figures_equal_those_of_lm_evals_command(
     saved: Path, root: Path, tmp_path: Path
 ) -> None:
-    paths = [str(write_task(tmp_path, name, *found(root, name))) for name in COMPARED]
+    paths = [str(write_task(tmp_path, name, data_of(root, name))) for name in COMPARED]
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu"]
     command += ["--model_args", f"pretrained={saved},dtype=float32"]
     command += ["--tasks", ",".join(paths), "--batch_size", "4", "--limit", "3"]
     command += ["--output_path", str(tmp_path / "results.json")]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     (written,) = tmp_path.glob("results*.json")
     compare(json.loads(written.read_text())["results"], saved, root)

@@ -1,4 +1,4 @@
-"""`experiments/benchmark.py`: a measurement leaves a file, is made once, and is in the tables."""
+"""`experiments/benchmark.py`: a measurement is stored once and shown in the tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
 
-import benchmark
-from bench.cells import verdict
-from bench.ideas import IDEAS
-from bench.search import VARIANTS
-from bench.table_memory import alike, marginal, offload_row
+import benchmark  # noqa: E402
+from bench.common import Store  # noqa: E402
+from bench.page import Column, Table, blank, fill  # noqa: E402
+from bench.search import VARIANTS  # noqa: E402
+from bench.tables import PARTS as TABLES  # noqa: E402
+from bench.tables_memory import MARGINAL as MARGINAL_TABLE  # noqa: E402
+from bench.tables_memory import OFFLOAD as OFFLOAD_TABLE  # noqa: E402
+from bench.tables_memory import agreement  # noqa: E402
 
 SHORT = ["--windows", "2", "--seqlen", "16"]
 OFFLOAD = ["offload", "tiny-none", "tiny-blocks", "tiny-disk", *SHORT]
@@ -23,13 +27,13 @@ MARGINAL = ["marginal", "--shape", "tiny", "--dtype", "float32", "--iterations",
 
 
 class Bench:
-    """The command line, with its files in a folder of the test's."""
+    """Calls the command line, with its files in a folder of the test."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder / "found", patch
+        self.folder, self._patch = folder / "results", patch
 
     def __call__(self, *options: str) -> dict[str, dict[str, Any]]:
-        """Every measurement that is there after the call."""
+        """Call the command line; return all measurements."""
         command = ["benchmark.py", *options, "--results", str(self.folder)]
         self._patch.setattr(sys, "argv", command)
         benchmark.main()
@@ -37,7 +41,7 @@ class Bench:
 
     def table(self) -> list[str]:
         self("table")
-        return (self.folder.parent / "found.md").read_text().splitlines()
+        return (self.folder.parent / "results.md").read_text().splitlines()
 
 
 @pytest.fixture
@@ -46,19 +50,19 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_offloading_changes_no_result(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    found = bench(*OFFLOAD)
-    places, stages = ("none", "blocks", "disk"), ("search", "perplexity", "prune")
-    assert set(found) == {f"offload-tiny-{place}-{stage}" for place in places for stage in stages}
-    assert all(each["seconds"] > 0 and each["host_gib"] > 0 for each in found.values())
-    assert "made in" in capsys.readouterr().out
+    results = bench(*OFFLOAD)
+    homes, stages = ("none", "blocks", "disk"), ("search", "perplexity", "prune")
+    assert set(results) == {f"offload-tiny-{home}-{stage}" for home in homes for stage in stages}
+    assert all(each["seconds"] > 0 and each["host_gib"] > 0 for each in results.values())
+    assert "built in" in capsys.readouterr().out
 
-    assert bench(*OFFLOAD) == found
+    assert bench(*OFFLOAD) == results
     out = capsys.readouterr().out
-    assert out.count("kept") == len(found)
-    assert "made in" not in out
+    assert out.count("kept") == len(results)
+    assert "built in" not in out
 
     rows = [line for line in bench.table() if line.startswith("| tiny-")]
-    assert len(rows) == len(found)
+    assert len(rows) == len(results)
     for line in rows:
         assert line.endswith("| – |" if line.startswith("| tiny-none") else "| yes |")
 
@@ -67,22 +71,21 @@ PARTS = {
     "search": {f"search-{name}-tiny-wanda-float32" for name in VARIANTS}
     | {"dense-tiny-wanda-float32"},
     "prune": {f"prune-{name}-tiny-float32" for name in ("magnitude", "wanda", "multiflow")},
-    "ideas": {f"idea-{name}-tiny-float32" for name in IDEAS},
     "evaluate": {f"evaluate-batch{size}-tiny-float32" for size in (1, 4, 8)},
 }
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_part_measures_all_it_names(bench: Bench, part: str) -> None:
+def test_every_part_stores_all_its_measurements(bench: Bench, part: str) -> None:
     assert set(bench(part, "--shape", "tiny", "--dtype", "float32", *SHORT)) == PARTS[part]
 
 
-def test_a_model_is_made_again_for_the_stage_that_is_missing(bench: Bench) -> None:
-    found = bench("offload", "tiny-blocks", *SHORT)
+def test_only_a_missing_stage_is_measured_again(bench: Bench) -> None:
+    results = bench("offload", "tiny-blocks", *SHORT)
     (bench.folder / "offload-tiny-blocks-prune.json").unlink()
     again = bench("offload", "tiny-blocks", *SHORT)
-    assert again.keys() == found.keys()
-    for name, each in found.items():
+    assert again.keys() == results.keys()
+    for name, each in results.items():
         assert again[name]["found"] == each["found"]
         assert (again[name] == each) == (not name.endswith("prune"))
 
@@ -95,12 +98,12 @@ def test_an_unknown_measurement_is_refused(
     assert "7b-cloud: must be one of 7b-none" in capsys.readouterr().err
 
 
-def test_equal_marginals_find_the_same_offloaded(
+def test_equal_marginals_have_the_same_result_offloaded(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench(*MARGINAL)
-    found = bench(*MARGINAL, "--offload", "blocks")
-    plain, offloaded = (found[f"marginal-tiny-float32{end}"] for end in ("", "-blocks"))
+    results = bench(*MARGINAL, "--offload", "blocks")
+    plain, offloaded = (results[f"marginal-tiny-float32{end}"] for end in ("", "-blocks"))
     assert plain["divergence"] == pytest.approx(offloaded["divergence"], rel=1e-5)
     each = plain["seconds_an_iteration"]
     assert plain["projected_25_60"] == pytest.approx(
@@ -108,37 +111,64 @@ def test_equal_marginals_find_the_same_offloaded(
     )
 
     capsys.readouterr()
-    assert bench(*MARGINAL) == found
+    assert bench(*MARGINAL) == results
     assert "marginal-tiny-float32: kept" in capsys.readouterr().out
     shown = [line.split(" | ")[0] for line in bench.table() if "float32" in line]
     assert shown == ["| tiny, float32", "| tiny, float32, blocks"]
 
 
-def test_a_missed_target_is_called_so() -> None:
-    assert (verdict(5.1, 5), verdict(5.0, 5), verdict(9.0, None)) == (
-        "5.10 (missed)",
-        "5.00",
-        "9.00",
-    )
+def test_a_missed_target_is_marked() -> None:
+    column = Column("s", "seconds", ".2f", target="most")
+    texts = [column.cell({"seconds": s, "most": m}) for s, m in ((5.1, 5), (5.0, 5), (9.0, None))]
+    assert texts == ["5.10 (missed)", "5.00", "9.00"]
+    assert column.cell({"most": 5}) == "–"
+    assert column.cell({"seconds": "five", "most": None}) == "five"
+
+
+def test_offloading_is_compared_only_for_the_same_windows() -> None:
     size = {"windows": 8, "seqlen": 2048, "host_gib": 13.0, "found": 2.0}
     plain = {**size, "seconds": 10.0, "peak_gib": 16.0}
     slow = {**size, "seconds": 14.0, "peak_gib": 5.5}
-    shown = offload_row("7b-blocks", "perplexity", slow, plain)
-    assert "| 1.3 | 1.40 (missed) | 5 | 5.50 (missed) | 13.0 | yes |" in shown
-    other = {**plain, "windows": 2}
-    assert "| 1.3 | – | 5 |" in offload_row("7b-blocks", "perplexity", slow, other)
+    names = ("offload-7b-none-perplexity", "offload-7b-blocks-perplexity")
+    *_, row = OFFLOAD_TABLE(dict(zip(names, (plain, slow), strict=True)))
+    assert "| 1.3 | 1.40 (missed) | 5 | 5.50 (missed) | 13.0 | yes |" in row
+    *_, row = OFFLOAD_TABLE(dict(zip(names, ({**plain, "windows": 2}, slow), strict=True)))
+    assert "| 1.3 | – | 5 |" in row
 
-    found = {
+
+def test_equal_marginals_have_targets_at_full_size() -> None:
+    result = {
         "shape": "7b", "dtype": "float16", "offload": "blocks", "blocks": 32, "windows": 64,
         "seqlen": 2048, "batch": 8, "seconds_an_iteration": {"linear": 2.0, "row": 2.5},
         "seconds_before_iterations": 11.0, "projected_25_60": 211.0, "peak_gib": 23.0,
     }  # fmt: skip
-    *_, line = marginal({"marginal-7b-float16-blocks": found})
+    *_, line = MARGINAL_TABLE({"marginal-7b-float16-blocks": result})
     assert line.endswith("| 11.0 | 200.0 | 211.00 (missed) | 24.0 | 23.00 |")
 
 
-def test_results_are_alike_to_a_digit() -> None:
-    assert alike([[1.0, 2.0], [4.0]], [[1.0, 2.0], [4.0]]) == "yes"
-    assert alike([[1.0, 2.0], [4.4]], [[1.0, 2.0], [4.0]]) == "to 1e-01"
-    assert alike(1.01, 1.0) == "to 1e-02"
-    assert alike("ab", "cd") == "NO"
+def test_agreement_reports_the_largest_relative_difference() -> None:
+    assert agreement([[1.0, 2.0], [4.0]], [[1.0, 2.0], [4.0]]) == "yes"
+    assert agreement([[1.0, 2.0], [4.4]], [[1.0, 2.0], [4.0]]) == "to 1e-01"
+    assert agreement(1.01, 1.0) == "to 1e-02"
+    assert agreement("ab", "cd") == "NO"
+
+
+def test_only_text_between_marks_changes() -> None:
+    table = Table((Column("name", "name"), Column("s", "s", ".1f")), lambda r: r.values())
+    page = (
+        "Before\n<!-- table: one -->\nold\n<!-- end -->\nbetween\n<!-- table: two -->\n<!-- end -->"
+    )
+    text = fill(page, {"one": table, "two": lambda _: []}, {"a": {"name": "a", "s": 1.25}})
+    rows = "| name | s |\n|---|---|\n| a | 1.2 |"
+    assert text == page.replace("old", rows).replace("two -->\n", "two -->\nNot measured.\n")
+    with pytest.raises(SystemExit, match="one: must be one of two"):
+        fill(page, {"two": table}, {})
+
+
+def test_the_committed_page_has_every_table_and_is_up_to_date() -> None:
+    page = ROOT / "results" / "benchmark.md"
+    text = page.read_text()
+    assert fill(text, TABLES, Store(ROOT / "results" / "benchmark").results()) == text
+    for name in TABLES:
+        assert text.count(f"<!-- table: {name} -->") == 1
+        assert f"<!-- table: {name} -->" in blank(TABLES)

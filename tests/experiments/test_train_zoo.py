@@ -1,4 +1,4 @@
-"""Training the zoo: interruption, the folders it writes, and the n-gram yardstick."""
+"""Training the zoo: resumption, output folders and n-gram baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "experiments"))
+FOLDER = ROOT / "experiments" / "train_zoo"
+sys.path.insert(0, str(FOLDER))
 
 import ngram  # noqa: E402
 import train_zoo  # noqa: E402
@@ -54,8 +55,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped config at a size that trains in a second."""
-    settings = yaml.safe_load((ROOT / "conf" / "train_zoo.yaml").read_text())
+    """Return the shipped configuration at a size that trains in a second."""
+    settings = yaml.safe_load((FOLDER / "train_zoo.yaml").read_text())
     settings |= {"vocab": 300, "context": 32}
     settings["smoke"] |= {"steps": 6, "eval_every": 2, "save_every": 2}
     small = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
@@ -78,7 +79,7 @@ def train(corpus: Path, config: Path, folder: Path, *more: str) -> Path:
 
 
 @pytest.mark.parametrize("family", train_zoo.FAMILIES)
-def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
     family: str, corpus: Path, config: Path, tmp_path: Path
 ) -> None:
     whole = train(corpus, config, tmp_path / "a", "--models", family)
@@ -98,12 +99,14 @@ def trained(corpus: Path, config: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("family", train_zoo.FAMILIES)
-def test_a_folder_loads_and_has_the_perplexity_its_card_states(trained: Path, family: str) -> None:
+def test_a_model_folder_loads_and_has_the_perplexity_of_its_card(
+    trained: Path, family: str
+) -> None:
     folder = trained / family
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     facts = json.loads((folder / "training.json").read_text())
     stream = torch.from_numpy(np.load(trained.parent / "cache" / "heldout.npy").astype(np.int64))
-    loss = mean_loss(model, stream[: 8 * 32], 32, 4)  # the smoke run's share of the held-out text
+    loss = mean_loss(model, stream[: 8 * 32], 32, 4)  # as many windows as the smoke run evaluates
 
     assert model.config.model_type == family
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
@@ -113,7 +116,7 @@ def test_a_folder_loads_and_has_the_perplexity_its_card_states(trained: Path, fa
     assert (folder / "loss.csv").read_text().count("\n") == 4
 
 
-def test_the_tokenizer_adds_nothing_and_loses_nothing(trained: Path) -> None:
+def test_the_tokenizer_round_trips_without_special_tokens(trained: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(trained / "opt")
     text = "Call me Ishmael \u2014 42\u00b0, the  whale\n"
     ids = tokenizer(text).input_ids
@@ -132,7 +135,7 @@ def test_training_improves_on_the_initial_weights(trained: Path) -> None:
 def test_trigram_probabilities_sum_to_one_in_every_context() -> None:
     vocab = 13
     tokens = np.random.default_rng(0).zipf(1.5, 2000) % vocab
-    model = ngram.Trigram(tokens[tokens != 7], vocab)  # 7 is never seen
+    model = ngram.Trigram(tokens[tokens != 7], vocab)  # 7 never occurs
     token = np.arange(vocab)
     for first in range(vocab):
         for second in range(vocab):
@@ -149,7 +152,7 @@ def test_trigram_learns_a_pattern_that_a_unigram_cannot() -> None:
     assert figures["trigram_ppl"] < 1.1
 
 
-def test_heldout_documents_that_repeat_training_text_are_left_out(tmp_path: Path) -> None:
+def test_heldout_documents_that_repeat_training_text_are_dropped(tmp_path: Path) -> None:
     words = [f"w{i}" for i in range(200)]
     copied, fresh = " ".join(words[:100]), " ".join(words[100:])
     zoo_data.write_rows(tmp_path / "train.jsonl.gz", [{"text": copied, "source": "a"}])
@@ -158,7 +161,7 @@ def test_heldout_documents_that_repeat_training_text_are_left_out(tmp_path: Path
     assert zoo_data.split(tmp_path)["heldout"] == rows[1:]
 
 
-def test_the_shipped_texts_fit_and_do_not_overlap() -> None:
+def test_the_shipped_texts_are_small_and_do_not_overlap() -> None:
     texts = {}
     for name in ("calibration", "evaluation"):
         data = gzip.decompress((zoo_data.BUILTIN / f"{name}.jsonl.gz").read_bytes())

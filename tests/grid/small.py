@@ -1,4 +1,4 @@
-"""A grid that is done in seconds: one embedded model, few tokens."""
+"""A grid that takes seconds: one embedded model, few tokens."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ SMALL = [
     "task.names=[builtin]",
 ]
 FOUR = [*SMALL, "pruner=wanda", "sparsity=s60,s70", "topup=uniform"]
-"""Two ratios, with and without DSnoT."""
+"""Overrides of four runs: two sparsities, with and without DSnoT."""
 SAME = ("config", "data", "plan", "sparsity", "masks", "metrics")
-"""Fields of a record that a repetition must not change."""
+"""Fields of a record that do not depend on when and where a run is executed."""
 
 
 def results(out: Path) -> dict[str, Mapping[str, Any]]:
-    """Of every record in `out`, what a repetition must not change; each is whole and complete."""
-    found = {}
+    """Return identity → the fields `SAME` of every record in `out`, which must be complete."""
+    fields_by_identity = {}
     for path in out.glob("*.json"):
         record = json.loads(path.read_text())
         assert path.stem == record["identity"]
-        kept = {field: record[field] for field in SAME}
-        found[path.stem] = {**kept, "config": {**record["config"], "out": ""}}
-    return found
+        fields = {field: record[field] for field in SAME}
+        fields["config"] = {**record["config"], "out": ""}
+        fields_by_identity[path.stem] = fields
+    return fields_by_identity
 
 
-def litter(out: Path) -> list[str]:
-    """Files that only a run under way may have."""
+def leftovers(out: Path) -> list[str]:
+    """Return the files that only a run in progress may have."""
     state = [path.name for path in (out / "state").iterdir() if not path.name.endswith(".summary")]
     return sorted([*state, *(path.name for path in out.glob(".*"))])

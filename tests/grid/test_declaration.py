@@ -1,4 +1,4 @@
-"""The grid is the paper's, and the command line narrows it."""
+"""Declared grids have the cases of the paper, and the command line restricts them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from itertools import product
 
 import pytest
 
-from neuroal.cli_grid import declared, planned
+from neuroal.cli import declared as reading
+from neuroal.cli.compose import hydra_session
+from neuroal.cli.declared import planned
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
 from neuroal.grid.report import cases_text, plan_text
-from neuroal.grid.status import State, Status
-from neuroal.records.identity import identity
+from neuroal.grid.status import RunState, Status
+from neuroal.records.identity import identity_of
 
 PAPER = ("llama-7b", "mistral-7b", "phi-2", "opt-6.7b")
 LM = ("wikitext2", "ptb", "c4")
@@ -26,6 +28,12 @@ ZERO_SHOT = (
 )
 
 
+def declared(overrides: list[str]) -> Declaration:
+    """Return the grid that `overrides` name and narrow, without validating its runs."""
+    with hydra_session():
+        return reading.declared(overrides)[0]
+
+
 def test_the_papers_grid_has_276_cases_for_each_competitor() -> None:
     declaration, runs = planned(["+experiment=paper"])
     expected = {
@@ -33,23 +41,23 @@ def test_the_papers_grid_has_276_cases_for_each_competitor() -> None:
         *product(PAPER, (0.6, 0.7, 0.8), ("Wanda", "Multiflow"), ZERO_SHOT),
     }
     assert declaration.count() == len(expected) == 276
-    found: dict[tuple[object, object], list[tuple[object, ...]]] = {}
+    cases: dict[tuple[object, object], list[tuple[object, ...]]] = {}
     for run in runs:
         competitor = (run.config.topup["_target_"], run.config.refine["_target_"])
         pruner = run.config.pruner["_target_"].rpartition(".")[2]
         model = dict(run.run.choices)["model"]
         for task in run.config.task.names:
             case = (model, run.config.sparsity.ratio, pruner, task)
-            found.setdefault(competitor, []).append(case)
-    assert len(found) == len(declaration.competitors) >= 5
-    for cases in found.values():
-        assert len(cases) == 276
-        assert set(cases) == expected
-    assert len(runs) == len(found) * 4 * 3 * 3  # a run answers all its cases
+            cases.setdefault(competitor, []).append(case)
+    assert len(cases) == len(declaration.competitors) >= 5
+    for of_competitor in cases.values():
+        assert len(of_competitor) == 276
+        assert set(of_competitor) == expected
+    assert len(runs) == len(cases) * 4 * 3 * 3  # a run answers all its cases
     assert "276 cases for each competitor" in cases_text(declaration)
 
 
-def test_the_zoos_grid_has_216_and_says_which_60_are_missing_and_why() -> None:
+def test_the_zoos_grid_has_216_cases_and_reports_the_60_missing_ones() -> None:
     declaration, runs = planned(["+experiment=zoo"])
     text = cases_text(declaration)
     assert declaration.count() == 216
@@ -65,20 +73,20 @@ def test_the_zoos_grid_has_216_and_says_which_60_are_missing_and_why() -> None:
     assert full.count() == 276
 
 
-def test_what_is_composed_once_is_what_each_run_would_compose() -> None:
-    from neuroal.cli import composed
+def test_planned_configurations_equal_composed_ones() -> None:
+    from neuroal.cli.compose import composed
 
-    given = ["+experiment=zoo", "model=zoo/opt,zoo/phi", "seed=0,3", "calibration.windows=16"]
-    _, runs = planned(given)
+    overrides = ["+experiment=zoo", "model=zoo/opt,zoo/phi", "seed=0,3", "calibration.windows=16"]
+    _, runs = planned(overrides)
     fixed = ["calibration=builtin", "calibration.windows=16", "logger.group=zoo"]
     for run in runs[:: len(runs) // 4]:
         alone = composed([*fixed, *run.run.overrides])
         assert run.config == alone
-        assert run.identity == identity(alone)
+        assert run.identity == identity_of(alone)
 
 
 @pytest.mark.parametrize(
-    ("given", "cases", "competitors", "runs"),
+    ("overrides", "cases", "competitors", "runs"),
     [
         (["model=zoo/llama,zoo/opt"], 108, 8, 144),
         (["pruner=wanda"], 4 * 3 * 8, 8, 96),
@@ -93,20 +101,22 @@ def test_what_is_composed_once_is_what_each_run_would_compose() -> None:
         (["calibration.windows=8,16", "topup=owl"], 432, 1, 72),
     ],
 )
-def test_any_group_can_be_given(given: list[str], cases: int, competitors: int, runs: int) -> None:
-    declaration = declared(["+experiment=zoo", *given])
+def test_the_command_line_restricts_every_group(
+    overrides: list[str], cases: int, competitors: int, runs: int
+) -> None:
+    declaration = declared(["+experiment=zoo", *overrides])
     assert declaration.count() == cases
     assert len(declaration.competitors) == competitors
     assert len(set(declaration.runs())) == runs
 
 
-def test_choices_that_come_to_the_same_are_one_run() -> None:
+def test_choices_with_equal_configurations_are_one_run() -> None:
     _, runs = planned(["+experiment=zoo", "sparsity.ratio=0.65", "topup=owl", "pruner=wanda"])
     assert len(runs) == 4  # the models
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("overrides", "message"),
     [
         ([], "no grid is named"),
         (["+experiment=papper"], "did you mean 'paper'"),
@@ -115,20 +125,22 @@ def test_choices_that_come_to_the_same_are_one_run() -> None:
         (["+experiment=zoo", "task.names=[rte]", "pruner=nothing"], "pruner=nothing"),
     ],
 )
-def test_mistakes_are_one_line(given: list[str], message: str) -> None:
+def test_invalid_grids_are_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        planned(given)
+        planned(overrides)
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_no_grid_says_what_one_needs() -> None:
+def test_an_invalid_declaration_names_the_required_keys() -> None:
     with pytest.raises(UserError, match="axes, parts and competitors"):
         Declaration.from_node({"axes": {}})
 
 
-def test_the_plan_estimates_what_is_left() -> None:
+def test_the_plan_estimates_unfinished_runs() -> None:
     _, runs = planned(["+experiment=paper", "model=llama-7b", "topup=owl"])
-    text = plan_text(runs, [Status(State.MISSING, ("c4",))] * len(runs), on_gpu=True, every=False)
+    text = plan_text(
+        runs, [Status(RunState.MISSING, ("c4",))] * len(runs), on_gpu=True, every=False
+    )
     assert "9 runs: 0 done, 0 running, 0 failed, 9 missing" in text
     assert "left for one worker: about" in text
     assert "unknown" not in text

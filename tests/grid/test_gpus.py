@@ -1,4 +1,4 @@
-"""Workers on one machine take GPUs of their own."""
+"""Each worker on a machine reserves a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.stdin.read()
 """
 
 
-def test_each_takes_another_until_all_are_taken(tmp_path: Path) -> None:
+def test_workers_reserve_different_gpus(tmp_path: Path) -> None:
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", TAKE, str(tmp_path)],
@@ -30,15 +30,17 @@ def test_each_takes_another_until_all_are_taken(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     try:
-        taken = {worker.stdout.readline().strip() for worker in workers if worker.stdout}
-        assert taken == {"0", "1"}
+        reserved = {worker.stdout.readline().strip() for worker in workers if worker.stdout}
+        assert reserved == {"0", "1"}
     finally:
         for worker in workers:
             worker.communicate()
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("asked", "count"), [("cpu", 4), ("cuda:1", 4), ("auto", 1)])
-def test_what_was_asked_for_stays(asked: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "count"), [("cpu", 4), ("cuda:1", 4), ("auto", 1)])
+def test_a_named_device_is_unchanged(
+    device: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert own_device(asked) == asked
+    assert own_device(device) == device

@@ -1,4 +1,4 @@
-"""A run that is killed, wherever, and started again leaves what an undisturbed run leaves."""
+"""A run that is killed at any point and resumed leaves the files of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import neuroal.run
-from neuroal.cli import composed
-from neuroal.config import RunConfig
+from neuroal.cli.compose import composed
+from neuroal.config.schema import RunConfig
 from neuroal.tracking import QuietProgress
-from tests.grid.small import litter, results
+from tests.grid.small import leftovers, results
 
-CONTEXT = multiprocessing.get_context("fork")  # torch is imported once, here
+CONTEXT = multiprocessing.get_context("fork")  # processes inherit the imported torch
 RUN = [
     "calibration.windows=2",
     "calibration.search_windows=2",
@@ -34,7 +34,7 @@ RUN = [
 WRITES = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "tempfile.mkstemp")
 """Audit events of file operations."""
 METHODS = ("wanda", "sparsegpt")
-"""One that leaves the kept weights alone, and one that changes them."""
+"""A pruner that leaves the kept weights unchanged, and one that updates them."""
 
 
 def config_of(out: Path, pruner: str, *more: str) -> RunConfig:
@@ -43,7 +43,7 @@ def config_of(out: Path, pruner: str, *more: str) -> RunConfig:
 
 def in_a_process(work: Callable[[], None]) -> int | None:
     def begin() -> None:
-        torch.set_num_threads(1)  # makes torch's pool anew, before threads of a loader race for it
+        torch.set_num_threads(1)  # create the thread pool before threads of a loader race for it
         work()
 
     process = CONTEXT.Process(target=begin)
@@ -53,7 +53,7 @@ def in_a_process(work: Callable[[], None]) -> int | None:
 
 
 def operations(config: RunConfig, kill_at: int | None, counted: Path | None = None) -> None:
-    """Do the run; kill this process at the `kill_at`-th file operation in its folder."""
+    """Execute the run; kill this process at the `kill_at`-th file operation in its folder."""
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -73,10 +73,10 @@ def operations(config: RunConfig, kill_at: int | None, counted: Path | None = No
 def undisturbed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Mapping[str, Any], int]:
-    """Pruner, results and number of file operations of a run that nobody kills."""
+    """Return pruner, results and number of file operations of a run that is not killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     config = config_of(folder / "runs", request.param)
-    neuroal.run.run(config_of(folder / "warm", request.param), QuietProgress())  # keeps the tokens
+    neuroal.run.run(config_of(folder / "warm", request.param), QuietProgress())  # caches the tokens
     assert in_a_process(lambda: operations(config, None, folder / "count")) == 0
     return request.param, results(folder / "runs"), int((folder / "count").read_text())
 
@@ -90,24 +90,24 @@ def check_killed_at(
     code = in_a_process(lambda: operations(config, point))
     assert code == -signal.SIGKILL, f"operation {point}"
     for path in out.glob("*.json"):
-        results(out)[path.stem]  # whole, or not there
-    kept = any((out / "state").glob("*.plan")) or any(out.glob("*.json"))
+        results(out)[path.stem]  # complete, or absent
+    has_plan = any((out / "state").glob("*.plan")) or any(out.glob("*.json"))
 
     def resume() -> None:
-        if kept:
+        if has_plan:
             neuroal.run.allocate = _never  # a finished stage is not repeated
         neuroal.run.run(config, QuietProgress())
 
     assert in_a_process(resume) == 0, f"operation {point}"
     assert results(out) == expected, f"operation {point}"
-    assert not litter(out), f"operation {point}"
+    assert not leftovers(out), f"operation {point}"
 
 
 def _never(*_: Any) -> Any:
-    raise AssertionError("the plan was made again")
+    raise AssertionError("the plan was computed again")
 
 
-def test_kill_at_random_points(
+def test_a_run_resumes_after_a_kill_at_random_points(
     undisturbed: tuple[str, Mapping[str, Any], int], tmp_path: Path
 ) -> None:
     last = undisturbed[2]
@@ -116,14 +116,16 @@ def test_kill_at_random_points(
 
 
 @pytest.mark.slow
-def test_kill_at_every_point(
+def test_a_run_resumes_after_a_kill_at_every_point(
     undisturbed: tuple[str, Mapping[str, Any], int], tmp_path: Path
 ) -> None:
     for point in range(1, undisturbed[2] + 1):
         check_killed_at(point, undisturbed, tmp_path)
 
 
-def test_a_record_grows_by_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_run_adds_only_missing_tasks_to_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "more.txt").write_text("Other words.\n" * 400)
     first, path = neuroal.run.run(config_of(tmp_path, "wanda", "task.names=[]"), QuietProgress())
     assert not first.metrics
@@ -137,7 +139,7 @@ def test_a_record_grows_by_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
     assert third == second  # nothing was missing, so nothing was loaded
 
 
-def test_other_terms_are_measured_anew(tmp_path: Path) -> None:
+def test_a_task_with_another_limit_is_evaluated_again(tmp_path: Path) -> None:
     first, _ = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
     other, _ = neuroal.run.run(config_of(tmp_path, "wanda", "task.limit=3"), QuietProgress())
     assert other.identity == first.identity
@@ -145,10 +147,10 @@ def test_other_terms_are_measured_anew(tmp_path: Path) -> None:
     assert other.metrics["builtin"]["limit"] == 3
 
 
-def test_masks_are_kept_where_asked_for_and_only_there(tmp_path: Path) -> None:
+def test_masks_are_saved_only_on_request(tmp_path: Path) -> None:
     record, _ = neuroal.run.run(config_of(tmp_path, "wanda"), QuietProgress())
     masks = tmp_path / f"{record.identity}.masks.npz"
     assert not masks.exists()
     neuroal.run.run(config_of(tmp_path, "wanda", "save.masks=true"), QuietProgress())
     assert masks.exists()
-    assert not litter(tmp_path)
+    assert not leftovers(tmp_path)

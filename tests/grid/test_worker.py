@@ -1,4 +1,4 @@
-"""Workers share a grid; what fails stays local and can be tried again."""
+"""Workers share a grid; a failed run does not affect the others and can be retried."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from neuroal import cli
-from neuroal.cli_grid import planned
+from neuroal.cli import main as cli
+from neuroal.cli.declared import planned
+from neuroal.cli.grid import grid_command
+from neuroal.files.lock import leased
 from neuroal.grid import worker
-from neuroal.grid.command import grid_command
-from neuroal.grid.status import State, failure_path, status_of
-from neuroal.records.lease import leased
-from neuroal.records.summary import STATE, read_summary, summary_path
-from tests.grid.small import FOUR, litter, results
+from neuroal.grid.status import RunState, failure_path, status_of
+from neuroal.records.summary import STATE_FOLDER, read_summary, summary_path
+from tests.grid.small import FOUR, leftovers, results
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of the grid by one worker."""
+    """Return a folder with the records of a grid by one worker."""
     out = tmp_path_factory.mktemp("finished")
-    assert grid_command(["run", *FOUR, f"out={out}"], planned) == 0
+    assert grid_command(["run", *FOUR, f"out={out}"]) == 0
     return out
 
 
-def test_a_grid_started_again_has_nothing_to_do(
+def test_a_finished_grid_has_nothing_to_do(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "attempt", None)
-    assert grid_command(["run", *FOUR, f"out={finished}"], planned) == 0
+    assert grid_command(["run", *FOUR, f"out={finished}"]) == 0
     assert "4 runs: 4 done" in capsys.readouterr().err
-    assert grid_command(["status", *FOUR, f"out={finished}"], planned) == 0
+    assert grid_command(["status", *FOUR, f"out={finished}"]) == 0
     assert "4 of 4 results" in capsys.readouterr().out
-    assert not litter(finished)
+    assert not leftovers(finished)
 
 
-def test_hydras_multirun_makes_the_same_records(
+def test_hydras_multirun_writes_the_same_records(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["neuroal", "-m", *FOUR, f"out={tmp_path}"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main()
-    assert not ended.value.code
+    assert not exit_info.value.code
     assert len(results(tmp_path)) == 4
     assert results(tmp_path) == results(finished)
 
@@ -51,13 +51,13 @@ def test_a_grid_without_m_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["neuroal", "+experiment=zoo"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main()
-    assert ended.value.code == 2
+    assert exit_info.value.code == 2
     assert "add -m" in capsys.readouterr().err
 
 
-def test_a_failure_leaves_the_rest_running_and_is_retried_alone(
+def test_a_failure_does_not_stop_other_runs_and_is_retried_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import neuroal.run
@@ -65,56 +65,56 @@ def test_a_failure_leaves_the_rest_running_and_is_retried_alone(
     done, real = [], neuroal.run.run
     refused = ["0.6"]
 
-    def run(config: object) -> object:
+    def run(config: object, **options: object) -> object:
         done.append(config.sparsity.ratio)  # type: ignore[attr-defined]
         if str(done[-1]) in refused:
             raise RuntimeError("no luck\nat all")
-        return real(config)  # type: ignore[arg-type]
+        return real(config, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(neuroal.run, "run", run)
     two = [*FOUR, "refine=none", f"out={tmp_path}"]
-    assert grid_command(["run", *two], planned) == 1
+    assert grid_command(["run", *two]) == 1
     assert "failed" in capsys.readouterr().err
-    assert grid_command(["status", *two], planned) == 1
+    assert grid_command(["status", *two]) == 1
     text = capsys.readouterr().out
     assert "2 runs: 1 done, 0 running, 1 failed, 0 missing" in text
     assert "sparsity=s60" in text
     assert "RuntimeError: no luck" in text
     done.clear()
-    assert grid_command(["run", *two], planned) == 1
+    assert grid_command(["run", *two]) == 1
     assert not done
     refused.clear()
-    assert grid_command(["retry", *two], planned) == 0
+    assert grid_command(["retry", *two]) == 0
     assert done == [0.6]
-    assert not litter(tmp_path)
+    assert not leftovers(tmp_path)
 
 
-def test_a_run_of_another_worker_is_shown_and_waited_for(tmp_path: Path) -> None:
+def test_a_run_of_another_worker_is_reported_and_awaited(tmp_path: Path) -> None:
     _, runs = planned([*FOUR, "refine=none", "sparsity=s60", f"out={tmp_path}"])
     lines: list[str] = []
-    with leased(tmp_path / STATE / f"{runs[0].identity}.lock"):
+    with leased(tmp_path / STATE_FOLDER / f"{runs[0].identity}.lock"):
         (status,) = status_of(runs)
-        assert status.state is State.RUNNING
-        assert worker.attempt(runs[0].config).state is State.RUNNING
+        assert status.state is RunState.RUNNING
+        assert worker.attempt(runs[0].config).state is RunState.RUNNING
         assert not failure_path(tmp_path, runs[0].identity).exists()
-    assert worker.work_off(runs, lines.append, wait=0.1)[State.DONE] == 1
+    assert worker.work_off(runs, lines.append, wait=0.1)[RunState.DONE] == 1
     assert len(lines) == 1
 
 
-def test_chunks_make_up_the_grid() -> None:
-    from neuroal.grid.command import _chunk
+def test_chunks_partition_the_grid() -> None:
+    from neuroal.cli.grid import _chunk
 
     _, runs = planned(["+experiment=zoo"])
     parts = [_chunk(runs, f"{index}/7") for index in range(1, 8)]
     assert [run for part in parts for run in part] == runs
 
 
-def test_a_summary_is_believed_only_of_its_record(finished: Path) -> None:
+def test_a_summary_is_trusted_only_for_its_record(finished: Path) -> None:
     path = next(finished.glob("*.json"))
-    kept = read_summary(path)
+    summary = read_summary(path)
     text = summary_path(path).read_text()
     summary_path(path).write_text(text.replace('"builtin"', '"other"'))
-    assert read_summary(path) != kept
+    assert read_summary(path) != summary
     summary_path(path).write_text(text.replace('"size": ', '"size": 1'))
-    assert read_summary(path) == kept
+    assert read_summary(path) == summary
     summary_path(path).write_text(text)

@@ -1,4 +1,4 @@
-"""The costs of a band equal their definition, weight by weight, on every device."""
+"""The costs of a band equal their definition on every device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroal.gradients.weight_order import ranks_of
 from neuroal.kernels.bands import band_costs
-from neuroal.topups.ranks import ranks_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -29,7 +29,7 @@ def test_costs_are_the_mean_over_the_band(
     gradient, weight = torch.randn(2, rows, cols, generator=generator).unbind()
     counts = torch.randint(0, cols + 1, (rows,), generator=generator)
     ranks = ranks_of(weight.abs())
-    found = band_costs(
+    costs = band_costs(
         gradient.to(device), weight.to(device), ranks.to(device), counts, width, 3.0, curvature
     )
     for row in range(rows):
@@ -40,4 +40,4 @@ def test_costs_are_the_mean_over_the_band(
             if low <= int(ranks[row, c]) < high
         ]
         expected = sum(g + curvature * g * g for g in gains) / len(gains)
-        assert float(found[row]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert float(costs[row]) == pytest.approx(expected, rel=1e-4, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The GPU's selection kernels make the masks of their PyTorch twins, which define them."""
+"""The selection kernels compute the same masks as the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def kernels() -> ModuleType:
     return selection_triton
 
 
-def scores_with_everything(cols: int, dtype: torch.dtype, seed: int) -> Tensor:
-    """Rows of plain numbers, of ties, of zeros of both signs, of infinities, of one value."""
+def scores_of_all_kinds(cols: int, dtype: torch.dtype, seed: int) -> Tensor:
+    """Return rows with ties, zeros of both signs, infinities, and a constant row."""
     scores = torch.randn(6, cols, generator=torch.Generator().manual_seed(seed))
     scores[1].round_()
     scores[2, ::2], scores[2, 1::2] = 0.0, -0.0
@@ -40,7 +40,8 @@ def scores_with_everything(cols: int, dtype: torch.dtype, seed: int) -> Tensor:
     return scores.to(DEVICE, dtype)
 
 
-def all_kinds_of_counts(cols: int, seed: int) -> list[Tensor]:
+def counts_of_all_kinds(cols: int, seed: int) -> list[Tensor]:
+    """Return random counts, all zeros, and all `cols`, for six rows."""
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.randint(0, cols + 1, (6,), generator=generator)
     return [mixed, torch.zeros(6, dtype=torch.long), torch.full((6,), cols)]
@@ -49,21 +50,21 @@ def all_kinds_of_counts(cols: int, seed: int) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cols", COLUMNS)
 @pytest.mark.parametrize("ties_to_higher", [False, True])
-def test_lowest_per_row_equals_its_twin(
+def test_lowest_per_row_equals_the_reference(
     kernels: ModuleType, cols: int, dtype: torch.dtype, ties_to_higher: bool
 ) -> None:
-    scores = scores_with_everything(cols, dtype, seed=cols)
-    for counts in all_kinds_of_counts(cols, seed=cols):
-        found = kernels.lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
+    scores = scores_of_all_kinds(cols, dtype, seed=cols)
+    for counts in counts_of_all_kinds(cols, seed=cols):
+        mask = kernels.lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
         expected = sorted_lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
-        assert torch.equal(found, expected)
-        assert torch.equal(found.sum(1).cpu(), counts)
+        assert torch.equal(mask, expected)
+        assert torch.equal(mask.sum(1).cpu(), counts)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("by_col", [False, True])
-def test_prune_rows_equals_its_twin(
+def test_prune_rows_equals_the_reference(
     kernels: ModuleType, dtype: torch.dtype, by_row: bool, by_col: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -73,18 +74,18 @@ def test_prune_rows_equals_its_twin(
     cols = torch.rand(70, generator=generator).to(DEVICE) if by_col else None
     if cols is not None:
         cols[::9] = 0  # inputs that are always zero
-    for counts in all_kinds_of_counts(70, seed=1):
+    for counts in counts_of_all_kinds(70, seed=1):
         pruned, mask = kernels.prune_rows(weight, rows, cols, counts)
         expected = sorted_lowest_per_row(scores_of(weight, rows, cols), counts)
         assert torch.equal(mask, expected)
         assert torch.equal(pruned, weight.masked_fill(expected, 0))
-        alone, none = kernels.prune_rows(weight, rows, cols, counts, with_mask=False)
+        without_mask, none = kernels.prune_rows(weight, rows, cols, counts, with_mask=False)
         assert none is None
-        assert torch.equal(alone, pruned)
+        assert torch.equal(without_mask, pruned)
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from(DTYPES), st.integers(0, 2**31))
-def test_the_twin_prunes_the_lowest_scores(
+def test_the_reference_prunes_the_lowest_scores(
     rows: int, cols: int, dtype: torch.dtype, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -102,20 +103,20 @@ def test_the_twin_prunes_the_lowest_scores(
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
-def test_zeroed_weights_are_plus_zero_and_the_others_untouched(dtype: torch.dtype) -> None:
+def test_zeroed_weights_are_plus_zero_and_the_others_unchanged(dtype: torch.dtype) -> None:
     weight = torch.tensor([[-1.5, -0.0, float("inf"), -2.0]]).to(dtype)
     mask = torch.tensor([[True, False, False, True]])
-    found = zeroed(weight, mask)
-    assert torch.equal(found, weight.masked_fill(mask, 0))
-    assert torch.equal(torch.signbit(found), torch.tensor([[False, True, False, False]]))
-    assert torch.equal(zeroed(weight.T, mask.T), found.T)
+    pruned = zeroed(weight, mask)
+    assert torch.equal(pruned, weight.masked_fill(mask, 0))
+    assert torch.equal(torch.signbit(pruned), torch.tensor([[False, True, False, False]]))
+    assert torch.equal(zeroed(weight.T, mask.T), pruned.T)
 
 
 def test_a_cpu_never_imports_triton() -> None:
     code = """if True:
         import sys
         from neuroal.topups.neuroal import NeuroAL
-        from tests.tiny import allocation_context, tiny_llama
+        from tests.small_models import allocation_context, tiny_llama
         NeuroAL(block_candidates=[0.1], row_candidates=[0.1]).allocate(
             allocation_context(tiny_llama())
         )

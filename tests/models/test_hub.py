@@ -1,4 +1,4 @@
-"""Models from the hub: pinned revisions, code that comes with them, gated ones."""
+"""Models from the hub: pinned revisions, remote code and gated models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from neuroal import hub
-from neuroal.config import ModelConfig
+from neuroal.config.schema import ModelConfig
+from neuroal.data import hub
 from neuroal.errors import UserError
 from neuroal.models import load
 from neuroal.models.fingerprint import fingerprint
-from tests.tiny import tiny_llama
+from tests.small_models import tiny_llama
 
 CPU = torch.device("cpu")
 CODE = """
@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def save(folder: Path, seed: int) -> str:
-    """A tiny model with the zoo's tokenizer; returns its fingerprint."""
+    """Save a tiny model with a tokenizer of the zoo and return the model's fingerprint."""
     model = tiny_llama(vocab_size=4096).model
     with torch.no_grad():
         model.lm_head.weight.fill_(float(seed))
@@ -51,21 +51,21 @@ def save(folder: Path, seed: int) -> str:
     return fingerprint(model)
 
 
-def test_a_revision_pins_what_is_loaded_from_the_cache(cache: Path) -> None:
-    home, prints = cache / "models--me--tiny", {}
-    (home / "refs").mkdir(parents=True)
+def test_a_revision_selects_the_weights_in_the_cache(cache: Path) -> None:
+    folder, fingerprints = cache / "models--me--tiny", {}
+    (folder / "refs").mkdir(parents=True)
     for seed, (revision, digit) in enumerate((("main", "a"), ("v1", "b"))):
-        (home / "refs" / revision).write_text(digit * 40)
-        prints[revision] = save(home / "snapshots" / (digit * 40), seed)
-    assert len(set(prints.values())) == 2
-    for revision, wanted in (("v1", "v1"), ("b" * 40, "v1"), (None, "main")):
+        (folder / "refs" / revision).write_text(digit * 40)
+        fingerprints[revision] = save(folder / "snapshots" / (digit * 40), seed)
+    assert len(set(fingerprints.values())) == 2
+    for revision, expected in (("v1", "v1"), ("b" * 40, "v1"), (None, "main")):
         config = ModelConfig(source="hf", path="me/tiny", revision=revision)
-        assert fingerprint(load.load_model(config, CPU).model) == prints[wanted]
+        assert fingerprint(load.load_model(config, CPU).model) == fingerprints[expected]
     with pytest.raises(UserError, match="hf download me/tiny --revision v2"):
         load.load_model(ModelConfig(source="hf", path="me/tiny", revision="v2"), CPU)
 
 
-def test_code_of_a_checkpoint_runs_only_if_asked_for(
+def test_code_of_a_checkpoint_runs_only_if_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules = tmp_path / "modules"
@@ -73,13 +73,13 @@ def test_code_of_a_checkpoint_runs_only_if_asked_for(
     folder = tmp_path / "mine"
     save(folder, 0)
     (folder / "modeling_mine.py").write_text(CODE)
-    described = json.loads((folder / "config.json").read_text())
-    described["model_type"] = "mine"
-    described["auto_map"] = {
+    model_config = json.loads((folder / "config.json").read_text())
+    model_config["model_type"] = "mine"
+    model_config["auto_map"] = {
         "AutoConfig": "modeling_mine.MineConfig",
         "AutoModelForCausalLM": "modeling_mine.MineForCausalLM",
     }
-    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "config.json").write_text(json.dumps(model_config))
     config = ModelConfig(source="hf", path=str(folder))
     with pytest.raises(UserError, match=r"model\.trust_remote_code=true"):
         load.load_model(config, CPU)
@@ -90,11 +90,15 @@ def test_code_of_a_checkpoint_runs_only_if_asked_for(
     assert list(modules.rglob("ran"))
 
 
-def test_a_gated_model_says_what_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_gated_model_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gated(*_: object, **__: object) -> None:
         raise OSError("You are trying to access a gated repo.\nMake sure to have access to it")
 
     save(tmp_path, 0)
     monkeypatch.setattr(load.AutoConfig, "from_pretrained", gated)
-    with pytest.raises(UserError, match="gated repo; ask for access on its page and set HF_TOKEN"):
+    with pytest.raises(
+        UserError, match="gated repo; request access on the model's page and set HF_TOKEN"
+    ):
         load.load_model(ModelConfig(source="hf", path=str(tmp_path)), CPU)

@@ -1,4 +1,4 @@
-"""Models that cannot be pruned are refused in one line; saved ones come back."""
+"""Models that cannot be pruned are refused with a one-line error."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, T5Config
 
-from neuroal import hub
-from neuroal.config import ModelConfig
+from neuroal.config.schema import ModelConfig
+from neuroal.data import hub
 from neuroal.errors import UserError
-from neuroal.models.load import load_model, resolve_device
-from tests.tiny import tiny_llama
+from neuroal.models.devices import resolve_device
+from neuroal.models.load import load_model
+from tests.small_models import tiny_llama
 
 CPU = torch.device("cpu")
 
 
 def refuse(path: Path | str, message: str, source: str = "hf") -> None:
+    """Assert that loading raises a `UserError` that matches `message`."""
     with pytest.raises(UserError, match=message):
         load_model(ModelConfig(source=source, path=str(path)), CPU)
 
@@ -47,10 +49,10 @@ def test_encoders_are_refused(tmp_path: Path) -> None:
     refuse(tmp_path / "t5", "t5 is not a decoder-only model")
 
 
-def test_the_hub_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.unreachable.cache_clear()
-    refuse("nobody/nothing", "hf download nobody/nothing")
+    refuse("someone/something", "hf download someone/something")
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
@@ -60,9 +62,19 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
     refuse(tmp_path, "layers.1.mlp.up_proj")
 
 
-def test_devices() -> None:
+def test_unknown_devices_are_refused() -> None:
     assert resolve_device("cpu") == CPU
     with pytest.raises(UserError, match="device=gpu"):
         resolve_device("gpu")
     with pytest.raises(UserError, match="device=cuda:99"):
         resolve_device("cuda:99")
+
+
+def test_a_gguf_file_without_the_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr("neuroal.models.load.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'neuroal\[gguf\]'"):
+        load_model(ModelConfig(source="gguf", path=str(path)), CPU)

@@ -1,4 +1,4 @@
-"""Wherever blocks wait, a run finds the same plan, masks and perplexities."""
+"""Plans, masks and perplexities do not depend on the placement of the model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from transformers import AutoConfig, OPTConfig, OPTForCausalLM, PreTrainedModel
 from neuroal.api import prune
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.place import open_on_disk, place_on_host, save_offloaded, weights_of
+from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded, weights_of
 from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
-from neuroal.pruners.masks import digest
 from neuroal.pruners.packed import PackedMasks
-from neuroal.pruning import Pruned
-from neuroal.records.stages import Stages
+from neuroal.records.resume import RunFiles
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
-from tests.tiny import random_tokens, tiny_llama
+from tests.masks import digest
+from tests.small_models import random_tokens, tiny_llama
 
 CPU = torch.device("cpu")
 TOKENS = random_tokens(6, 24)
@@ -29,7 +28,7 @@ SHORT_SEARCH = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1])
 
 
 def tiny_opt() -> PreTrainedModel:
-    """Biases, learned positions, and embeddings that are the head's weights too."""
+    """Return a model with biases, learned positions and tied embeddings."""
     torch.manual_seed(0)
     config = OPTConfig(
         vocab_size=64,
@@ -43,13 +42,13 @@ def tiny_opt() -> PreTrainedModel:
     return OPTForCausalLM(config).eval()
 
 
-def make(family: str) -> PreTrainedModel:
+def build(family: str) -> PreTrainedModel:
     return tiny_llama().model if family == "llama" else tiny_opt()
 
 
-def placed(family: str, offload: str, folder: Path) -> PreTrainedModel:
-    """The same model with its blocks in one of the three places."""
-    model = make(family)
+def build_placed(family: str, offload: str, folder: Path) -> PreTrainedModel:
+    """Return the model of `family` with the given `offload`."""
+    model = build(family)
     if offload == "blocks":
         place_on_host(model, CPU)
     if offload == "disk":
@@ -58,8 +57,8 @@ def placed(family: str, offload: str, folder: Path) -> PreTrainedModel:
     return model
 
 
-def found(model: PreTrainedModel, **settings: Any) -> dict[str, Any]:
-    """Everything that a placement must not change."""
+def results_of(model: PreTrainedModel, **settings: Any) -> dict[str, Any]:
+    """Prune `model` and return the results that must not depend on the placement."""
     dense = perplexity(model, TOKENS, batch=4).value
     result = prune(model, TOKENS, search_windows=2, batch=2, **settings)
     sparse = perplexity(model, TOKENS, batch=4).value
@@ -76,10 +75,12 @@ def assert_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 @pytest.mark.parametrize("offload", ["blocks", "disk"])
-def test_search_and_pruning(family: str, offload: str, tmp_path: Path) -> None:
+def test_search_and_pruning_do_not_depend_on_the_placement(
+    family: str, offload: str, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {"topup": SHORT_SEARCH, "pruner": "wanda"}
-    resident = found(make(family), **settings)
-    assert_equal(found(placed(family, offload, tmp_path), **settings), resident)
+    resident = results_of(build(family), **settings)
+    assert_equal(results_of(build_placed(family, offload, tmp_path), **settings), resident)
 
 
 @pytest.mark.parametrize(
@@ -94,75 +95,74 @@ def test_search_and_pruning(family: str, offload: str, tmp_path: Path) -> None:
     ids=lambda settings: f"{settings.get('pruner')}",
 )
 @pytest.mark.filterwarnings("ignore:topup=marginal fits")
-def test_every_way_of_looking_at_weights(settings: dict[str, Any], tmp_path: Path) -> None:
-    resident = found(make("llama"), **settings)
-    assert_equal(found(placed("llama", "disk", tmp_path), **settings), resident)
+def test_no_method_depends_on_the_placement(settings: dict[str, Any], tmp_path: Path) -> None:
+    resident = results_of(build("llama"), **settings)
+    assert_equal(results_of(build_placed("llama", "disk", tmp_path), **settings), resident)
 
 
 @pytest.mark.parametrize("offload", ["blocks", "disk"])
 def test_a_pruned_model_is_written_block_by_block(offload: str, tmp_path: Path) -> None:
-    model, wanted = placed("opt", offload, tmp_path / "dense"), tiny_opt()
+    model, resident = build_placed("opt", offload, tmp_path / "dense"), tiny_opt()
     masks = prune(model, TOKENS, topup="uniform", batch=2).masks
-    prune(wanted, TOKENS, topup="uniform", batch=2)
+    prune(resident, TOKENS, topup="uniform", batch=2)
     (tmp_path / "sparse").mkdir()
     save_offloaded(model, tmp_path / "sparse")
-    again = OPTForCausalLM.from_pretrained(tmp_path / "sparse")
-    assert again.dtype == wanted.dtype
-    for name, weight in wanted.state_dict().items():
-        assert torch.equal(again.state_dict()[name], weight), name
-    assert bool((again.model.decoder.layers[3].fc1.weight[masks["3.fc1"]] == 0).all())
+    reloaded = OPTForCausalLM.from_pretrained(tmp_path / "sparse")
+    assert reloaded.dtype == resident.dtype
+    for name, weight in resident.state_dict().items():
+        assert torch.equal(reloaded.state_dict()[name], weight), name
+    assert bool((reloaded.model.decoder.layers[3].fc1.weight[masks["3.fc1"]] == 0).all())
     shards = sorted(path.name for path in (tmp_path / "sparse").glob("*.safetensors"))
     assert shards[0] == "model-00001-of-00005.safetensors"
     assert len(shards) == 5
 
 
-def test_the_checkpoint_on_disk_is_left_alone(tmp_path: Path) -> None:
-    model = placed("llama", "disk", tmp_path)
+def test_the_checkpoint_on_disk_is_not_changed(tmp_path: Path) -> None:
+    model = build_placed("llama", "disk", tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     prune(model, TOKENS, topup="uniform")
     assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
 
 
-def test_a_model_comes_back_from_offloading() -> None:
-    offloaded, wanted = make("llama"), make("llama")
+def test_a_model_is_restored_after_offloading() -> None:
+    offloaded, resident = build("llama"), build("llama")
     prune(offloaded, TOKENS, topup=SHORT_SEARCH, offload="blocks", batch=2)
-    prune(wanted, TOKENS, topup=SHORT_SEARCH, batch=2)
+    prune(resident, TOKENS, topup=SHORT_SEARCH, batch=2)
     assert not placement_of(offloaded).offloads
-    assert torch.equal(offloaded(TOKENS).logits, wanted(TOKENS).logits)
+    assert torch.equal(offloaded(TOKENS).logits, resident(TOKENS).logits)
 
 
-def test_all_weights_can_be_looked_at(tmp_path: Path) -> None:
-    """By those who tell models apart, say."""
-    wanted = tiny_opt()
-    prune(wanted, TOKENS, topup="uniform", batch=2)
+def test_all_weights_can_be_read(tmp_path: Path) -> None:
+    resident = tiny_opt()
+    prune(resident, TOKENS, topup="uniform", batch=2)
     for offload in ("none", "blocks", "disk"):
-        model = placed("opt", offload, tmp_path / offload)
+        model = build_placed("opt", offload, tmp_path / offload)
         prune(model, TOKENS, topup="uniform", batch=2)
         names = []
         for name, weight in weights_of(model):
-            assert torch.equal(weight, wanted.state_dict()[name]), name
+            assert torch.equal(weight, resident.state_dict()[name]), name
             names.append(name)
-        assert names == list(wanted.state_dict())
+        assert names == list(resident.state_dict())
 
 
 @pytest.mark.parametrize("offload", ["blocks", "disk"])
-def test_masks_that_were_kept_are_put_back(offload: str, tmp_path: Path) -> None:
-    stages, wanted = Stages(tmp_path, "0"), make("llama")
-    result = prune(wanted, TOKENS, topup="uniform")
+def test_stored_masks_are_applied_on_resume(offload: str, tmp_path: Path) -> None:
+    files, resident = RunFiles(tmp_path, "0"), build("llama")
+    result = prune(resident, TOKENS, topup="uniform")
     assert isinstance(result.masks, PackedMasks)
-    stages.keep_masks(Pruned(result.masks))
-    model = placed("llama", offload, tmp_path / "dense")
-    restored = stages.restore(DecoderModel(model))
+    files.keep_masks(result.masks)
+    model = build_placed("llama", offload, tmp_path / "dense")
+    restored = files.restore(DecoderModel(model))
     assert restored is not None
     assert restored.sparsity == result.sparsity
-    assert torch.equal(model(TOKENS).logits, wanted(TOKENS).logits)
+    assert torch.equal(model(TOKENS).logits, resident(TOKENS).logits)
 
 
-def test_the_model_computes_as_a_whole(tmp_path: Path) -> None:
-    """Zero-shot scoring and generation know nothing of placements."""
-    wanted = make("llama")(TOKENS).logits
+def test_the_whole_model_computes_the_same_logits(tmp_path: Path) -> None:
+    """Zero-shot scoring and generation run the whole model and ignore its placement."""
+    expected = build("llama")(TOKENS).logits
     for offload in ("blocks", "disk"):
-        model = placed("llama", offload, tmp_path / offload)
+        model = build_placed("llama", offload, tmp_path / offload)
         assert isinstance(placement_of(model), Offloaded)
-        assert torch.equal(model(TOKENS).logits, wanted)
-        assert torch.equal(model(TOKENS).logits, wanted)
+        assert torch.equal(model(TOKENS).logits, expected)
+        assert torch.equal(model(TOKENS).logits, expected)

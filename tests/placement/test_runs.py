@@ -1,4 +1,4 @@
-"""Runs of a shipped model with `offload` and `devices`: the same record, and a saved model."""
+"""Records and saved models do not depend on `offload` and `devices`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from neuroal.cli import composed
+from neuroal.cli.compose import composed
 from neuroal.errors import UserError
 from neuroal.records.schema import Record
 from neuroal.run import run
@@ -26,8 +26,10 @@ SMALL = [
 ]
 
 
-def run_with(folder: Path, *words: str) -> Record:
-    record, _ = run(composed([*SMALL, *words, f"out={folder}/runs", f"save.model={folder}/model"]))
+def run_with(folder: Path, *overrides: str) -> Record:
+    record, _ = run(
+        composed([*SMALL, *overrides, f"out={folder}/runs", f"save.model={folder}/model"])
+    )
     return record
 
 
@@ -38,21 +40,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [pytest.param("offload=blocks", marks=pytest.mark.slow), "offload=disk", "devices=2"],
 )
-def test_where_blocks_wait_does_not_show_in_the_result(
-    word: str, plain: tuple[Record, Path], tmp_path: Path
+def test_the_result_does_not_depend_on_offloading_or_devices(
+    override: str, plain: tuple[Record, Path], tmp_path: Path
 ) -> None:
-    wanted, folder = plain
-    found = run_with(tmp_path, word)
-    assert found.identity == wanted.identity
-    assert found.masks == wanted.masks
-    assert found.plan == wanted.plan
-    assert found.costs["batch"] == {"allocate": 2, "prune": 2}
+    expected, folder = plain
+    record = run_with(tmp_path, override)
+    assert record.identity == expected.identity
+    assert record.masks == expected.masks
+    assert record.plan == expected.plan
+    assert record.costs["batch"] == {"allocate": 2, "prune": 2}
     for name in ("dense", "pruned"):
-        value, expected = (r.metrics["builtin"][name]["value"] for r in (found, wanted))
-        assert value == pytest.approx(expected, rel=1e-6)
+        value, reference = (r.metrics["builtin"][name]["value"] for r in (record, expected))
+        assert value == pytest.approx(reference, rel=1e-6)
     models = [AutoModelForCausalLM.from_pretrained(p / "model") for p in (tmp_path, folder)]
     states = [model.state_dict() for model in models]
     assert states[0].keys() == states[1].keys()
@@ -60,6 +62,6 @@ def test_where_blocks_wait_does_not_show_in_the_result(
     assert not [name for name in os.listdir(tmp_path / "runs") if name.startswith(".offload")]
 
 
-def test_what_does_not_go_together_is_refused() -> None:
+def test_devices_and_offload_exclude_each_other() -> None:
     with pytest.raises(UserError, match="devices=2: every device holds the whole model"):
         composed(["devices=2", "offload=blocks"])

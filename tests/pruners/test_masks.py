@@ -1,4 +1,4 @@
-"""Masks prune just the lowest scores, as many as they were told to, with a fixed rule for ties."""
+"""Masks prune exactly the given number of lowest scores, with a fixed rule for ties."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from neuroal.pruners.masks import digest, lowest_overall, lowest_per_row, pack, unpack
+from neuroal.kernels.selection import lowest_per_row
+from neuroal.pruners.packed import unpack
+from neuroal.pruners.sparsegpt import lowest_overall
+from tests.masks import digest, pack
 
 
 @st.composite
@@ -24,19 +27,21 @@ def scores_and_counts(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 
 @given(scores_and_counts(), st.booleans())
-def test_equals_a_stable_sort(case: tuple[Tensor, Tensor], ties_to_higher: bool) -> None:
+def test_masks_equal_those_of_a_stable_sort(
+    case: tuple[Tensor, Tensor], ties_to_higher: bool
+) -> None:
     scores, counts = case
     mask = lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
     cols = scores.shape[1]
-    for row, count, found in zip(scores, counts, mask, strict=True):
+    for row, count, row_mask in zip(scores, counts, mask, strict=True):
         expected = torch.zeros(cols, dtype=torch.bool)
         if ties_to_higher:  # keep the highest, the lower column first
-            kept = row.sort(descending=True, stable=True).indices[: cols - int(count)]
+            highest = row.sort(descending=True, stable=True).indices[: cols - int(count)]
             expected[:] = True
-            expected[kept] = False
+            expected[highest] = False
         else:
             expected[row.sort(stable=True).indices[: int(count)]] = True
-        assert torch.equal(found, expected)
+        assert torch.equal(row_mask, expected)
 
 
 @given(scores_and_counts())
@@ -54,7 +59,7 @@ def test_half_precision_scores_give_the_same_mask() -> None:
     assert torch.equal(lowest_per_row(scores, counts), lowest_per_row(scores.float(), counts))
 
 
-def test_packed_masks_come_back() -> None:
+def test_unpacking_restores_a_packed_mask() -> None:
     mask = torch.rand(5, 7) < 0.3
     assert torch.equal(unpack(pack(mask), (5, 7)), mask)
     assert np.array_equal(pack(mask), np.packbits(mask.numpy()))

@@ -1,4 +1,4 @@
-"""Packed masks are the masks."""
+"""Packed masks equal the masks that were added."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroal.pruners.masks import digest, pack
 from neuroal.pruners.packed import PackedMasks, pack_bits
+from tests.masks import digest, pack
 
 
 @settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 9), cols=st.integers(1, 19), seed=st.integers(0, 99))
-def test_what_is_packed_comes_back(rows: int, cols: int, seed: int) -> None:
+def test_packed_masks_equal_the_masks_that_were_added(rows: int, cols: int, seed: int) -> None:
     mask = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed)) < 0.6
     assert pack_bits(mask).tolist() == pack(mask).tolist()
     masks = PackedMasks()

@@ -1,4 +1,4 @@
-"""A run is known by what decides its pruned model, before anything is loaded."""
+"""The identity of a run depends on the settings that determine its pruned model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from neuroal.cli import composed
-from neuroal.records.identity import identity
+from neuroal.cli.compose import composed
+from neuroal.records.identity import identity_of
 
 SAME = [
     "out=elsewhere",
@@ -36,34 +36,35 @@ OTHER = [
 
 
 @pytest.mark.parametrize("setting", SAME)
-def test_where_how_and_what_is_measured_decides_nothing(setting: str) -> None:
-    assert identity(composed([setting])) == identity(composed([]))
+def test_place_device_and_tasks_do_not_change_the_identity(setting: str) -> None:
+    assert identity_of(composed([setting])) == identity_of(composed([]))
 
 
-def test_all_that_decides_the_pruned_model_tells_runs_apart() -> None:
-    found = [identity(composed([setting])) for setting in ("seed=0", *OTHER)]
-    assert len(set(found)) == len(found)
+def test_settings_of_the_pruned_model_change_the_identity() -> None:
+    identities = [identity_of(composed([setting])) for setting in ("seed=0", *OTHER)]
+    assert len(set(identities)) == len(identities)
 
 
-def test_files_count_by_their_content(tmp_path: Path) -> None:
-    def of(name: str, text: str) -> str:
+def test_a_calibration_text_counts_by_its_content(tmp_path: Path) -> None:
+    def digest(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
-        return identity(composed(["calibration=text", f"calibration.path={tmp_path / name}"]))
+        return identity_of(composed(["calibration=text", f"calibration.path={tmp_path / name}"]))
 
-    assert of("a.txt", "one") == of("b.txt", "one") != of("a.txt", "two")
+    assert digest("a.txt", "one") == digest("b.txt", "one") != digest("a.txt", "two")
 
 
-def test_so_does_the_plan_that_a_top_up_starts_from(tmp_path: Path) -> None:
-    def of(text: str) -> str:
+def test_a_start_plan_counts_by_its_content(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
         (tmp_path / "plan.json").write_text(text)
-        return identity(composed(["topup=marginal", f"topup.start={tmp_path / 'plan.json'}"]))
+        return identity_of(composed(["topup=marginal", f"topup.start={tmp_path / 'plan.json'}"]))
 
-    assert of("one") == of("one") != of("two")
+    assert digest("one") == digest("one") != digest("two")
 
 
-def test_it_is_known_without_loading_torch() -> None:
+def test_it_is_computed_without_loading_torch() -> None:
     code = (
-        "import sys; from neuroal.cli import composed; from neuroal.records.identity import *; "
-        "identity(composed([])); sys.exit('torch' in sys.modules)"
+        "import sys; from neuroal.cli.compose import composed; "
+        "from neuroal.records.identity import *; "
+        "identity_of(composed([])); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""DSnoT lowers the error of every row by swaps, at equal counts, and stops where it must."""
+"""DSnoT reduces the error of every row by swaps at equal counts, and stops without candidates."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.oom import AdaptiveBatch
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.budget import Rules
+from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.pruning import prune_model
 from neuroal.refine.dsnot import DSnoT
-from neuroal.statistics import InputStatistics
-from neuroal.topups.uniform import uniform_plan
+from neuroal.sparsity.budget import Rules
+from neuroal.sparsity.plan import uniform_plan
 from neuroal.tracking import QuietProgress
-from tests.test_blocks import build
-from tests.tiny import allocation_context, random_tokens, tiny_llama
+from tests.architectures import build
+from tests.small_models import allocation_context, random_tokens, tiny_llama
 
 
 def linear_inputs(seed: int, rows: int, cols: int) -> tuple[Tensor, Tensor, InputStatistics]:
-    """A weight, a mask with counts that differ by row, and statistics of inputs off centre."""
+    """Return a weight, a mask with different counts per row, and statistics of biased inputs."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, cols, generator=generator)
     x = torch.randn(3, 10, cols, generator=generator) + torch.randn(cols, generator=generator)
@@ -34,10 +35,10 @@ def linear_inputs(seed: int, rows: int, cols: int) -> tuple[Tensor, Tensor, Inpu
     return weight, mask, statistics
 
 
-def slowly(
-    weight: Tensor, mask: Tensor, statistics: InputStatistics, cycles: int, walks_on: bool
+def swap_one_by_one(
+    weight: Tensor, mask: Tensor, statistics: InputStatistics, cycles: int, any_sign: bool
 ) -> Tensor:
-    """The rule as the paper's code states it, one row and one swap at a time."""
+    """Apply the rule of the authors' code one row and one swap at a time."""
     assert statistics.sums is not None
     assert statistics.variances is not None
     mean, variance = statistics.sums.mean(0), statistics.variances.mean(0)
@@ -45,8 +46,8 @@ def slowly(
     for row, gone in enumerate(mask):
         c, wanda = weight[row] * mean, weight[row].abs() * statistics.norm
         regrow = sorted(range(len(c)), key=lambda j: float(c[j] / variance[j]) if gone[j] else 0.0)
-        kept = [j for j in range(len(c)) if not gone[j]]
-        by_score = sorted(kept, key=lambda j: float(wanda[j]))
+        remaining = [j for j in range(len(c)) if not gone[j]]
+        by_score = sorted(remaining, key=lambda j: float(wanda[j]))
         prune = [j for j in by_score if c[j] < 0] + [j for j in reversed(by_score) if c[j] > 0]
         error = float(c[gone].sum())
         taken = {"regrow": [0, 0], "prune": [0, 0]}
@@ -54,14 +55,14 @@ def slowly(
             if abs(error) <= 0.1:
                 break
             up = error > 0
-            place, other = taken["regrow"][up], taken["prune"][up]
-            if place >= len(regrow) or other >= len(prune):
+            first, second = taken["regrow"][up], taken["prune"][up]
+            if first >= len(regrow) or second >= len(prune):
                 break
-            back = regrow[-1 - place] if up else regrow[place]
-            out = prune[other] if up else prune[-1 - other]
+            back = regrow[-1 - first] if up else regrow[first]
+            out = prune[second] if up else prune[-1 - second]
             sign = 1 if up else -1
-            wanted = gone[back] and sign * c[back] > 0 and sign * c[out] < 0
-            if not walks_on and not wanted:
+            reduces = gone[back] and sign * c[back] > 0 and sign * c[out] < 0
+            if not any_sign and not reduces:
                 break
             taken["regrow"][up] += 1
             taken["prune"][up] += 1
@@ -74,16 +75,18 @@ def slowly(
 @given(
     st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 30), st.sampled_from([1, 3, 8, 50])
 )
-def test_equals_the_rule_row_by_row(seed: int, rows: int, cols: int, cycles: int) -> None:
+def test_refinement_equals_the_rule_applied_row_by_row(
+    seed: int, rows: int, cols: int, cycles: int
+) -> None:
     weight, mask, statistics = linear_inputs(seed, rows, cols)
     for rules in Rules:
-        expected = slowly(weight, mask, statistics, cycles, rules is Rules.REFERENCE)
-        found = DSnoT(max_cycle_time=cycles).refine(weight, mask, statistics, rules)
-        assert torch.equal(found, expected), rules
+        expected = swap_one_by_one(weight, mask, statistics, cycles, rules is Rules.REFERENCE)
+        refined = DSnoT(max_cycle_time=cycles).refine(weight, mask, statistics, rules)
+        assert torch.equal(refined, expected), rules
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40))
-def test_counts_stay_and_every_swap_moves_the_error_towards_zero(seed: int, cols: int) -> None:
+def test_every_swap_preserves_counts_and_reduces_the_error(seed: int, cols: int) -> None:
     weight, mask, statistics = linear_inputs(seed, 4, cols)
     assert statistics.sums is not None
     contribution = weight * statistics.sums.mean(0)
@@ -100,7 +103,7 @@ def test_counts_stay_and_every_swap_moves_the_error_towards_zero(seed: int, cols
         before = after
 
 
-def test_dead_inputs_are_left_where_they_are() -> None:
+def test_masks_of_always_zero_inputs_do_not_change() -> None:
     weight, mask, statistics = linear_inputs(3, 4, 12)
     assert statistics.sums is not None
     assert statistics.variances is not None
@@ -111,20 +114,29 @@ def test_dead_inputs_are_left_where_they_are() -> None:
     assert not torch.equal(refined, mask)
 
 
-def test_inputs_of_one_sign_cannot_cost_the_largest_weights() -> None:
+def test_inputs_of_one_sign_do_not_prune_the_largest_weights() -> None:
     weight = torch.tensor([[0.1, 0.2, 0.3, 4.0, 5.0, 6.0]])
     mask = torch.tensor([[True, True, True, False, False, False]])
     ones = torch.ones(2, 6)
     statistics = InputStatistics(ones * 10, ones * 10, ones)
     assert torch.equal(DSnoT().refine(weight, mask, statistics, Rules.EXACT), mask)
-    walked = DSnoT(max_cycle_time=2).refine(weight, mask, statistics, Rules.REFERENCE)
-    assert bool(walked[0, 5])
+    reference = DSnoT(max_cycle_time=2).refine(weight, mask, statistics, Rules.REFERENCE)
+    assert bool(reference[0, 5])
 
 
-def prune(subject: DecoderModel, pruner: Any, refine: DSnoT | None) -> dict[str, Tensor]:
-    allotments = allocation_context(subject).allot(uniform_plan(subject, 0.6))
+def prune(decoder: DecoderModel, pruner: Any, refiner: DSnoT | None) -> dict[str, Tensor]:
+    budgets = allocation_context(decoder).budgets(uniform_plan(decoder, 0.6))
     tokens = random_tokens(4, 24)
-    return dict(prune_model(subject, pruner, allotments, tokens, 4, QuietProgress(), refine).masks)
+    return dict(
+        prune_model(
+            decoder,
+            RefinedPruner(pruner, refiner),
+            budgets,
+            tokens,
+            AdaptiveBatch("prune", 4, divides=True),
+            QuietProgress(),
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,23 +149,23 @@ def prune(subject: DecoderModel, pruner: Any, refine: DSnoT | None) -> dict[str,
         ("gpt_neox", {}, ""),
     ],
 )
-def test_the_family_says_which_linears_are_refined(
+def test_the_family_declares_which_linears_are_refined(
     model_type: str, changes: dict[str, Any], refined: str
 ) -> None:
     plain = prune(DecoderModel(build(model_type, **changes)), Wanda(), None)
-    found = prune(DecoderModel(build(model_type, **changes)), Wanda(), DSnoT(threshold=0.0))
-    first = {key for key in plain if key.startswith("0.")}  # later blocks see other inputs
-    changed = {key for key in first if not torch.equal(plain[key], found[key])}
+    swapped = prune(DecoderModel(build(model_type, **changes)), Wanda(), DSnoT(threshold=0.0))
+    first = {key for key in plain if key.startswith("0.")}  # inputs of later blocks differ
+    changed = {key for key in first if not torch.equal(plain[key], swapped[key])}
     assert changed
     assert all(key.startswith(f"0.{refined}") for key in changed)
 
 
-def test_sparsegpt_starts_from_its_own_order_on_unchanged_weights() -> None:
-    subject = tiny_llama()
-    before = {linear.key: linear.module.weight.clone() for linear in subject}
-    masks = prune(subject, SparseGPT(), DSnoT())
-    for linear in subject:
-        weight, mask = linear.module.weight, masks[linear.key]
+def test_sparsegpt_starts_from_its_own_scores_of_unchanged_weights() -> None:
+    decoder = tiny_llama()
+    before = {linear.key: linear.weight.clone() for linear in decoder}
+    masks = prune(decoder, SparseGPT(), DSnoT())
+    for linear in decoder:
+        weight, mask = linear.weight, masks[linear.key]
         assert torch.equal(weight, before[linear.key].masked_fill(mask, 0))
     wanda = prune(tiny_llama(), Wanda(), DSnoT())
     assert not torch.equal(masks["0.mlp.up_proj"], wanda["0.mlp.up_proj"])
@@ -167,6 +179,6 @@ def test_sparsegpt_starts_from_its_own_order_on_unchanged_weights() -> None:
         ({"variance_power": -0.5}, r"refine\.variance_power=-0\.5"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DSnoT(**settings)

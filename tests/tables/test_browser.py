@@ -1,4 +1,4 @@
-"""The report in a real browser: tables sort and filter, narrow screens and paper work."""
+"""The report in a real browser: sorting, filtering, narrow screens and printing."""
 
 from __future__ import annotations
 
@@ -38,27 +38,29 @@ pytestmark = pytest.mark.skipif(
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("records")
     fill(folder, pruners=("wanda",), sparsities=(0.7, 0.8), tasks=("ptb", "rte"))
-    next(folder.glob("*.json")).unlink()  # so that something is missing
-    found = study(folder)
-    return report(found, tables(found))
+    next(folder.glob("*.json")).unlink()  # one result is missing
+    data = study(folder)
+    return report(data, tables(data))
 
 
 def browse(folder: Path, page: str, *flags: str) -> str:
-    """Open `page` in Chromium; returns what it prints."""
+    """Open `page` in Chromium; return its output."""
     path = folder / "page.html"
     path.write_text(page)
     profile = folder / "profile"
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *flags, path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return process.stdout
 
 
 def after(folder: Path, page: str, script: str) -> Any:
-    """Run `script` in the page; returns what it leaves in ``found``, by way of JSON."""
-    told = f"<script>{{ let found; {script}; document.body.dataset.found = JSON.stringify(found) }}"
-    dom = browse(folder, page.replace("</body>", f"{told}</script></body>"), "--dump-dom")
-    value = re.search(r'data-found="([^"]*)"', dom)
-    assert value, "the page's own script stopped"
+    """Run `script` in the page; return the value of its variable ``result``, through JSON."""
+    code = f"let result; {script}; document.body.dataset.result = JSON.stringify(result)"
+    dom = browse(
+        folder, page.replace("</body>", f"<script>{{ {code} }}</script></body>"), "--dump-dom"
+    )
+    value = re.search(r'data-result="([^"]*)"', dom)
+    assert value, "a script of the page failed"
     return json.loads(html.unescape(value[1]))
 
 
@@ -70,28 +72,28 @@ const head = (n) => table.tHead.rows[0].cells[n];
 """
 
 
-def test_pressing_a_head_sorts_up_down_and_back(tmp_path: Path, page: str) -> None:
+def test_clicking_a_head_sorts_up_down_and_back(tmp_path: Path, page: str) -> None:
     script = f"""{READ}
-      found = [[column(3), head(3).ariaSort]];
+      result = [[column(3), head(3).ariaSort]];
       for (let i = 0; i < 3; i++) {{
         head(3).querySelector("button").click();
-        found.push([column(3), head(3).getAttribute("aria-sort")]);
+        result.push([column(3), head(3).getAttribute("aria-sort")]);
       }}"""
-    given, up, down, back = after(tmp_path, page, script)
-    numbers = [[float(t.replace(",", "")) for t in c if t != "–"] for c, _ in (given, up, down)]
+    original, up, down, back = after(tmp_path, page, script)
+    numbers = [[float(t.replace(",", "")) for t in c if t != "–"] for c, _ in (original, up, down)]
     assert numbers[1] == sorted(numbers[0]) != numbers[0]
     assert numbers[2] == sorted(numbers[0], reverse=True)
     assert (up[1], down[1], back[1]) == ("ascending", "descending", None)
-    assert back[0] == given[0]
+    assert back[0] == original[0]
 
 
-def test_what_is_missing_stays_last_in_either_order(tmp_path: Path, page: str) -> None:
+def test_missing_entries_stay_last_in_both_orders(tmp_path: Path, page: str) -> None:
     script = f"""{READ}
       const n = column(3).includes("–") ? 3 : 4;
-      found = [];
+      result = [];
       for (let i = 0; i < 2; i++) {{
         head(n).querySelector("button").click();
-        found.push(column(n));
+        result.push(column(n));
       }}
     """
     for column in after(tmp_path, page, script):
@@ -103,7 +105,7 @@ def test_labels_sort_as_words_and_rows_stay_whole(tmp_path: Path, page: str) -> 
     script = f"""{READ}
       const texts = (row) => [...row.cells].map((cell) => cell.textContent);
       const rows = () => [...table.tBodies[0].rows].map(texts);
-      found = [rows()]; head(2).querySelector("button").click(); found.push(rows());"""
+      result = [rows()]; head(2).querySelector("button").click(); result.push(rows());"""
     before, then = after(tmp_path, page, script)
     assert sorted(before) == sorted(then)
     names = [row[2].lower() for row in then]
@@ -114,50 +116,46 @@ def test_the_filter_keeps_rows_with_all_words(tmp_path: Path, page: str) -> None
     script = f"""{READ}
       const field = document.querySelector('input[data-for="{TABLE}"]');
       field.value = "80 neuro"; field.dispatchEvent(new Event("input"));
-      found = [column(1), column(2)];"""
+      result = [column(1), column(2)];"""
     assert after(tmp_path, page, script) == [["80 %"], ["NeuroAL"]]
 
 
 @pytest.mark.parametrize("width", [340, 1200])
-def test_nothing_runs_off_the_screen(tmp_path: Path, page: str, width: int) -> None:
+def test_the_page_fits_the_screen(tmp_path: Path, page: str, width: int) -> None:
     frame = f'<iframe width="{width}" height="800" srcdoc="{html.escape(page)}"></iframe>'
     script = """<script>addEventListener("load", () => {
       const inner = document.querySelector("iframe").contentDocument;
       const wide = [inner.documentElement.scrollWidth, inner.documentElement.clientWidth];
       const sizes = [...inner.querySelectorAll("p, td, figcaption, button")]
         .map((e) => parseFloat(getComputedStyle(e).fontSize));
-      document.body.dataset.found = JSON.stringify([...wide, Math.min(...sizes)]);
+      document.body.dataset.result = JSON.stringify([...wide, Math.min(...sizes)]);
     })</script>"""
     dom = browse(tmp_path, f"<!doctype html><body>{frame}{script}</body>", "--dump-dom")
-    value = re.search(r'data-found="\[(\d+),(\d+),([\d.]+)\]"', dom)
+    value = re.search(r'data-result="\[(\d+),(\d+),([\d.]+)\]"', dom)
     assert value
     wide, screen, letters = (float(text) for text in value.groups())
     assert wide <= screen
     assert letters >= 12
 
 
-def test_no_script_fails_and_every_table_has_its_heads_in_buttons(
-    tmp_path: Path, page: str
-) -> None:
+def test_every_table_has_buttons_as_heads(tmp_path: Path, page: str) -> None:
     script = """
       const tables = [...document.querySelectorAll("table")];
       const buttons = (table) => table.querySelectorAll("th button").length;
-      found = tables.map((table) => [table.tHead.rows[0].cells.length, buttons(table)]);
+      result = tables.map((table) => [table.tHead.rows[0].cells.length, buttons(table)]);
     """
     counts = after(tmp_path, page, script)
     assert len(counts) >= 6
     assert all(heads == buttons > 0 for heads, buttons in counts)
 
 
-def test_it_prints_with_heads_on_every_page_and_all_parts_unfolded(
-    tmp_path: Path, page: str
-) -> None:
+def test_printed_pages_repeat_heads_and_unfold_all_parts(tmp_path: Path, page: str) -> None:
     target = tmp_path / "page.pdf"
     browse(tmp_path, page, f"--print-to-pdf={target}", "--no-pdf-header-footer")
     assert target.read_bytes().startswith(b"%PDF")
     reader = shutil.which("pdftotext")
     if reader is None:
-        pytest.skip("what the PDF says needs pdftotext (on Debian: apt install poppler-utils)")
+        pytest.skip("reading the PDF needs pdftotext (on Debian: apt install poppler-utils)")
     text = subprocess.run([reader, "-layout", target, "-"], capture_output=True, text=True).stdout
     pages = text.split("\f")
     for printed in pages:

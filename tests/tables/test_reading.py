@@ -1,4 +1,4 @@
-"""Records → frames: nothing is mixed, dropped or passed off as something else."""
+"""Reading records into frames: no result is mixed up, dropped or mislabelled."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from neuroal.config import CalibrationConfig
+from neuroal.config.schema import CalibrationConfig
 from neuroal.errors import UserError
+from neuroal.files.atomic import without_ratios
 from neuroal.records.schema import Record
 from neuroal.records.store import save_record
 from neuroal.tables.cases import Case, Expected
 from neuroal.tables.labels import label
-from neuroal.tables.reading import read_records, without_ratios
+from neuroal.tables.reading import read_records
 from neuroal.tables.selection import Selection
 from neuroal.tables.study import study
 from tests.synthetic import fill, record
 
 
-def test_a_row_is_a_result_of_a_run(tmp_path: Path) -> None:
-    made = record(tasks=("ptb", "rte"), competitor="owl", sparsity=0.6, seed=3)
-    save_record(made, tmp_path)
+def test_a_row_is_one_task_of_a_run(tmp_path: Path) -> None:
+    saved = record(tasks=("ptb", "rte"), competitor="owl", sparsity=0.6, seed=3)
+    save_record(saved, tmp_path)
     results = read_records(tmp_path).results.set_index("task")
     assert list(results.index) == ["ptb", "rte"]
-    assert results.loc["ptb", "value"] == made.metrics["ptb"]["pruned"]["value"]
-    assert results.loc["rte", "value"] == made.metrics["rte"]["pruned"]["acc"]
+    assert results.loc["ptb", "value"] == saved.metrics["ptb"]["pruned"]["value"]
+    assert results.loc["rte", "value"] == saved.metrics["rte"]["pruned"]["acc"]
     assert set(results["competitor"]) == {"owl"}
     assert set(results["sparsity"]) == {"60 %"}
     assert set(results["seed"]) == {3}
 
 
-def test_the_plans_ratios_are_skipped_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_ratios_of_the_plan_are_skipped(tmp_path: Path) -> None:
     path = save_record(record(competitor="neuroal"), tmp_path)
     text = path.read_text()
     short, full = json.loads(without_ratios(text)), json.loads(text)
@@ -44,29 +45,29 @@ def test_the_plans_ratios_are_skipped_and_nothing_else(tmp_path: Path) -> None:
     assert without_ratios(compact) == compact
 
 
-def test_results_on_part_of_a_task_are_refused_unless_asked_for(tmp_path: Path) -> None:
+def test_results_on_part_of_a_task_need_a_request(tmp_path: Path) -> None:
     save_record(record(limit=8), tmp_path)
     with pytest.raises(UserError, match=r"task.limit=8.*--limited"):
         read_records(tmp_path)
     assert len(read_records(tmp_path, Selection(limited=True)).results) == 1
-    named = Selection(wanted=(({"task.limit": 8},),))
+    named = Selection(overrides=(({"task.limit": 8},),))
     assert len(read_records(tmp_path, named).results) == 1
     with pytest.raises(UserError, match="--limited"):
-        read_records(tmp_path, Selection(wanted=(({"task.limit": 9},),)))
+        read_records(tmp_path, Selection(overrides=(({"task.limit": 9},),)))
 
 
-def test_beside_whole_results_limited_ones_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_limited_results_beside_whole_ones_are_left_out_and_counted(tmp_path: Path) -> None:
     save_record(record(competitor="owl", limit=8), tmp_path)
     save_record(record(competitor="uniform"), tmp_path)
-    found = read_records(tmp_path)
-    assert list(found.results["competitor"]) == ["uniform"]
-    assert found.left_out == 1
+    frames = read_records(tmp_path)
+    assert list(frames.results["competitor"]) == ["uniform"]
+    assert frames.left_out == 1
     assert any("left out" in note for note in study(tmp_path).notes)
     shown = study(tmp_path, Selection(limited=True))
     assert shown.notes[0].startswith("LIMITED: WikiText-2 on 8")
 
 
-def test_a_substitute_is_never_under_the_real_sets_name(tmp_path: Path) -> None:
+def test_a_substitute_never_has_the_name_of_the_real_set(tmp_path: Path) -> None:
     save_record(record(tasks=("c4_sample",)), tmp_path)
     expected = Expected(
         tuple(Case("zoo/llama", "wanda", "70 %", task) for task in ("c4", "c4_sample")),
@@ -78,7 +79,7 @@ def test_a_substitute_is_never_under_the_real_sets_name(tmp_path: Path) -> None:
     assert label("c4_sample") != label("c4")
 
 
-def test_two_records_for_one_cell_are_refused_with_the_key_that_tells_them_apart(
+def test_two_records_for_one_cell_are_refused_with_the_key_that_differs(
     tmp_path: Path,
 ) -> None:
     for windows in (8, 128):
@@ -86,25 +87,25 @@ def test_two_records_for_one_cell_are_refused_with_the_key_that_tells_them_apart
         save_record(record(calibration=calibration), tmp_path)
     with pytest.raises(UserError, match=r"calibration.windows \((8 and 128|128 and 8)\)"):
         study(tmp_path)
-    chosen = Selection(wanted=(({"calibration.windows": 8},),))
-    assert len(study(tmp_path, chosen).found) == 1
+    chosen = Selection(overrides=(({"calibration.windows": 8},),))
+    assert len(study(tmp_path, chosen).results) == 1
 
 
-def test_no_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> None:
-    made = record().to_dict()
-    made["metrics"]["wikitext2"]["pruned"]["value"] = math.nan
-    save_record(Record.from_dict(made), tmp_path)
+def test_a_nan_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> None:
+    fields = record().to_dict()
+    fields["metrics"]["wikitext2"]["pruned"]["value"] = math.nan
+    save_record(Record.from_dict(fields), tmp_path)
     cell = study(tmp_path).cells.iloc[0]
     assert (cell["value"], cell["state"]) == (math.inf, "done")
 
 
-def test_of_a_search_that_left_candidates_out_the_others_are_shown(tmp_path: Path) -> None:
-    made = record(competitor="neuroal").to_dict()
-    criteria = made["plan"]["report"]["criterion_block"]
+def test_curves_contain_the_candidates_with_a_criterion(tmp_path: Path) -> None:
+    fields = record(competitor="neuroal").to_dict()
+    criteria = fields["plan"]["report"]["criterion_block"]
     criteria[0] = criteria[3] = None
-    save_record(Record.from_dict(made), tmp_path)
-    (shape,) = read_records(tmp_path).shapes
-    block, row = shape.curves
+    save_record(Record.from_dict(fields), tmp_path)
+    (entry,) = read_records(tmp_path).curves
+    block, row = entry.curves
     assert block.candidates == (0.02, 0.05, 0.15, 0.2)
     assert block.criteria == (criteria[1], criteria[2], *criteria[4:])
     assert len(row.candidates) == 6
@@ -115,18 +116,18 @@ def test_of_a_search_that_left_candidates_out_the_others_are_shown(tmp_path: Pat
     [
         (lambda text: text.replace('"version": 1', '"version": 0'), "schema 0"),
         (lambda text: text[: len(text) // 2], "cannot be read"),
-        (lambda text: text.replace('"identity": "', '"identity": "0'), "it says that it is"),
+        (lambda text: text.replace('"identity": "', '"identity": "0'), "its identity is"),
     ],
 )
-def test_what_is_no_record_stops_with_its_name(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_invalid_record_is_named(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     path = save_record(record(), tmp_path)
     path.write_text(change(path.read_text()))
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         read_records(tmp_path)
-    assert path.name in str(told.value)
+    assert path.name in str(raised.value)
 
 
-def test_folders_without_records_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_folder_without_records_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read_records(tmp_path / "nowhere")
     (tmp_path / "notes.json").write_text("{}")
@@ -134,12 +135,12 @@ def test_folders_without_records_are_told_apart(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_many_records_are_read_in_parallel_as_one_by_one(
+def test_reading_in_parallel_gives_the_same_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, sparsities=(0.7,), tasks=("ptb",))
     alone = read_records(tmp_path)
     monkeypatch.setattr("neuroal.tables.reading.FEW", 0)
-    together = read_records(tmp_path)
-    assert together.results.equals(alone.results)
-    assert together.shapes == alone.shapes
+    parallel = read_records(tmp_path)
+    assert parallel.results.equals(alone.results)
+    assert parallel.curves == alone.curves

@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else and leaves nobody out."""
+"""The report: a self-contained and accessible page."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.synthetic import fill
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     folder = tmp_path_factory.mktemp("records")
     fill(folder, models=("zoo/llama",), pruners=("wanda",), seeds=(0, 1), tasks=("ptb", "rte"))
     return study(folder), folder
 
 
 @pytest.fixture(scope="module")
-def page(found: tuple[Study, Path]) -> str:
-    return report(found[0], tables(found[0]))
+def page(studied: tuple[Study, Path]) -> str:
+    return report(studied[0], tables(studied[0]))
 
 
 def images(page: str) -> list[str]:
@@ -31,7 +31,7 @@ def images(page: str) -> list[str]:
     return [base64.b64decode(text).decode() for text in data]
 
 
-def test_nothing_is_fetched(page: str) -> None:
+def test_the_page_makes_no_requests(page: str) -> None:
     assert re.findall(r"(?:https?:)?//[a-z]", re.sub(r"^\s*//.*$", "", page, flags=re.M)) == []
     assert not re.search(r"<link|<script src|@import|url\(|fetch\(|XMLHttp", page)
     sources = re.findall(r'src="([^"]{0,30})', page)
@@ -42,38 +42,38 @@ def test_nothing_is_fetched(page: str) -> None:
         assert not re.search(r'href="(?!#)', svg)
 
 
-def test_all_plots_of_the_study_are_there_and_said_in_words(page: str) -> None:
-    said = re.findall(r'<img src="[^"]+" alt="([^"]+)"', page)
-    for what in (
+def test_all_plots_of_the_study_have_a_description(page: str) -> None:
+    descriptions = re.findall(r'<img src="[^"]+" alt="([^"]+)"', page)
+    for expected in (
         "Perplexity on PTB by sparsity: zoo/llama, Wanda",
         "Density by block: zoo/llama, Wanda, 70 %",
         "Criterion by λ, NeuroAL: zoo/llama, Wanda",
         "Performance by runtime: Wanda, CPU, 1 threads",
     ):
-        assert what in said
+        assert expected in descriptions
 
 
-def test_links_lead_to_the_records(found: tuple[Study, Path], page: str) -> None:
+def test_links_lead_to_the_records(studied: tuple[Study, Path], page: str) -> None:
     links = set(re.findall(r'href="([^"#]+)"', page))
-    files = {path.name for path in found[1].glob("*.json")}
+    files = {path.name for path in studied[1].glob("*.json")}
     assert links == files
 
 
-def test_links_lead_to_the_records_from_elsewhere_too(
-    found: tuple[Study, Path], tmp_path: Path
+def test_links_from_another_folder_lead_to_the_records(
+    studied: tuple[Study, Path], tmp_path: Path
 ) -> None:
-    path = write_report(found[0], tables(found[0]), found[1], tmp_path / "page")
+    path = write_report(studied[0], tables(studied[0]), studied[1], tmp_path / "page")
     links = set(re.findall(r'href="([^"#]+)"', path.read_text()))
     assert links
     assert all((path.parent / link).is_file() for link in links)
 
 
-def test_the_same_records_give_the_same_page(found: tuple[Study, Path], page: str) -> None:
-    again = study(found[1])
+def test_the_same_records_give_the_same_page(studied: tuple[Study, Path], page: str) -> None:
+    again = study(studied[1])
     assert report(again, tables(again)) == page
 
 
-def test_no_name_in_the_page_is_given_twice(page: str) -> None:
+def test_ids_in_the_page_are_unique(page: str) -> None:
     names = re.findall(r'\bid="([^"]+)"', page)
     assert len(names) == len(set(names)) > 10
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(names)
@@ -96,12 +96,12 @@ def test_competitors_differ_without_colour() -> None:
 
 @pytest.mark.parametrize("lost", ["protan", "deutan", "tritan"])
 def test_the_first_colours_stay_apart_for_the_colour_blind(lost: str) -> None:
-    """Distance in CIELAB after the loss of one cone type (Viénot 1999, Brettel's for tritan)."""
-    seen = [simulated(style.colour, lost) for style in styles(list("abcdef")).values()]
+    """Distance in CIELAB after the loss of one cone type (Viénot 1999; tritan: Brettel 1997)."""
+    colours = [simulated(style.colour, lost) for style in styles(list("abcdef")).values()]
     gaps = [
         sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
-        for i, one in enumerate(seen)
-        for other in seen[:i]
+        for i, one in enumerate(colours)
+        for other in colours[:i]
     ]
     assert min(gaps) > 8  # a just noticeable difference is about 2.3
 
@@ -117,7 +117,7 @@ WHITE = (0.9505, 1.0, 1.089)
 
 
 def simulated(colour: str, lost: str) -> tuple[float, float, float]:
-    """CIELAB of what remains of a colour."""
+    """Return the CIELAB coordinates of a colour as seen with one cone type missing."""
     codes = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in codes]
     for matrix in (LOST[lost], XYZ):

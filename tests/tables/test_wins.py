@@ -1,4 +1,4 @@
-"""Wins, ties, losses and what chance can do."""
+"""Wins, ties and losses, with significance tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODELS = tuple("abcdefghij")
 
 
 def results(values: dict[str, list[float]], task: str, kind: str) -> pd.DataFrame:
-    """One result for each competitor and model."""
+    """Return one result for each competitor and model."""
     rows = [
         {
             "model": model,
@@ -37,11 +37,11 @@ def results(values: dict[str, list[float]], task: str, kind: str) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def one_duel(found: pd.DataFrame, kind: str) -> Duel:
-    tasks = list(dict.fromkeys(found["task"]))
+def one_duel(frame: pd.DataFrame, kind: str) -> Duel:
+    tasks = list(dict.fromkeys(frame["task"]))
     cases = tuple(Case(model, "wanda", "70 %", task) for model in MODELS for task in tasks)
-    fought = duels(found, Expected(cases, ("a", "b")))
-    return next(duel for duel in fought if (duel.one, duel.kind) == ("a", kind))
+    comparisons = duels(frame, Expected(cases, ("a", "b")))
+    return next(duel for duel in comparisons if (duel.one, duel.kind) == ("a", kind))
 
 
 def test_lower_perplexity_wins_and_higher_accuracy_wins() -> None:
@@ -64,13 +64,13 @@ def test_float_noise_of_perplexity_is_a_tie() -> None:
     assert (duel.wins, duel.ties) == (1, 1)
 
 
-def test_infinite_perplexities_tie_with_each_other_and_lose_to_all_else() -> None:
+def test_infinite_perplexities_tie_with_each_other_and_lose_otherwise() -> None:
     inf = math.inf
     duel = one_duel(results({"a": [inf, 5.0], "b": [inf, inf]}, "ptb", "perplexity"), "perplexity")
     assert (duel.wins, duel.ties, duel.losses) == (1, 1, 0)
 
 
-def test_seeds_are_averaged_over_those_that_both_have() -> None:
+def test_a_case_is_averaged_over_the_seeds_that_both_have() -> None:
     first = results({"a": [1.0], "b": [2.0]}, "ptb", "perplexity")
     second = results({"a": [4.0], "b": [2.0]}, "ptb", "perplexity").assign(seed=1)
     lone = results({"a": [0.1]}, "ptb", "perplexity").assign(seed=2)
@@ -105,21 +105,21 @@ def test_the_bootstrap_is_seeded_and_draws_whole_clusters() -> None:
     assert all(math.isnan(end) for end in bootstrap(points[:20], whole[:20], 0))
 
 
-def test_duels_mirror_each_other(tmp_path: Path) -> None:
+def test_opposite_duels_mirror_each_other(tmp_path: Path) -> None:
     fill(tmp_path, competitors=("uniform", "neuroal"), sparsities=(0.6, 0.7))
-    found = study(tmp_path)
-    fought = {(d.one, d.kind): d for d in duels(found.found, found.expected)}
+    data = study(tmp_path)
+    by_pair = {(d.one, d.kind): d for d in duels(data.results, data.expected)}
     for kind in ("all", "perplexity", "zero_shot"):
-        one, other = fought["uniform", kind], fought["neuroal", kind]
+        one, other = by_pair["uniform", kind], by_pair["neuroal", kind]
         assert (one.wins, one.ties, one.losses) == (other.losses, other.ties, other.wins)
         assert one.share == pytest.approx(1 - other.share)
         assert one.sign == other.sign
-    assert fought["neuroal", "all"].cases == len(found.expected.cases)
+    assert by_pair["neuroal", "all"].cases == len(data.expected.cases)
 
 
-def test_a_task_that_nobody_has_answered_counts_as_missing() -> None:
-    found = results({"a": [1.0], "b": [2.0]}, "ptb", "perplexity")
+def test_a_task_without_results_counts_as_missing() -> None:
+    frame = results({"a": [1.0], "b": [2.0]}, "ptb", "perplexity")
     cases = tuple(Case("a", "wanda", "70 %", task) for task in ("ptb", "c4", "rte"))
-    fought = {d.kind: d for d in duels(found, Expected(cases, ("a", "b"))) if d.one == "a"}
-    counted = {kind: (duel.cases, duel.missing) for kind, duel in fought.items()}
+    by_kind = {d.kind: d for d in duels(frame, Expected(cases, ("a", "b"))) if d.one == "a"}
+    counted = {kind: (duel.cases, duel.missing) for kind, duel in by_kind.items()}
     assert counted == {"all": (3, 2), "perplexity": (2, 1), "zero_shot": (1, 1)}

@@ -1,4 +1,4 @@
-"""AlphaPruning's fit finds known exponents; its ratios follow them within the budget."""
+"""AlphaPruning fits the exponents of power laws, and its ratios follow the exponents."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroal.errors import UserError
-from neuroal.pruners.budget import Rules
+from neuroal.sparsity.budget import Rules
 from neuroal.topups.alpha import AlphaPruning, block_ratios, exponent_of, hill_exponent
-from tests.tiny import allocation_context, tiny_llama
+from tests.small_models import allocation_context, tiny_llama
 
 
 def slow_exponent(values: list[float]) -> float:
-    """The same fit written from its definition, one number at a time."""
+    """Return the exponent from the definition of the fit, one number at a time."""
     logs = [math.log10(value) for value in values]
     low, width = min(logs), (max(logs) - min(logs)) / 100
     counts = [0] * 100
@@ -32,8 +32,8 @@ def slow_exponent(values: list[float]) -> float:
         tail = values[start:]
         alpha = 1 + len(tail) / sum(math.log(value / x_min) for value in tail)
         distance = max(
-            abs(1 - (value / x_min) ** (1 - alpha) - rank / len(tail))
-            for rank, value in enumerate(tail)
+            abs(1 - (value / x_min) ** (1 - alpha) - index / len(tail))
+            for index, value in enumerate(tail)
         )
         if distance < best_distance:
             best_distance, best_alpha = distance, alpha
@@ -41,7 +41,7 @@ def slow_exponent(values: list[float]) -> float:
 
 
 @given(st.integers(0, 200), st.sampled_from(["pareto", "lognormal", "wishart"]))
-def test_equals_a_fit_written_from_the_definition(seed: int, kind: str) -> None:
+def test_the_exponent_follows_the_definition_of_the_fit(seed: int, kind: str) -> None:
     generator = np.random.default_rng(seed)
     values = {
         "pareto": lambda: 0.3 * (1 + generator.pareto(1.7, 60)),
@@ -53,26 +53,26 @@ def test_equals_a_fit_written_from_the_definition(seed: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.8, 2.5, 4.0])
-def test_finds_the_exponent_of_a_power_law(alpha: float) -> None:
+def test_the_fit_recovers_the_exponent_of_a_power_law(alpha: float) -> None:
     quantiles = (np.arange(4000) + 0.5) / 4000
     spectrum = np.sort((1 - quantiles) ** (-1 / (alpha - 1)))
     assert hill_exponent(spectrum) == pytest.approx(alpha, rel=0.02)
 
 
-def test_reads_the_squared_singular_values_of_the_weight() -> None:
+def test_the_fit_uses_the_squared_singular_values_of_the_weight() -> None:
     linear = tiny_llama().linears[0][-1]
-    singular = torch.linalg.svdvals(linear.module.weight.detach()).double().numpy()
+    singular = torch.linalg.svdvals(linear.weight.detach()).double().numpy()
     expected = slow_exponent(np.sort(singular**2).tolist())
     assert exponent_of(linear) == pytest.approx(expected, rel=1e-4)
 
 
-def test_lighter_tails_are_pruned_more_and_the_mean_is_kept() -> None:
-    subject = tiny_llama()
-    ratios = block_ratios(subject, {0: 2.0, 1: 5.0, 2: 3.0, 3: 4.0}, 0.6, 0.3)
+def test_lighter_tails_are_pruned_more_at_the_same_mean() -> None:
+    decoder = tiny_llama()
+    ratios = block_ratios(decoder, {0: 2.0, 1: 5.0, 2: 3.0, 3: 4.0}, 0.6, 0.3)
     assert ratios[0] < ratios[2] < ratios[3] < ratios[1]
     assert sum(ratios.values()) / 4 == pytest.approx(0.6)
     assert ratios[1] / ratios[0] == pytest.approx(1.3 / 0.7)
-    assert block_ratios(subject, {0: 2.0, 1: 2.0}, 0.6, 0.3) == {0: 0.6, 1: 0.6}
+    assert block_ratios(decoder, {0: 2.0, 1: 2.0}, 0.6, 0.3) == {0: 0.6, 1: 0.6}
 
 
 def test_extreme_ratios_stay_in_range_under_the_reference_rules() -> None:
@@ -81,14 +81,14 @@ def test_extreme_ratios_stay_in_range_under_the_reference_rules() -> None:
     assert all(0 < float(ratio) <= 0.99 for ratio in ratios)
 
 
-def test_a_weight_without_a_spectrum_is_named() -> None:
-    subject = tiny_llama()
-    linear = subject.linears[1][0]
-    linear.module.weight.data.zero_()
+def test_errors_name_a_weight_without_a_spectrum() -> None:
+    decoder = tiny_llama()
+    linear = decoder.linears[1][0]
+    linear.weight.zero_()
     with pytest.raises(UserError, match=r"1\.self_attn\.q_proj"):
-        AlphaPruning().allocate(allocation_context(subject))
+        AlphaPruning().allocate(allocation_context(decoder))
 
 
-def test_bad_settings_are_named() -> None:
+def test_errors_name_invalid_settings() -> None:
     with pytest.raises(UserError, match=r"topup\.epsilon=1\.0"):
         AlphaPruning(epsilon=1.0)

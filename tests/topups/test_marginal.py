@@ -1,4 +1,4 @@
-"""Equal marginals and evolution: exact budgets, lower divergence, the same plan every time."""
+"""Equal marginals and evolution: exact budgets, lower divergence, reproducible plans."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 
 import neuroal
 from neuroal.errors import UserError
+from neuroal.gradients.divergence import OutputDivergence
+from neuroal.gradients.row_sparsity import HIGHEST, LOWEST, RowSparsity, shuffled
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.budget import Rules, total_zeros
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
-from neuroal.topups.divergence import OutputDivergence
+from neuroal.sparsity.budget import Rules, total_zeros
+from neuroal.sparsity.plan import uniform_plan
 from neuroal.topups.evolve import Evolve
 from neuroal.topups.marginal import EqualMarginals
-from neuroal.topups.rows import HIGHEST, LOWEST, Rows, shuffled
-from neuroal.topups.uniform import uniform_plan
-from tests.test_combinations import model_of
-from tests.tiny import allocation_context, random_tokens, tiny_llama
-from tests.topups.test_divergence import objective_of
+from tests.architectures import model_of
+from tests.objectives import objective_of
+from tests.small_models import allocation_context, check, random_tokens, tiny_llama
 
 SHORT: dict[str, Any] = {"linear_iterations": 4, "row_iterations": 6, "windows": 2}
 TOKENS = random_tokens(6, 24)
 
 
 @pytest.fixture(autouse=True)
-def few_windows_are_meant() -> Any:
+def ignore_the_warning_about_few_windows() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="topup=marginal fits")
         yield
@@ -40,40 +40,40 @@ def few_windows_are_meant() -> Any:
 @pytest.mark.parametrize(
     "pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT()], ids=lambda p: type(p).__name__
 )
-def test_every_pruner_takes_the_plan_at_the_exact_budget(step: str, pruner: Pruner) -> None:
+def test_every_pruner_meets_the_exact_budget_of_the_plan(step: str, pruner: Pruner) -> None:
     model = model_of("llama")
     topup = EqualMarginals(step=step, **SHORT)
-    found = neuroal.prune(model, TOKENS, pruner=pruner, topup=topup, sparsity=0.63)
-    numel = sum(mask.numel() for mask in found.masks.values())
-    assert sum(int(mask.sum()) for mask in found.masks.values()) == total_zeros(0.63, numel)
-    assert found.plan.per_row() == (step != "linear")
-    assert len({round(ratio, 6) for ratio in found.plan.means().values()}) > 1
+    result = neuroal.prune(model, TOKENS, pruner=pruner, topup=topup, sparsity=0.63)
+    numel = sum(mask.numel() for mask in result.masks.values())
+    assert sum(int(mask.sum()) for mask in result.masks.values()) == total_zeros(0.63, numel)
+    assert result.plan.per_row() == (step != "linear")
+    assert len({round(ratio, 6) for ratio in result.plan.means().values()}) > 1
 
 
 @pytest.mark.parametrize("objective", ["kl", "cross_entropy", "block_error"])
-def test_every_objective_falls_on_its_own_windows(objective: str) -> None:
-    subject = tiny_llama()
+def test_every_objective_decreases_on_its_own_windows(objective: str) -> None:
+    decoder = tiny_llama()
     settings: dict[str, Any] = {"step": "both", "objective": objective, "windows": 6}
-    context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6)
+    context = allocation_context(decoder, Magnitude(), tokens=TOKENS, batch=6)
     report = EqualMarginals(**settings).allocate(context).report
     assert report["objective_row"][-1] < report["objective_linear"][0]
 
 
-def test_the_divergence_of_the_plan_is_below_that_of_uniform() -> None:
-    subject = tiny_llama()
-    context = allocation_context(subject, Magnitude(), tokens=random_tokens(5, 24), batch=5)
-    objective = objective_of(subject, 5)
+def test_the_plan_has_a_lower_divergence_than_uniform() -> None:
+    decoder = tiny_llama()
+    context = allocation_context(decoder, Magnitude(), tokens=random_tokens(5, 24), batch=5)
+    objective = objective_of(decoder, 5)
     windows = list(range(5))
-    uniform = Rows.of(subject, uniform_plan(subject, 0.6)).counts()
+    uniform = RowSparsity.of(decoder, uniform_plan(decoder, 0.6)).counts()
     before = objective.value(uniform, windows)
     for topup in (EqualMarginals(windows=5), Evolve(passes=60, windows=5)):
-        allotments = context.allot(topup.allocate(context).plan)
-        counts = {key: allotment.counts for key, allotment in allotments.items()}
+        budgets = context.budgets(topup.allocate(context).plan)
+        counts = {key: budget.counts for key, budget in budgets.items()}
         assert objective.value(counts, windows) < before
 
 
 @pytest.mark.parametrize("topup", [EqualMarginals(**SHORT), Evolve(passes=20, windows=2)])
-def test_the_same_seed_gives_the_same_plan_and_another_one_another(topup: Any) -> None:
+def test_equal_seeds_give_equal_plans_and_different_seeds_different_plans(topup: Any) -> None:
     def plan(seed: int) -> Any:
         context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=2, seed=seed)
         return topup.allocate(context).plan.to_dict()
@@ -82,9 +82,9 @@ def test_the_same_seed_gives_the_same_plan_and_another_one_another(topup: Any) -
     assert plan(0) != plan(1)
 
 
-def test_rows_move_back_to_the_budget_within_bounds() -> None:
-    subject = tiny_llama()
-    rows = Rows.of(subject, uniform_plan(subject, 0.7))
+def test_every_move_of_the_rows_meets_the_budget_within_bounds() -> None:
+    decoder = tiny_llama()
+    rows = RowSparsity.of(decoder, uniform_plan(decoder, 0.7))
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         rows.move(torch.randn(len(rows.sparsity), generator=generator, dtype=torch.float64) / 5)
@@ -104,11 +104,11 @@ def test_minibatches_are_shuffled_passes() -> None:
     assert sorted(next(shuffled(3, 8, seed=0))) == [0, 1, 2]
 
 
-def test_a_saved_plan_can_be_the_start(tmp_path: Any) -> None:
-    from neuroal.records.files import write_json
+def test_a_saved_plan_can_be_the_initial_plan(tmp_path: Any) -> None:
+    from neuroal.files.atomic import write_json
 
-    subject = tiny_llama()
-    context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6)
+    decoder = tiny_llama()
+    context = allocation_context(decoder, Magnitude(), tokens=TOKENS, batch=6)
     first = EqualMarginals(step="linear", **SHORT).allocate(context).plan
     write_json(tmp_path / "plan.json", first.to_dict())
     again = EqualMarginals(step="row", start=str(tmp_path / "plan.json"), **SHORT)
@@ -125,29 +125,29 @@ def test_reranking_changes_the_plan() -> None:
     assert plain.to_dict() != reranked.to_dict()
 
 
-def test_few_windows_are_warned_of() -> None:
+def test_few_windows_raise_a_warning() -> None:
     context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
     with pytest.warns(UserWarning, match=r"calibration\.search_windows=32"):
         EqualMarginals(step="linear", **SHORT).allocate(context)
 
 
-def test_every_trial_of_evolution_has_the_budgets_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trial_of_evolution_meets_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     value = OutputDivergence.value
 
-    def noted(self: OutputDivergence, counts: Any, windows: Any) -> float:
-        seen.append(sum(int(counts[linear.key].sum()) for linear in subject))
+    def recorded(self: OutputDivergence, counts: Any, windows: Any) -> float:
+        seen.append(sum(int(counts[linear.key].sum()) for linear in decoder))
         return value(self, counts, windows)
 
-    monkeypatch.setattr(OutputDivergence, "value", noted)
-    subject = tiny_llama()
-    context = allocation_context(subject, Magnitude(), tokens=TOKENS, batch=6, sparsity=0.63)
+    monkeypatch.setattr(OutputDivergence, "value", recorded)
+    decoder = tiny_llama()
+    context = allocation_context(decoder, Magnitude(), tokens=TOKENS, batch=6, sparsity=0.63)
     Evolve(passes=30, windows=2).allocate(context)
     assert len(seen) == 30
-    assert set(seen) == {total_zeros(0.63, subject.numel)}
+    assert set(seen) == {total_zeros(0.63, decoder.numel)}
 
 
-def test_evolution_makes_no_more_passes_than_it_may() -> None:
+def test_evolution_makes_the_given_number_of_passes() -> None:
     context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
     for passes in (1, 9, 23):
         report = Evolve(passes=passes, generation=4).allocate(context).report
@@ -162,24 +162,25 @@ def test_evolution_makes_no_more_passes_than_it_may() -> None:
         (lambda: EqualMarginals(windows=0), r"topup\.windows=0"),
         (lambda: EqualMarginals(row_rate=0), r"topup\.row_rate=0"),
         (lambda: EqualMarginals(momentum=1), r"topup\.momentum=1"),
+        (lambda: EqualMarginals(rerank=-1), r"topup\.rerank=-1: must not be negative"),
         (
             lambda: EqualMarginals(objective="block_error", second_order=0.1),
             r"topup\.objective=kl or cross_entropy",
         ),
         (
-            lambda: EqualMarginals(start="no.json").check(Wanda(), 0.5, Rules.EXACT),
+            lambda: check(EqualMarginals(start="no.json"), Wanda(), 0.5, Rules.EXACT),
             r"topup\.start=no\.json: no such file",
         ),
         (lambda: Evolve(unit="blocks"), "did you mean 'block'"),
         (lambda: Evolve(passes=0), r"topup\.passes=0"),
-        (lambda: EqualMarginals().check(Wanda(), 0.5, Rules.EXACT, 4), r"topup\.step=linear"),
+        (lambda: check(EqualMarginals(), Wanda(), 0.5, Rules.EXACT, 4), r"topup\.step=linear"),
         (
-            lambda: EqualMarginals().check(SparseGPT(), 0.5, Rules.REFERENCE),
-            "use rules=exact or topup.step=linear",
+            lambda: check(EqualMarginals(), SparseGPT(), 0.5, Rules.REFERENCE),
+            "use rules=exact, or topup.step=linear",
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(make: Any, message: str) -> None:
+def test_errors_name_invalid_settings_in_one_line(make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         make()
     assert "\n" not in str(raised.value)

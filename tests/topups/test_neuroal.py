@@ -1,4 +1,4 @@
-"""NeuroAL's schedules and search behave as the paper describes, also beyond the golden cases."""
+"""NeuroAL's schedules and search follow the paper beyond the golden cases."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.budget import Rules
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.sparsity.budget import Rules
+from neuroal.sparsity.plan import uniform_plan
 from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
-from neuroal.topups.uniform import uniform_plan
-from tests.tiny import allocation_context as context
-from tests.tiny import tiny_llama
+from tests.small_models import allocation_context as context
+from tests.small_models import check, tiny_llama
 
 
 @given(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0, 0.25))
-def test_blocks_grow_sparser_linearly_about_the_target(
-    blocks: int, s: float, spread: float
+def test_block_sparsities_increase_linearly_around_the_target(
+    blocks: int, s: float, lambda_: float
 ) -> None:
-    ratios = block_ratios(blocks, s, spread, Rules.EXACT)
+    ratios = block_ratios(blocks, s, lambda_, Rules.EXACT)
     assert math.isclose(sum(ratios) / blocks, s, abs_tol=1e-12)
-    assert math.isclose(ratios[-1] - ratios[0], 2 * spread, abs_tol=1e-12)
+    assert math.isclose(ratios[-1] - ratios[0], 2 * lambda_, abs_tol=1e-12)
     assert ratios == sorted(ratios)
 
 
-def test_reference_moves_extreme_blocks_to_a_hundredth() -> None:
+def test_reference_clips_extreme_blocks() -> None:
     ratios = block_ratios(5, 0.85, 0.2, Rules.REFERENCE)
     assert ratios[-1] == 0.99
     assert block_ratios(5, 0.1, 0.2, Rules.REFERENCE)[0] == 0.01
 
 
-def test_rows_with_larger_differences_stay_denser() -> None:
-    subject = tiny_llama()
-    differences = {lin.key: torch.linspace(0, 1, lin.cols) for lin in subject}
-    plan = row_plan(subject, uniform_plan(subject, 0.6), differences, 0.1, Rules.EXACT)
+def test_rows_with_larger_differences_are_denser() -> None:
+    decoder = tiny_llama()
+    differences = {lin.key: torch.linspace(0, 1, lin.cols) for lin in decoder}
+    plan = row_plan(decoder, uniform_plan(decoder, 0.6), differences, 0.1, Rules.EXACT)
     q = plan.ratios["0.self_attn.q_proj"]
     assert isinstance(q, torch.Tensor)
     torch.testing.assert_close(q, torch.linspace(0.7, 0.5, 32, dtype=torch.float64))
@@ -50,33 +50,33 @@ def test_rows_with_larger_differences_stay_denser() -> None:
         )
 
 
-def test_grouped_query_attention_keeps_its_ratio() -> None:
-    subject = tiny_llama(num_key_value_heads=2)
-    sources = {lin.name: subject.row_source(lin) for lin in subject.linears[0]}
+def test_grouped_query_attention_has_no_row_source() -> None:
+    decoder = tiny_llama(num_key_value_heads=2)
+    sources = {lin.name: decoder.row_source(lin) for lin in decoder.linears[0]}
     assert sources["self_attn.q_proj"] is sources["self_attn.v_proj"] is None
     assert sources["self_attn.o_proj"] == "mlp.gate_proj"
 
 
 def test_rows_need_a_pruned_linear_before_their_consumer() -> None:
     dense = tiny_llama().model
-    subject = DecoderModel(dense, exclude=["self_attn.*"])
-    assert subject.row_source(subject.linears[0][0]) == "mlp.down_proj"
+    decoder = DecoderModel(dense, exclude=["self_attn.*"])
+    assert decoder.row_source(decoder.linears[0][0]) == "mlp.down_proj"
     only_o = DecoderModel(dense, include=["self_attn.o_proj", "mlp.down_proj"])
     assert all(only_o.row_source(linear) is None for linear in only_o)
 
 
-def test_the_model_is_left_dense_and_the_search_repeats_itself() -> None:
-    subject = tiny_llama()
-    before = {key: value.clone() for key, value in subject.model.state_dict().items()}
+def test_the_search_leaves_the_model_dense_and_is_reproducible() -> None:
+    decoder = tiny_llama()
+    before = {key: value.clone() for key, value in decoder.model.state_dict().items()}
     first = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(
-        context(subject)
+        context(decoder)
     )
     again = NeuroAL(block_candidates=[0.05, 0.2], row_candidates=[0.0, 0.1]).allocate(
-        context(subject)
+        context(decoder)
     )
     assert first.report == again.report
     assert first.report["criterion_block"][0] > 0
-    for key, value in subject.model.state_dict().items():
+    for key, value in decoder.model.state_dict().items():
         assert torch.equal(value, before[key])
 
 
@@ -88,35 +88,35 @@ def test_the_best_candidate_wins() -> None:
     assert report["lambda_block"] == report["candidates_block"][best]
 
 
-def test_the_last_candidate_is_left_out_from_eighty_percent() -> None:
+def test_the_last_candidate_is_omitted_from_eighty_percent_on() -> None:
     report = NeuroAL(step="block").allocate(context(tiny_llama(), sparsity=0.8)).report
     assert report["candidates_block"][-1] == 0.2
 
 
-def test_a_layer_that_loses_everything_keeps_the_criterion_finite() -> None:
-    subject = tiny_llama()
+def test_the_criterion_is_finite_if_a_linear_loses_all_weights() -> None:
+    decoder = tiny_llama()
     report = (
         NeuroAL(block_candidates=[0.5], row_candidates=[0.0])
-        .allocate(context(subject, Magnitude(), sparsity=0.9))
+        .allocate(context(decoder, Magnitude(), sparsity=0.9))
         .report
     )
     assert math.isfinite(report["criterion_block"][0])
     assert math.isfinite(report["criterion_row"][0])
 
 
-def test_sparsegpt_gets_the_block_step_alone() -> None:
+def test_sparsegpt_uses_only_the_block_step() -> None:
     plan = NeuroAL(block_candidates=[0.1]).allocate(context(tiny_llama(), SparseGPT())).plan
     assert not plan.per_row()
     with pytest.raises(UserError, match=r"topup\.step=row"):
-        NeuroAL(step="row").check(SparseGPT(), 0.7, Rules.EXACT)
+        check(NeuroAL(step="row"), SparseGPT(), 0.7, Rules.EXACT)
 
 
-def test_a_family_without_consumers_says_what_to_declare() -> None:
-    subject = tiny_llama()
-    subject.model_type = "unknown"
-    assert NeuroAL(step="block", block_candidates=[0.1]).allocate(context(subject)).plan
+def test_the_row_step_names_the_function_that_declares_consumers() -> None:
+    decoder = tiny_llama()
+    decoder.model_type = "unknown"
+    assert NeuroAL(step="block", block_candidates=[0.1]).allocate(context(decoder)).plan
     with pytest.raises(UserError, match="register_family"):
-        NeuroAL(step="row").allocate(context(subject))
+        NeuroAL(step="row").allocate(context(decoder))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_a_family_without_consumers_says_what_to_declare() -> None:
         ({"row_candidates": [0.1, 1.5]}, "1.5 is out of range"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         NeuroAL(**settings)

@@ -1,4 +1,4 @@
-"""Read the files that W&B keeps of a run: protobuf records in LevelDB's log format."""
+"""Read the offline files of W&B: protobuf records in LevelDB's log format."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> list[Any]:
-    """All records of one ``run-ID.wandb``."""
-    found = []
+    """Return all records of one ``run-ID.wandb``."""
+    rows = []
     for content in _contents(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
-        found.append(record)
-    return found
+        rows.append(record)
+    return rows
 
 
 def _contents(data: bytes) -> Iterator[bytes]:
     assert data[:4] == b":W&B"
-    place, parts = 7, b""
-    while place < len(data):
-        left = BLOCK - place % BLOCK
-        if left < 7:  # no header begins so near the end of a block
-            place += left
+    position, parts = 7, b""
+    while position < len(data):
+        left = BLOCK - position % BLOCK
+        if left < 7:  # the rest of a block is padding if no header fits
+            position += left
             continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
         if kind in (WHOLE, LAST):
             yield parts
             parts = b""
 
 
-def history(found: list[Any]) -> list[dict[str, Any]]:
-    """What was logged, step by step."""
-    rows = (record.history.item for record in found if record.HasField("history"))
+def history(records: list[Any]) -> list[dict[str, Any]]:
+    """Return the logged figures of every step."""
+    rows = (record.history.item for record in records if record.HasField("history"))
     return [{_name(item): json.loads(item.value_json) for item in row} for row in rows]
 
 
-def summary(found: list[Any]) -> dict[str, Any]:
-    """The last value of every figure of the summary."""
+def summary(records: list[Any]) -> dict[str, Any]:
+    """Return the last value of every figure of the summary."""
     return {
         _name(item): json.loads(item.value_json)
-        for record in found
+        for record in records
         if record.HasField("summary")
         for item in record.summary.update
     }
 
 
-def config(found: list[Any]) -> dict[str, Any]:
-    """The run's configuration."""
+def config(records: list[Any]) -> dict[str, Any]:
+    """Return the configuration of the run."""
     return {
-        item.key: json.loads(item.value_json) for item in run_of(found).config.update if item.key
+        item.key: json.loads(item.value_json) for item in run_of(records).config.update if item.key
     }
 
 
-def run_of(found: list[Any]) -> Any:
-    """The record that describes the run."""
-    return next(record.run for record in found if record.HasField("run"))
+def run_of(records: list[Any]) -> Any:
+    """Return the record that describes the run."""
+    return next(record.run for record in records if record.HasField("run"))
 
 
 def _name(item: Any) -> str:

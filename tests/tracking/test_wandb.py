@@ -1,4 +1,4 @@
-"""W&B gets all of a run, read back from the files it keeps; and it never costs a result."""
+"""W&B receives a run, as its offline files show, and its errors never cost a result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from neuroal.cli import composed
+from neuroal.cli.compose import composed
 from neuroal.errors import UserError
 from neuroal.records.schema import Record
 from neuroal.records.store import load_record
 from neuroal.run import run
 from tests.tracking import offline_files
 
-pytestmark = pytest.mark.xdist_group("wandb")  # its runs are read by many tests
+pytestmark = pytest.mark.xdist_group("wandb")  # many tests read the same runs
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SMALL = [
     "logger=wandb",
@@ -33,7 +33,7 @@ SMALL = [
 
 
 class Tracked(NamedTuple):
-    """A run's first record, where it is, and W&B's files of each time it had something to do."""
+    """First record of a run, its path, and the W&B files of each start that had work to do."""
 
     record: Record
     path: Path
@@ -42,7 +42,7 @@ class Tracked(NamedTuple):
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
-    """A run, gone on with as more windows are asked for, and started with nothing left to do."""
+    """Start a run, resume it with more windows, and start it again with nothing left to do."""
     out = tmp_path_factory.mktemp("tracked")
     records = []
     with pytest.MonkeyPatch.context() as patch:
@@ -56,33 +56,31 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
 
 
 @pytest.fixture(scope="module")
-def found(tracked: Tracked) -> list[Any]:
+def logged(tracked: Tracked) -> list[Any]:
     return offline_files.records(tracked.files[0])
 
 
-def test_the_run_is_described(tracked: Tracked, found: list[Any]) -> None:
-    described = offline_files.run_of(found)
+def test_the_run_has_project_group_tags_and_config(tracked: Tracked, logged: list[Any]) -> None:
+    described = offline_files.run_of(logged)
     assert described.project == "neuroal"
     assert described.run_group == "night"
     competitor = "neuroal(block_candidates=[0.05, 0.15], row_candidates=[0.0])"
     assert list(described.tags) == ["zoo/llama", "wanda", competitor, "70 %", "first"]
-    configured = offline_files.config(found)
+    configured = offline_files.config(logged)
     assert configured["calibration"]["seqlen"] == 32
     assert configured["sparsity"]["ratio"] == 0.7
 
 
-def test_each_candidates_criterion_is_logged_as_it_comes(
-    tracked: Tracked, found: list[Any]
-) -> None:
-    rows = [row for row in offline_files.history(found) if "search blocks/criterion" in row]
+def test_the_criterion_of_each_candidate_is_logged(tracked: Tracked, logged: list[Any]) -> None:
+    rows = [row for row in offline_files.history(logged) if "search blocks/criterion" in row]
     assert [row["search blocks/candidate"] for row in rows] == [0.05, 0.15]
     assert [row["search blocks/done"] for row in rows] == [1, 2]
     criteria = [row["search blocks/criterion"] for row in rows]
     assert criteria == tracked.record.plan["report"]["criterion_block"]
 
 
-def test_the_summary_has_metrics_and_seconds(tracked: Tracked, found: list[Any]) -> None:
-    summary, record = offline_files.summary(found), tracked.record
+def test_the_summary_has_metrics_and_seconds(tracked: Tracked, logged: list[Any]) -> None:
+    summary, record = offline_files.summary(logged), tracked.record
     pruned = record.metrics["builtin"]["pruned"]["value"]
     assert summary["builtin/pruned/value"] == pytest.approx(pruned)
     assert summary["sparsity"] == record.sparsity["overall"]
@@ -90,32 +88,32 @@ def test_the_summary_has_metrics_and_seconds(tracked: Tracked, found: list[Any])
     assert {"seconds/allocate", "seconds/prune", "seconds/evaluate"} <= summary.keys()
 
 
-def test_density_by_block_is_a_chart(tracked: Tracked, found: list[Any]) -> None:
+def test_density_by_block_is_a_chart(tracked: Tracked, logged: list[Any]) -> None:
     table = next((tracked.files[0].parent / "files" / "media" / "table").glob("density_by_block*"))
     rows = json.loads(table.read_text())["data"]
     assert [block for block, _ in rows] == list(range(8))
     assert sum(density for _, density in rows) / 8 == pytest.approx(0.3, abs=1e-3)
-    last = offline_files.history(found)[-1]
+    last = offline_files.history(logged)[-1]
     assert last["density_by_block_table._type"] == "table-file"
 
 
-def test_the_record_is_an_artifact(tracked: Tracked, found: list[Any]) -> None:
+def test_the_record_is_an_artifact(tracked: Tracked, logged: list[Any]) -> None:
     names = [
         record.request.log_artifact.artifact.name or record.artifact.name
-        for record in found
+        for record in logged
         if record.HasField("artifact") or record.request.HasField("log_artifact")
     ]
     assert f"record-{tracked.record.identity}" in names
 
 
-def test_a_run_gone_on_with_continues_its_wandb_run(tracked: Tracked) -> None:
+def test_a_resumed_run_continues_its_wandb_run(tracked: Tracked) -> None:
     described = [offline_files.run_of(offline_files.records(path)) for path in tracked.files]
     assert [run.run_id for run in described] == [tracked.record.identity] * 2
     last = offline_files.summary(offline_files.records(tracked.files[1]))
     assert last["builtin/pruned/windows"] == 3
 
 
-def test_the_key_is_written_nowhere(tracked: Tracked) -> None:
+def test_the_api_key_is_written_nowhere(tracked: Tracked) -> None:
     files = [path for path in tracked.path.parent.rglob("*") if path.is_file()]
     assert tracked.path in files
     assert tracked.files[0] in files
@@ -123,7 +121,7 @@ def test_the_key_is_written_nowhere(tracked: Tracked) -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["silent server", "no server"])
-def test_a_server_that_is_dead_costs_a_warning_and_no_more(
+def test_a_dead_server_causes_one_warning(
     answers: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +130,7 @@ def test_a_server_that_is_dead_costs_a_warning_and_no_more(
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if answers:
-            server.listen()  # connections are taken and nothing is ever said
+            server.listen()  # accepts connections and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         start = time.perf_counter()
@@ -143,14 +141,14 @@ def test_a_server_that_is_dead_costs_a_warning_and_no_more(
     assert len(warnings) == 1
     assert "wandb sync" in warnings[0]
     assert load_record(path).metrics["builtin"]["pruned"]["value"] > 1
-    kept = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert "builtin/pruned/value" in offline_files.summary(offline_files.records(kept))
+    stored = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert "builtin/pruned/value" in offline_files.summary(offline_files.records(stored))
 
 
-def test_whatever_wandb_raises_costs_a_warning(
+def test_any_error_of_wandb_causes_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "wandb").write_text("a file where W&B wants its folder")
+    (tmp_path / "wandb").write_text("a file in place of the folder of W&B")
     _, path = run(composed([*SMALL, "task.limit=2", f"out={tmp_path}"]))
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
@@ -165,6 +163,6 @@ def test_whatever_wandb_raises_costs_a_warning(
         ("logger=wand", "did you mean 'wandb'"),
     ],
 )
-def test_mistakes(setting: str, message: str) -> None:
+def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         composed([setting])

@@ -1,0 +1,244 @@
+"""The tables of results/benchmark.md: columns, and rows from the measurements' JSON files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.common import Store
+from bench.page import Column, Part, Results, Row, Table, blank, fill, named
+from bench.tables_memory import MARGINAL, OFFLOAD
+
+SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "adaptive": 8.0}
+PRUNE_TARGETS = {"magnitude": 1.0, "wanda": 11.0, "multiflow": 11.0, "sparsegpt": 180.0}
+CPU_EQUIVALENTS = 1.6
+MATRIX_SHARE = 0.5
+
+
+def main(store: Store) -> None:
+    """Fill the page beside the folder of the files, or a new one, and print it."""
+    folder = store.folder.resolve()
+    path = folder.parent / f"{folder.name}.md"
+    text = fill(path.read_text() if path.exists() else blank(PARTS), PARTS, store.results())
+    path.write_text(text)
+    print(text)
+
+
+def search_rows(results: Results) -> Iterator[Row]:
+    """Yield for each shape every variant of the search."""
+    for name, dense in sorted(results.items()):
+        if not name.startswith("dense-"):
+            continue
+        subject = name.removeprefix("dense-")
+        for variant, target in SEARCH_TARGETS.items():
+            result = results.get(f"search-{variant}-{subject}")
+            if result is None:
+                continue
+            seconds = result["seconds"]
+            eager = not (result["compiled"] or "uncompiled" in variant)
+            yield {
+                **result,
+                "subject": subject.replace("-", ", "),
+                "variant": f"{variant} (uncompiled)" if eager else variant,
+                "target": target,
+                "equivalents": seconds / (result["candidates"] * 2 * dense["forward_seconds"]),
+                "floor": seconds / dense["floor_seconds"],
+                "lambdas": f"{result['lambda_block']}, {result['lambda_row']}",
+                "measured": f"{result['complete']} of {result['candidates']}",
+            }
+
+
+SEARCH = Table(
+    (
+        Column("shape, pruner, dtype", "subject"),
+        Column("search", "variant"),
+        Column("target s", "target"),
+        Column("s", "seconds", ".2f", target="target"),
+        Column("forward eq.", "equivalents", ".2f"),
+        Column("÷ floor", "floor", ".2f"),
+        Column("GiB (target 17)", "peak_gib"),
+        Column("λ, λ_r", "lambdas"),
+        Column("criteria measured", "measured"),
+        Column("compiling s", "compile_seconds", ".1f"),
+    ),
+    search_rows,
+)
+
+
+def search_differences(results: Results) -> Iterator[str]:
+    """Yield the differences between the criteria of compiled and uncompiled blocks."""
+    for name in sorted(results):
+        compiled = results.get(name.replace("-uncompiled", ""))
+        if name.startswith("search-exact-uncompiled-") and compiled:
+            subject = name.removeprefix("search-exact-uncompiled-")
+            yield f"- {subject}: {difference(results[name], compiled)}"
+
+
+def difference(plain: Mapping[str, Any], compiled: Mapping[str, Any]) -> str:
+    """Return the largest relative differences between the criteria of two searches, in words."""
+    first, second = plain["report"], compiled["report"]
+    apart = {
+        step: max(
+            abs(a / b - 1)
+            for a, b in zip(first[f"criterion_{step}"], second[f"criterion_{step}"], strict=True)
+        )
+        for step in ("block", "row")
+    }
+    same = all(plain[key] == compiled[key] for key in ("lambda_block", "lambda_row"))
+    if first["lambda_block"] == second["lambda_block"]:
+        rows = f"{apart['row']:.1e} in the row step, where each ranks rows by its own δ"
+    else:
+        rows = "the row steps start from different blocks"
+    return (
+        f"criteria of compiled and uncompiled blocks differ by at most {apart['block']:.1e} in the "
+        f"block step (target 1e-3); {rows}; λ's {'the same' if same else 'differ'}."
+    )
+
+
+def prune_rows(results: Results) -> Iterator[Row]:
+    for subject, result in named(results, "prune-"):
+        floor = result["floor_seconds"]
+        whole = result["blocks"] == 32
+        yield {
+            **result,
+            "subject": subject,
+            "target": PRUNE_TARGETS[subject.split(", ")[0]] if whole else None,
+            "floor": floor and result["seconds"] / floor,
+        }
+
+
+PRUNE = Table(
+    (
+        Column("pruner, shape, dtype", "subject"),
+        Column("windows", "windows"),
+        Column("target s", "target"),
+        Column("s", "seconds", ".2f", target="target"),
+        Column("÷ floor", "floor", ".2f"),
+        Column("GiB (target 18)", "peak_gib"),
+        Column("batch", "batch"),
+    ),
+    prune_rows,
+)
+
+
+def evaluate_rows(results: Results) -> Iterator[Row]:
+    for subject, result in named(results, "evaluate-"):
+        yield {
+            **result,
+            "subject": subject.partition(", ")[2],
+            "speed": result["windows"] / result["seconds"],
+            "rates": f"{result['rate'] / 1e12:.0f} of {result['matrix_rate'] / 1e12:.0f}",
+            "shown": f"{result['share']:.0%}"
+            + ("" if result["share"] >= MATRIX_SHARE else " (missed)"),
+        }
+
+
+EVALUATE = Table(
+    (
+        Column("shape, dtype", "subject"),
+        Column("batch", "batch"),
+        Column("windows/s", "speed", ".1f"),
+        Column("TFLOP/s", "rates"),
+        Column("share of the matrix rate", "shown"),
+        Column("GiB", "peak_gib"),
+    ),
+    evaluate_rows,
+)
+
+
+def kernel_rows(results: Results) -> Iterator[Row]:
+    for subject, result in named(results, "kernels-"):
+        yield {**result, "subject": subject, "same": "yes" if result["equal"] else "NO"}
+
+
+KERNELS = Table(
+    (
+        Column("matrix, dtype", "subject"),
+        Column("kernel", "kernel_ms", ".3f"),
+        Column("sort (its twin)", "twin_ms", ".3f"),
+        Column("stable sort alone", "stable_sort_ms", ".3f"),
+        Column("same weights", "same"),
+    ),
+    kernel_rows,
+)
+
+
+def semi_structured_rows(results: Results) -> Iterator[Row]:
+    for subject, dense in named(results, "semi-structured-dense-"):
+        sparse = results.get(f"semi-structured-cusparselt-{subject.replace(', ', '-')}")
+        for size in dense["linears_ms"] if sparse else ():
+            assert sparse is not None
+            row: dict[str, Any] = {"subject": subject, "size": size.replace("x", " × ")}
+            for part in ("linears_ms", "forward_ms"):
+                before, after = dense[part][size], sparse[part][size]
+                row[part] = f"{before:.3g} → {after:.3g}"
+                row[f"{part}_ratio"] = f"{before / after:.2f} ×"
+            yield {**row, "gib": f"{dense['gib']:.1f} → {sparse['gib']:.1f}"}
+
+
+SEMI_STRUCTURED = Table(
+    (
+        Column("shape, dtype", "subject"),
+        Column("windows × tokens", "size"),
+        Column("linears of a block, ms", "linears_ms"),
+        Column("speed-up", "linears_ms_ratio"),
+        Column("forward pass, eager `transformers`, ms", "forward_ms"),
+        Column("speed-up", "forward_ms_ratio"),
+        Column("weights, GiB", "gib"),
+    ),
+    semi_structured_rows,
+)
+
+
+def cpu_rows(results: Results) -> Iterator[Row]:
+    for _, result in named(results, "cpu-"):
+        low, high = result["forward_range"]
+        yield {
+            **result,
+            "target": CPU_EQUIVALENTS,
+            "forward": f"{result['forward_seconds']:.3f} ({low:.3f} … {high:.3f})",
+            "lambdas": f"{result['lambda_block']}, {result['lambda_row']}",
+        }
+
+
+CPU = Table(
+    (
+        Column("model", "model"),
+        Column("windows", "windows"),
+        Column("pruner", "pruner"),
+        Column("threads", "threads"),
+        Column("candidates", "candidates"),
+        Column("search s", "seconds", ".1f"),
+        Column("dense pass s", "forward"),
+        Column("forward eq.", "equivalents", ".2f", target="target"),
+        Column("forward eq., processor time", "processor_equivalents", ".2f"),
+        Column("λ, λ_r", "lambdas"),
+    ),
+    cpu_rows,
+)
+
+
+def machines(results: Results) -> Iterator[str]:
+    """Yield the devices, versions and dates, each with the parts that were measured there."""
+    parts: dict[str, set[str]] = {}
+    for name, result in results.items():
+        packages = ", ".join(f"{key} {value}" for key, value in result["packages"].items())
+        machine = f"{result['device']}; {packages}; {result['date']}"
+        parts.setdefault(machine, set()).add(name.split("-")[0])
+    for machine, names in parts.items():
+        yield f"- {machine}: {', '.join(sorted(names))}"
+
+
+PARTS: dict[str, Part] = {
+    "search": SEARCH,
+    "search-differences": search_differences,
+    "prune": PRUNE,
+    "evaluate": EVALUATE,
+    "kernels": KERNELS,
+    "semi-structured": SEMI_STRUCTURED,
+    "offload": OFFLOAD,
+    "marginal": MARGINAL,
+    "cpu": CPU,
+    "machines": machines,
+}
+"""Mark of the page → its content."""

@@ -1,0 +1,163 @@
+"""Shared by all console scripts: exit codes, Hydra's flags, and starting one run or many."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import chain
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from neuroal.cli.compose import build_methods, check, with_experiment
+from neuroal.cli.declared import planned
+from neuroal.config import schema
+from neuroal.config.schema import RunConfig
+from neuroal.config.validation import message_of, resolve
+from neuroal.errors import UserError, nearest
+from neuroal.grid.planning import PlannedRun
+from neuroal.grid.status import RunState, status_of
+
+SWITCH = {"action": "store_true"}
+FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("--multirun", "-m"): SWITCH,
+    ("--run", "-r"): SWITCH,
+    ("--resolve",): SWITCH,
+    ("--hydra-help",): SWITCH,
+    ("--shell-completion", "-sc"): SWITCH,
+    ("--help", "-h"): SWITCH,
+    ("--version",): SWITCH,
+    ("--package", "-p"): {},
+    ("--config-dir", "-cd"): {},
+    ("--config-name", "-cn"): {},
+    ("--cfg", "-c"): {"choices": ("job", "hydra", "all")},
+    ("--info", "-i"): {"nargs": "?", "const": "all"},
+}
+"""Names of a flag → its arguments of `argparse`."""
+
+
+def exit_with(work: Callable[[], int | None]) -> NoReturn:
+    """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
+    sys.path.append(os.getcwd())  # for the user's own methods
+    try:
+        code = work() or 0
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _print_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("neuroal: interrupted; finished records are kept", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code)
+
+
+def _print_error(error: Exception, where: str = "") -> None:
+    text = str(error) if isinstance(error, UserError) else message_of(error)
+    print(f"neuroal: {where}{text}", file=sys.stderr)
+
+
+def start(
+    work: Callable[[RunConfig], object],
+    help_text: Callable[[], str],
+    check_overrides: Callable[[Sequence[str]], None] = lambda overrides: None,
+) -> None:
+    """Call `work` for every run requested on the command line, or print help or version.
+
+    `check_overrides` raises `UserError` for overrides that the command does not accept.
+    """
+    flags, overrides = parse_flags(sys.argv[1:])
+    check_overrides(overrides)
+    if flags.help:
+        print(help_text())
+    elif flags.version:
+        print(f"neuroal {version('neuroal')}")
+    else:
+        _run(flags, with_experiment(overrides), work)
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return Hydra's flags and the overrides; they may appear in any order."""
+    parser = argparse.ArgumentParser(
+        "neuroal", add_help=False, exit_on_error=False, allow_abbrev=False
+    )
+    for names, options in FLAGS.items():
+        parser.add_argument(*names, **options)
+    parser.add_argument("overrides", nargs="*")
+    try:
+        flags, rest = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    if rest:
+        raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], chain(*FLAGS))}")
+    return flags, flags.overrides
+
+
+def _run(
+    flags: argparse.Namespace, overrides: Sequence[str], work: Callable[[RunConfig], object]
+) -> None:
+    """Validate all configurations, then let Hydra start one run or many."""
+    if flags.cfg and flags.multirun:
+        raise UserError("--cfg: prints the configuration of one run; leave out -m")
+    schema.register()
+    is_grid, runs = False, list[PlannedRun]()
+    if not (flags.hydra_help or flags.info or flags.shell_completion):
+        multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
+        configs, is_grid = check(overrides, flags.config_dir, multirun, flags.config_name)
+        for config in () if flags.cfg else configs:
+            build_methods(config)
+    if is_grid and not flags.cfg:
+        _, runs = planned(overrides)
+        if not flags.multirun:
+            raise UserError("experiment: is a grid of runs; add -m, or use neuroal-grid run")
+        work = _attempt
+    if _run_by_hydra(flags, overrides, work):
+        sys.exit(2)
+    if any(status.state is RunState.FAILED for status in status_of(runs)):
+        sys.exit(1)
+
+
+def _attempt(config: RunConfig) -> None:
+    """Do one run of a grid; record a failure instead of raising it."""
+    from neuroal.grid.worker import attempt
+
+    reason = attempt(config).reason
+    if reason:
+        print(f"neuroal: {reason}", file=sys.stderr)
+
+
+def _run_by_hydra(
+    flags: argparse.Namespace, overrides: Sequence[str], work: Callable[[RunConfig], object]
+) -> int:
+    """Let Hydra call `work` for every run; return the number of runs with a `UserError`."""
+    parent, failures = os.getpid(), 0
+
+    def task(composed: DictConfig) -> None:
+        nonlocal failures
+        try:
+            work(resolve(composed))
+        except UserError as error:
+            if os.getpid() != parent:
+                raise  # in a worker process; the launcher passes the error on
+            task_overrides = " ".join(HydraConfig.get().overrides.task)
+            _print_error(error, f"{task_overrides}: " if flags.multirun else "")
+            failures += 1
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # keep exceptions unchanged
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
+    sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
+    hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(task)()
+    return failures
+
+
+def _for_hydra(flags: argparse.Namespace) -> Iterator[str]:
+    for name, *_ in FLAGS:
+        value = getattr(flags, name.lstrip("-").replace("-", "_"))
+        if value:
+            yield name if value is True else f"{name}={value}"

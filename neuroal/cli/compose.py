@@ -1,0 +1,154 @@
+"""Compose configurations from the command line and validate them before any work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from neuroal.cli.help import bare_word, search_folder, wrong_name
+from neuroal.config import schema
+from neuroal.config.instantiate import build
+from neuroal.config.schema import RunConfig
+from neuroal.config.validation import message_of, resolve
+from neuroal.errors import UserError, first_line
+from neuroal.grid.overrides import listed
+
+MAX_CHECKED_VALUES = 1000
+"""Maximum number of values of a sweep that are validated before the first run."""
+GRID = "hydra_plugins.neuroal_grid.sweeper.GridSweeper"
+"""Sweeper of a grid; a configuration with another sweeper is not a grid."""
+
+
+def with_experiment(overrides: Sequence[str]) -> list[str]:
+    """Return `overrides` with the plus of ``+experiment=NAME`` and ``++experiment=NAME`` removed.
+
+    Hydra rejects the plus for a group of the defaults list.
+    """
+    return [re.sub(r"^\+{1,2}(?=experiment=)", "", override) for override in overrides]
+
+
+def build_methods(config: RunConfig) -> None:
+    """Instantiate pruner, top-up and refinement, which validate their parameters."""
+    for group in ("pruner", "topup", "refine"):
+        build(group, getattr(config, group))
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration that ``neuroal OVERRIDES`` runs; for scripts.
+
+    Raises:
+        UserError: an invalid override.
+    """
+    return check(with_experiment(overrides), multirun=False)[0][0]
+
+
+def hydra_session() -> AbstractContextManager[None]:
+    """Return a context in which Hydra composes from the folder ``conf``."""
+    schema.register()
+    GlobalHydra.instance().clear()
+    return initialize_config_dir(str(schema.conf_dir()), version_base="1.3")
+
+
+def check(
+    overrides: Sequence[str],
+    config_dir: str | None = None,
+    multirun: bool = True,
+    config_name: str | None = None,
+) -> tuple[list[RunConfig], bool]:
+    """Compose a configuration for every value of every override, to find typos before any work.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: further folder of options; None: none.
+        multirun: accept several values per override.
+        config_name: name of the primary config file; None: ``config``.
+
+    Returns:
+        The configuration with the first value of every override, then one for each further value;
+        and whether they declare a grid.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: no such folder")
+    with hydra_session():
+        parsed = parse(overrides)
+        sweeps = [o for o in parsed if o.is_sweep_override()]
+        if sweeps and not multirun:
+            raise UserError(f"{sweeps[0].input_line}: has several values; add -m to run each")
+        paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
+        own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
+        search = [*own, *(str(path) for o in paths for path in listed(o.value()))]
+        choices = _choices([o for o in parsed if o not in paths])
+        runs = [compose_run(choice, config_name or "config", search) for choice in choices]
+    return [config for config, _ in runs], runs[0][1]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides by Hydra's grammar; raise `UserError` if one is invalid."""
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(bare_word(text))
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise UserError(f"'{text}': {first_line(error)}") from error
+        override.config_loader = parser.config_loader
+        parsed.append(override)
+    return parsed
+
+
+def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield overrides without sweeps: all first values, then each further value in turn."""
+    values: list[list[str]] = []
+    for override in parsed:
+        line = override.input_line or ""
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            key = line.partition("=")[0]
+            swept = islice(override.sweep_string_iterator(), MAX_CHECKED_VALUES)
+            values.append([f"{key}={text}" for text in swept])
+        elif not override.is_sweep_override():
+            values.append([line])
+    first = [texts[0] for texts in values if texts]
+    yield first
+    for index, texts in enumerate(values):
+        for text in texts[1:]:
+            yield [*first[:index], text, *first[index + 1 :]]
+
+
+def compose_run(
+    overrides: Sequence[str], name: str = "config", search: Sequence[str] = ()
+) -> tuple[RunConfig, bool]:
+    """Compose config file `name`; return the configuration and whether it declares a grid.
+
+    The folders `search` add options, as in ``hydra.searchpath``.
+    """
+    quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
+    lines = [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])]
+    try:
+        composition = compose(name, lines, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
+    return resolve(composition), composition.hydra.sweeper.get("_target_") == GRID
+
+
+def _wrong_override(overrides: Sequence[str], search: Sequence[str]) -> str | None:
+    """Return the message for the first override with an unknown group, option or key."""
+    folders = list(filter(None, map(search_folder, search)))
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key[0] not in "+~" and not key.startswith("hydra"):
+            message = wrong_name(key.partition("@")[0], value, folders)
+            if message:
+                return message
+    return None

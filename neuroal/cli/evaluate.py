@@ -1,0 +1,79 @@
+"""The command ``neuroal-eval``: evaluate a model without pruning it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from neuroal.cli.application import exit_with, start
+from neuroal.cli.help import PRUNING, evaluation_help
+from neuroal.config.schema import RunConfig
+from neuroal.errors import UserError
+from neuroal.evaluation.tasks import prepare, require
+from neuroal.models.devices import resolve_device
+from neuroal.models.load import load_model
+from neuroal.records.dense_cache import evaluate_cached
+from neuroal.records.store import prepare_out
+from neuroal.tracking import progress_for_terminal
+
+Metrics = dict[str, dict[str, Any]]
+"""Task → ``kind``, ``limit``, ``seqlen`` and its figures."""
+
+
+def main() -> NoReturn:
+    """Run the console script ``neuroal-eval``."""
+    exit_with(lambda: start(evaluate_model, evaluation_help, _refuse_pruning))
+
+
+def _refuse_pruning(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in PRUNING:
+            raise UserError(f"{override}: neuroal-eval prunes nothing; remove this override")
+
+
+def evaluate_model(config: RunConfig) -> Metrics:
+    """Evaluate the model of `config` on its tasks, print a table, and return the figures.
+
+    Results with the same weights, data and versions are read from the cache ``OUT/measured``, which
+    runs share.
+    """
+    if not config.task.names:
+        raise UserError("task=none: nothing to measure; use task=lm or task.names=[…]")
+    out, device = prepare_out(config.out), resolve_device(config.device)
+    require(config.task.names, config.data.root)
+    loaded = load_model(config.model, device, config.offload, out)
+    tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
+    progress = progress_for_terminal()
+    figures = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate")
+    metrics = {task.name: {**task.terms, **figures[task.name]} for task in tasks}
+    Console().print(table(loaded.name, metrics))
+    return metrics
+
+
+def table(title: str, metrics: Metrics) -> Table:
+    """Return a table of the figures of one model, with one row per figure of a task."""
+    shown = Table(title=title, title_justify="left")
+    for column in ("task", "figure", "value", "± stderr", "of", "limit"):
+        shown.add_column(column, justify="left" if column in ("task", "figure") else "right")
+    for name, figures in metrics.items():
+        limit = "" if figures["limit"] is None else str(figures["limit"])
+        for figure, value, stderr, unit in _rows(figures):
+            error = "" if stderr is None else f"{stderr:.4g}"
+            shown.add_row(name, figure, f"{value:.5g}", error, unit, limit)
+    return shown
+
+
+def _rows(figures: dict[str, Any]) -> list[tuple[str, float, float | None, str]]:
+    """Return name, value, standard error and sample size of the figures of one task."""
+    if figures["kind"] == "perplexity":
+        unit = f"{figures['windows']} windows × {figures['seqlen']}"
+        return [("perplexity", figures["value"], figures["stderr"], unit)]
+    unit = f"{figures['documents']} documents"
+    return [
+        (name, figures[name], figures.get(f"{name}_stderr"), unit)
+        for name in ("acc", "acc_norm")
+        if name in figures
+    ]

@@ -1,0 +1,126 @@
+"""The command ``neuroal-grid``: plan, run and monitor a grid."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from neuroal.cli.application import exit_with
+from neuroal.cli.declared import planned
+from neuroal.errors import UserError
+from neuroal.grid.planning import PlannedRun
+from neuroal.grid.report import cases_text, failures_text, models_text, plan_text, states_text
+from neuroal.grid.status import RunState, Status, status_of
+
+EPILOG = """\
+plan    print cases and runs, their states, and an estimate of the remaining time and memory
+status  print how many runs are done, running, failed (with the reason) or missing
+run     do the missing runs; several workers, also on several machines, share the grid
+retry   do the failed runs again
+
+  neuroal-grid plan experiment=zoo model=zoo/llama,zoo/opt
+  neuroal-grid run experiment=paper data.root=FOLDER out=FOLDER --chunk 3/40
+
+Overrides are those of the command neuroal; several values, separated by commas, narrow or extend an
+axis of the grid. Exit code 1: a run has failed.
+"""
+
+
+def main() -> NoReturn:
+    """Run the console script ``neuroal-grid``."""
+    exit_with(lambda: grid_command(sys.argv[1:]))
+
+
+def grid_command(arguments: Sequence[str]) -> int:
+    """Run the command with `arguments`; return the exit code, 1 if a run has failed."""
+    options = _arguments(arguments)
+    declaration, runs = planned(options.overrides)
+    runs = _chunk(runs, options.chunk)
+    statuses = list(status_of(runs))
+    if options.models:
+        print(models_text(runs, statuses))
+        return 0
+    if options.action == "plan":
+        on_gpu = bool(runs) and _on_gpu(runs[0])
+        print(cases_text(declaration))
+        print(plan_text(runs, statuses, on_gpu, every=options.all))
+        return 0
+    unfinished = (RunState.MISSING, RunState.RUNNING)
+    if options.action == "status":
+        print(states_text(runs, statuses))
+        wrong = (RunState.FAILED, *(unfinished if options.all_done else ()))
+        return int(any(status.state in wrong for status in statuses))
+    return _work(runs, statuses, (RunState.FAILED,) if options.action == "retry" else unfinished)
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "neuroal-grid",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("action", choices=("plan", "status", "run", "retry"))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--chunk", metavar="I/N", help="use part I of N of the grid, from 1")
+    parser.add_argument("--models", action="store_true", help="print MODEL RUNS MISSING per model")
+    parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
+    parser.add_argument("--all", action="store_true", help="plan: list every run")
+    try:
+        return parser.parse_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+
+
+def _chunk(runs: list[PlannedRun], text: str | None) -> list[PlannedRun]:
+    """Return part I of N of `runs` for `text` = "I/N".
+
+    A part is contiguous, so that runs of one model stay together and share its caches.
+    """
+    if text is None:
+        return runs
+    try:
+        index, count = map(int, text.split("/"))
+        if not 1 <= index <= count:
+            raise ValueError
+    except ValueError as error:
+        raise UserError(f"--chunk={text}: must be I/N with I from 1 to N, as in 3/40") from error
+    return runs[len(runs) * (index - 1) // count : len(runs) * index // count]
+
+
+def _on_gpu(run: PlannedRun) -> bool:
+    device = run.config.device
+    return device.startswith("cuda") or (device == "auto" and bool(shutil.which("nvidia-smi")))
+
+
+def _work(runs: list[PlannedRun], statuses: list[Status], states: Sequence[RunState]) -> int:
+    """Do the runs in one of `states`; return 1 if a run of the grid has failed, else 0."""
+    from neuroal.grid.worker import work_off
+
+    signal.signal(signal.SIGTERM, _exit_cleanly)
+    counts = Counter(status.state for status in statuses).items()
+    chosen = [p for p, s in zip(runs, statuses, strict=True) if s.state in states]
+    _say(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts))
+    outcomes = work_off(chosen, _say)
+    _say(f"{outcomes[RunState.DONE]} done now, {outcomes[RunState.FAILED]} failed")
+    failed = failures_text(runs, list(status_of(runs)))
+    if failed:
+        _say(failed)
+    return int(bool(failed))
+
+
+def _exit_cleanly(number: int, frame: FrameType | None) -> None:
+    """Exit by an exception, so that locks are released and a later start can resume the run."""
+    sys.exit(128 + number)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,25 @@
+"""The command ``neuroal``: prune and evaluate."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from neuroal.cli.application import exit_with, start
+from neuroal.cli.compose import composed
+from neuroal.cli.help import help_text
+from neuroal.config.schema import RunConfig
+
+__all__ = ["composed", "main"]
+
+
+def main() -> NoReturn:
+    """Run the console script ``neuroal``."""
+    exit_with(lambda: start(_prune, help_text))
+
+
+def _prune(config: RunConfig) -> None:
+    from neuroal.records.result_line import result_line
+    from neuroal.run import run  # late: takes seconds to import
+
+    record, path = run(config)
+    print(result_line(config, record, path), flush=True)

@@ -1,0 +1,190 @@
+"""The command ``neuroal-tables``: make tables and a report of the records that overrides select."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from neuroal.cli.application import exit_with
+from neuroal.cli.compose import check, with_experiment
+from neuroal.cli.declared import planned
+from neuroal.config import schema
+from neuroal.config.schema import value_at
+from neuroal.errors import UserError, nearest
+from neuroal.tables.selection import Selection
+
+if TYPE_CHECKING:
+    from neuroal.tables.cases import Expected
+    from neuroal.tables.study import Study
+
+HELP = """\
+neuroal-tables: make tables and a report from records
+
+usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=VALUE ...]
+
+  paper     write all tables as Markdown, LaTeX, CSV and Parquet to OUT/tables
+  report    write OUT/report.html, a self-contained page that links to the records
+  compare   print wins, ties and losses of the top-ups
+
+  out=FOLDER                folder of the records (default: runs)
+  GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
+  experiment=NAME           select the cases of a declared grid; tables mark missing records
+  --limited                 include results on part of a task (task.limit), marked as limited
+  --to FOLDER               write tables or report to FOLDER instead of OUT
+
+examples:
+  neuroal-tables paper experiment=paper out=runs
+  neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
+  neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
+"""
+COMMANDS = ("paper", "report", "compare")
+ELSEWHERE = ("out", "experiment", "device", "devices", "offload", "batch", "logger", "save", "data")
+"""Keys that do not select records: location and execution of runs."""
+OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
+"""Keys that identify an option of a group, if they are not all keys of the group."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Parsed command line."""
+
+    command: str
+    overrides: list[str]
+    limited: bool
+    to: Path | None
+
+
+def parse(arguments: Sequence[str]) -> Request | None:
+    """Parse the command line; return None if it asks for help."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        return None
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise UserError(
+            f"{command}: no such command; there are {', '.join(COMMANDS)}"
+            f"{nearest(command, COMMANDS)}"
+        )
+    limited, to, overrides = False, None, []
+    items = iter(rest)
+    for item in items:
+        flag, _, value = item.partition("=")
+        if flag == "--to":
+            to = Path(value or next(items, ""))
+            if to == Path():
+                raise UserError("--to: needs a folder, as in --to FOLDER")
+        elif item == "--limited":
+            limited = True
+        elif item.startswith("-"):
+            raise UserError(f"{item}: no such flag{nearest(item, ('--to', '--limited', '--help'))}")
+        else:
+            overrides.append(item)
+    return Request(command, with_experiment(overrides), limited, to)
+
+
+def select(overrides: Sequence[str], limited: bool) -> Selection:
+    """Return the selection of records that `overrides` describe.
+
+    A key selects by its value, a group by all values that its option sets. Several values of one
+    override are alternatives.
+    """
+    alternatives, tasks = [], None
+    selecting = [override for override in overrides if _key(override)]
+    for override in selecting:
+        key = _key(override)
+        others = [other for other in overrides if other != override and _single(other)]
+        configs = [dataclasses.asdict(config) for config in check([*others, override])[0]]
+        if key in ("task", "task.names"):
+            tasks = frozenset(name for config in configs for name in config["task"]["names"])
+        else:
+            alternatives.append(tuple(_values(key, config) for config in configs))
+    return Selection(tuple(alternatives), tasks, limited=limited, text=f"has {' '.join(selecting)}")
+
+
+def _key(override: str) -> str:
+    """Return the key by which an override selects records, or an empty string if it does not."""
+    key = override.partition("=")[0].lstrip("+").partition("@")[0]
+    return "" if key.split(".")[0] in (*ELSEWHERE, "hydra") else key
+
+
+def _single(override: str) -> bool:
+    """Return whether an override has a single value, a list or mapping included."""
+    value = override.partition("=")[2]
+    return "," not in value or value.startswith(("[", "{", "'", '"'))
+
+
+def _values(key: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys and values by which the override of `key` selects records."""
+    if not config.get(key) or not (schema.conf_dir() / key).is_dir():
+        return {key: value_at(config, key)}
+    names = OPTION_SETS.get(key, config[key])
+    return {f"{key}.{name}": value for name, value in config[key].items() if name in names}
+
+
+def main() -> NoReturn:
+    """Run the console script ``neuroal-tables``."""
+    exit_with(lambda: tables_command(sys.argv[1:]))
+
+
+def tables_command(arguments: Sequence[str]) -> None:
+    """Run the command with `arguments`."""
+    request = parse(arguments)
+    if request is None:
+        print(HELP, end="")
+        return
+    from neuroal.tables.study import study  # late: importing pandas takes a second
+
+    configs, is_grid = check(request.overrides)
+    if is_grid:
+        out, selection, expected = _grid_selection(request)
+        results = study(out, selection, expected)
+    else:
+        out = Path(configs[0].out)
+        results = study(out, select(request.overrides, request.limited))
+    print(*_output(request, results, out), sep="\n")
+
+
+def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
+    """Return folder, selection and expected cases of the records of a declared grid."""
+    from neuroal.tables.declared import DeclaredRun, competitor_names, expected_from_runs
+
+    declaration, runs = planned(request.overrides)
+    parts = declaration.parts
+    configs = [dataclasses.asdict(run.config) for run in runs]
+    pruners = [dict(run.run.choices)["pruner"] for run in runs]
+    tasks = [[t for part in parts if p in part.pruners for t in part.tasks] for p in pruners]
+    counted = {task for part in parts if not part.beside for task in part.tasks}
+    beside = {task for part in parts for task in part.tasks} - counted
+    choices = [tuple(c for c in run.run.choices if c[0] not in declaration.axes) for run in runs]
+    identities = [run.identity for run in runs]
+    declared = list(map(DeclaredRun, identities, configs, tasks, choices))
+    expected = expected_from_runs(declared, declaration.missing, beside)
+    task = {f"task.{key}": configs[0]["task"][key] for key in ("limit", "seqlen")}
+    selection = Selection(
+        overrides=tuple(({key: value},) for key, value in task.items() if value is not None),
+        identities=frozenset(identities),
+        limited=request.limited,
+        text="is of this grid; see neuroal-grid status",
+        names=competitor_names(declared),
+    )
+    return Path(runs[0].config.out), selection, expected
+
+
+def _output(request: Request, results: Study, out: Path) -> list[str]:
+    """Write the output of the command; return the lines to print."""
+    from neuroal.tables import formats
+    from neuroal.tables.report import write_report
+    from neuroal.tables.study import named, tables
+
+    all_tables = tables(results)
+    if request.command == "compare":
+        if len(results.expected.competitors) < 2:
+            only = results.expected.competitors[0]
+            raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
+        return [formats.terminal(named(all_tables, "wins"))]
+    if request.command == "report":
+        return [str(write_report(results, all_tables, out, request.to))]
+    paths = formats.write(all_tables, request.to or out / "tables")
+    return [*(str(path) for path in paths if path.suffix == ".md"), *results.notes]

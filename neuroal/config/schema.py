@@ -1,0 +1,190 @@
+"""Typed schema of the configuration in ``conf/``, with the help line of every key."""
+# ruff: noqa: RUF009 (defaults are calls of `_key`, which returns a field)
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from neuroal.errors import UserError
+
+
+class Rules(StrEnum):
+    """Rounding of budgets: equal budgets, or those of the NeuroAL authors' code."""
+
+    EXACT = "exact"
+    REFERENCE = "reference"
+
+
+def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) -> Any:
+    """Return a field with its line of ``neuroal --help`` and its valid values, if listed."""
+    listed = f"{' | '.join(choices)}: {help_line}" if choices else help_line
+    metadata = {"help": listed, "choices": tuple(choices)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+SEQLEN_HELP = "tokens per window (null: 2048, or the model's context if shorter)"
+
+
+@dataclass
+class ModelConfig:
+    """Origin of a model, and its linears to prune."""
+
+    name: str | None = _key("name printed in results (null: the path)", None)
+    source: str = _key("origin of the model", choices=("zoo", "hf", "gguf", "package"))
+    path: str = _key("folder, Hub name, GGUF file, zoo model or Python package")
+    revision: str | None = _key("branch, tag or commit on the Hub", None)
+    dtype: str = _key(
+        "on a GPU, auto is the checkpoint's type; on a CPU, float32",
+        "auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+    )
+    include: list[str] = _key("patterns of linears to prune ([]: all), as in ['*.q_proj']", [])
+    exclude: list[str] = _key("patterns of linears to leave dense, as in ['0.*']", [])
+    trust_remote_code: bool = _key("run Python code from the checkpoint", False)
+
+
+@dataclass
+class SparsityConfig:
+    """Share of the prunable weights to set to zero.
+
+    With `keep` and `of`, masks keep `keep` of every `of` columns (on average over the blocks, if
+    the top-up varies their sparsity), and `ratio` is derived from the two. With `of` alone, each
+    block keeps its own number of columns per group, with a total as close to `ratio` as possible.
+    """
+
+    ratio: float = _key("share of the prunable weights to prune, above 0 and below 1")
+    keep: int | None = _key("N:M pattern: N, the weights kept per group (sets the ratio)", None)
+    of: int | None = _key("N:M pattern: M, the columns per group", None)
+
+
+@dataclass
+class CalibrationConfig:
+    """Calibration text, and the windows drawn from it."""
+
+    name: str = _key("calibration text: c4 | c4_sample | wikitext2 | ptb | builtin | text")
+    path: str | None = _key("file for calibration=text: .txt, .jsonl or .jsonl.gz", None)
+    windows: int = _key("windows used by the pruner", 128)
+    search_windows: int = _key("windows used by the top-up", 8)
+    seqlen: int | None = _key(SEQLEN_HELP, None)
+    seed: int | None = _key("seed for drawing windows (null: seed)", None)
+
+
+@dataclass
+class TaskConfig:
+    """Evaluation of the dense and the pruned model."""
+
+    names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
+    seqlen: int | None = _key(SEQLEN_HELP, None)
+    limit: int | None = _key(
+        "most windows per text, documents per zero-shot task (null: all)", None
+    )
+    batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+
+
+@dataclass
+class LoggerConfig:
+    """Destination of metrics besides the record."""
+
+    name: str = _key("destination of metrics besides the record", "none", choices=("none", "wandb"))
+    mode: str = _key(
+        "write files for `wandb sync`, or upload live", "offline", choices=("offline", "online")
+    )
+    project: str = _key("W&B project", "neuroal")
+    entity: str | None = _key("W&B user or team (null: your default)", None)
+    group: str | None = _key("W&B group of the run, such as the name of a grid", None)
+    tags: list[str] = _key("W&B tags besides model, pruner, top-up, refinement and sparsity", [])
+    timeout: float = _key("seconds to wait for the server, at start and at end of a run", 30.0)
+
+
+@dataclass
+class DataConfig:
+    """Location of data sets."""
+
+    root: str | None = _key("folder of local data sets, with files NAME/SPLIT.jsonl.gz", None)
+
+
+@dataclass
+class SaveConfig:
+    """Output besides the record."""
+
+    model: str | None = _key("folder for the pruned model and its plan.json", None)
+    plan: str | None = _key("file for the plan", None)
+    masks: bool = _key("write packed masks next to the record", False)
+
+
+@dataclass
+class RunConfig:
+    """Configuration of one run.
+
+    `pruner`, `topup` and `refine` are mappings from which `instantiate.build` makes methods.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    pruner: Any = MISSING
+    topup: Any = MISSING
+    refine: Any = None
+    rules: str = _key("equal budgets, or the authors' rounding", "exact", choices=tuple(Rules))
+    seed: int = _key("random seed", 0)
+    device: str = _key("compute device: auto | cpu | cuda | cuda:N", "auto")
+    devices: int = _key(
+        "GPUs that share the candidates of an exact search; each holds the model", 1
+    )
+    offload: str = _key("where idle blocks are kept", "none", choices=("none", "blocks", "disk"))
+    batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
+    out: str = _key("folder of records", "runs")
+
+
+def default_seqlen(seqlen: int | None, context: int, key: str) -> int:
+    """Return the window length in tokens: `seqlen`, or the smaller of 2048 and `context` if None.
+
+    Raises:
+        UserError: `seqlen`, the value of `key`, exceeds `context`.
+    """
+    if seqlen is not None and seqlen > context:
+        raise UserError(f"{key}={seqlen}: longer than the model's context of {context}")
+    return seqlen or min(2048, context)
+
+
+def conf_dir() -> Path:
+    """Return the folder ``conf``: next to the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def leaves(schema: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Yield dotted name and field of every key with a line in ``neuroal --help``."""
+    types = get_type_hints(schema)
+    for leaf in fields(schema):
+        if is_dataclass(types[leaf.name]):
+            yield from leaves(types[leaf.name], f"{prefix}{leaf.name}.")
+        elif "help" in leaf.metadata:
+            yield f"{prefix}{leaf.name}", leaf
+
+
+def value_at(config: Any, dotted: str) -> Any:
+    """Return the value at a dotted key of a configuration of dataclasses or dicts."""
+    for part in dotted.split("."):
+        node = config if isinstance(config, Mapping) else vars(config)
+        config = node[part]
+    return config
+
+
+def register() -> None:
+    """Register the schema with Hydra, which then checks names and types during composition."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)

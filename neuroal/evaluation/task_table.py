@@ -1,0 +1,49 @@
+"""The table of all tasks and of the figures that each kind of task reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """The figure that tasks of one kind report.
+
+    `label` is its printed name; `figure` and `error` name it and its standard error in a record.
+    """
+
+    label: str
+    figure: str
+    error: str
+    lower_is_better: bool
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One task; `harness` is the path of its definition in lm-eval 0.4.13 if it is zero-shot."""
+
+    label: str
+    kind: str = "perplexity"
+    harness: str | None = None
+
+
+KINDS = {
+    "perplexity": TaskKind("perplexity", "value", "stderr", lower_is_better=True),
+    "zero_shot": TaskKind("zero-shot accuracy", "acc", "acc_stderr", lower_is_better=False),
+}
+TASKS = {
+    "wikitext2": TaskInfo("WikiText-2"),
+    "ptb": TaskInfo("PTB"),
+    "c4": TaskInfo("C4"),
+    "c4_sample": TaskInfo("C4 sample"),  # a substitute for c4 that is never shown under its name
+    "builtin": TaskInfo("built-in text"),
+    "rte": TaskInfo("RTE", "zero_shot", "glue/rte/default.yaml"),
+    "winogrande": TaskInfo("WinoGrande", "zero_shot", "winogrande/default.yaml"),
+    "boolq": TaskInfo("BoolQ", "zero_shot", "super_glue/boolq/default.yaml"),
+    "hellaswag": TaskInfo("HellaSwag", "zero_shot", "hellaswag/hellaswag.yaml"),
+    "arc_easy": TaskInfo("ARC-e", "zero_shot", "arc/arc_easy.yaml"),
+    "arc_challenge": TaskInfo("ARC-c", "zero_shot", "arc/arc_challenge.yaml"),
+    "openbookqa": TaskInfo("OBQA", "zero_shot", "openbookqa/openbookqa.yaml"),
+}
+"""Name → task, in the order of the tables. `neuroal.data.sets` describes the data."""
+ZERO_SHOT = tuple(name for name, task in TASKS.items() if task.kind == "zero_shot")

@@ -1,0 +1,74 @@
+"""Halve batches that run out of memory, with a warning."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from neuroal.errors import UserError
+
+Result = TypeVar("Result")
+MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Message fragments of out-of-memory errors that are not raised as `torch.OutOfMemoryError`."""
+
+
+@dataclass(eq=False)
+class AdaptiveBatch:
+    """Number of windows per forward pass of a stage, reduced when memory runs out.
+
+    Attributes:
+        divides: whether each size must divide the previous one, so that batches can be split.
+        too_large: sizes that ran out of memory, in order.
+    """
+
+    stage: str
+    size: int
+    divides: bool = False
+    too_large: list[int] = field(default_factory=list)
+
+    def fits(self, work: Callable[[], object]) -> bool:
+        """Call `work` and return whether memory sufficed; if it did not, halve `size`."""
+        try:
+            work()
+            return True
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # The traceback keeps the tensors of `work` alive, so free memory after the except block.
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
+        self._halve()
+        return False
+
+    def run(self, work: Callable[[int], Result]) -> Result:
+        """Return ``work(size)``, halving `size` until memory suffices."""
+        results: list[Result] = []
+        while not self.fits(lambda: results.append(work(self.size))):
+            pass
+        return results[0]
+
+    def _halve(self) -> None:
+        if self.size == 1:
+            raise UserError(
+                f"{self.stage}: memory does not suffice for a single window; use offload=blocks, "
+                "or a shorter calibration.seqlen or task.seqlen"
+            )
+        self.too_large.append(self.size)
+        smaller = range(self.size // 2, 0, -1)
+        self.size = next(n for n in smaller if not self.divides or self.size % n == 0)
+        warnings.warn(
+            f"{self.stage}: memory does not suffice for batches of {self.too_large[-1]} windows; "
+            f"continuing with {self.size}",
+            stacklevel=3,
+        )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    is_message = any(message in str(error) for message in MESSAGES)
+    return is_message or isinstance(error, torch.OutOfMemoryError)

@@ -1,0 +1,191 @@
+"""A lock between processes on one or many machines, in a shared file system.
+
+The only requirement is that creating a hard link is atomic and fails if the name exists, as on
+NFS. A process never deletes a lock that another process might hold. A lock NAME is a sequence of
+files NAME.0, NAME.1, …. The last file names the holder, and its modification time shows that the
+holder is alive. A process that takes over from a dead holder adds the next file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+LEASE = 120.0
+"""Seconds without renewal after which a lock is free again, because its holder or its machine has
+died. If the holder ran on this machine, its death is detected immediately."""
+
+
+@contextmanager
+def leased(path: Path, lease: float = LEASE) -> Iterator[bool]:
+    """Hold the lock `path` if it is free, and renew it until the block ends.
+
+    If a holder is suspended for longer than `lease`, another process may take over. The work inside
+    must therefore be idempotent, such as an atomic write of a result.
+
+    Yields:
+        Whether this process holds the lock. If not, another process holds it; try again later.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generation = _take(path, lease)
+    if generation is None:
+        yield False
+        return
+    done = threading.Event()
+    mine = _file(path, generation)
+    renewal = threading.Thread(target=_renew, args=(mine, lease / 4, done), daemon=True)
+    renewal.start()
+    try:
+        yield True
+    finally:
+        done.set()
+        renewal.join()
+        _release(path, generation)
+
+
+def is_held(path: Path, lease: float = LEASE, now: float | None = None) -> bool:
+    """Return whether a living process holds the lock, without changing it.
+
+    The time `now` is by the file system's clock; None takes this machine's clock.
+    """
+    _, holder = _last(path)
+    now = time.time() if now is None else now
+    return holder is not None and not holder.is_dead(now, lease)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that wrote a lock file."""
+
+    text: str
+    """Content of the lock file."""
+    renewed: float
+    """Time of the last renewal, in seconds by the file system's clock."""
+
+    @classmethod
+    def read(cls, file: Path) -> Holder | None:
+        try:
+            return cls(file.read_text(), file.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+
+    def is_dead(self, now: float, lease: float) -> bool:
+        """Return whether the lease has expired or the process, if on this machine, has ended."""
+        if now - self.renewed > lease:
+            return True
+        owner = json.loads(self.text)
+        is_local = bool(owner["machine"] == _machine())
+        return is_local and _started(owner["process"]) != owner["started"]
+
+
+def _take(path: Path, lease: float) -> int | None:
+    """Add the next lock file unless a living process holds the last; return its number, or None."""
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        probe.write_text(_self())
+        generation, last = _last(path)
+        if last is not None and not last.is_dead(probe.stat().st_mtime, lease):
+            return None
+        if not _link(probe, _file(path, generation)):
+            return None
+    except FileNotFoundError:
+        return None  # the holder released the lock just now, and removed the folder or our probe
+    finally:
+        probe.unlink(missing_ok=True)
+    if last is not None and Holder.read(_file(path, generation - 1)) != last:
+        # The holder renewed its lease, or a successor came and released the lock: our file is void.
+        _file(path, generation).unlink(missing_ok=True)
+        return None
+    return generation
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # NFS may lose the reply to a link that succeeded; the number of links shows the result.
+        if source.stat().st_nlink != 2:
+            raise
+    return True
+
+
+def _release(path: Path, generation: int) -> None:
+    if _file(path, generation + 1).exists():
+        return  # taken over while we were suspended: the successor deletes the files
+    for number in range(generation + 1):
+        _file(path, number).unlink(missing_ok=True)
+
+
+def _renew(file: Path, interval: float, done: threading.Event) -> None:
+    while not done.wait(interval):
+        try:
+            os.utime(file)
+        except OSError:
+            return  # taken over, or the folder is deleted: there is nothing to renew
+
+
+def _last(path: Path) -> tuple[int, Holder | None]:
+    """Return the number of the next lock file, and the holder that the last file names."""
+    last = None
+    for number in count():
+        holder = Holder.read(_file(path, number))
+        if holder is None:
+            return number, last
+        last = holder
+    raise AssertionError("unreachable")
+
+
+def _file(path: Path, generation: int) -> Path:
+    return path.with_name(f"{path.name}.{generation}")
+
+
+def _self() -> str:
+    owner = {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
+    return json.dumps({**owner, "token": uuid.uuid4().hex})
+
+
+@cache
+def _machine() -> str:
+    """Return a name for this boot of this machine and its PID namespace (container)."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        parts.append("no /proc")  # the host name alone must suffice
+    return " ".join(parts)
+
+
+def _started(process: int) -> str | None:
+    """Return the start time of a local process; None if it has ended.
+
+    The start time distinguishes the process from a later one with the same number.
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _alive(process)
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _alive(process: int) -> str | None:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # the process belongs to another user
+    return "alive"

@@ -1,0 +1,92 @@
+"""The order in which the weights of every row are pruned, fixed before zeros are allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from neuroal.execution.pruned_walk import PrunedWalk, Statistics
+from neuroal.execution.runner import BlockRunner
+from neuroal.kernels.bands import band_costs
+from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.pruners.base import Pruner, ScorePruner
+from neuroal.pruners.wanda import Wanda
+from neuroal.tracking.progress import Progress
+
+Counts = Mapping[str, Tensor]
+"""Zeros of every row, (rows,) int64, by linear."""
+
+
+class WeightOrder:
+    """The rank of every weight in its row by a pruner's scores; rank 0 is pruned first.
+
+    Equal scores are ranked by column. Given the ranks, the mask of any allocation is one
+    comparison, without sorting again. A pruner without scores (SparseGPT) uses Wanda's.
+    """
+
+    def __init__(self, decoder: DecoderModel, pruner: Pruner) -> None:
+        self._decoder = decoder
+        self._pruner = pruner if isinstance(pruner, ScorePruner) else Wanda()
+        self._ranks: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def compute(
+        self, runner: BlockRunner, progress: Progress, counts: Counts | None = None
+    ) -> list[Tensor]:
+        """Rank all weights by statistics on the windows of `runner`, and return the hidden states.
+
+        With `counts`, the statistics are collected behind blocks pruned by these counts, as when
+        the model is finally pruned. The hidden states leave the last block, one tensor per batch.
+        """
+
+        def rank_block(
+            linears: Sequence[PrunableLinear], statistics: Statistics
+        ) -> dict[str, Tensor]:
+            for linear in linears:
+                scores = self._pruner.scores(linear.weight, statistics.get(linear.key))
+                self._ranks[linear.key] = ranks_of(scores)
+            if counts is None:
+                return {linear.key: linear.weight for linear in linears}
+            return self.masked(linears, counts)
+
+        walk = PrunedWalk(runner, rank_block, dense_needs=self._pruner.needs)
+        with progress.stage("rank weights", len(self._decoder), "block") as step:
+            for _ in walk:
+                step.advance(1)
+        return walk.hidden
+
+    def masked(self, linears: Sequence[PrunableLinear], counts: Counts) -> dict[str, Tensor]:
+        """Return the weights of `linears` with the lowest ranks of each row zeroed, by key."""
+        masked = {}
+        for linear in linears:
+            ranks = self._ranks[linear.key]
+            mask = ranks < counts[linear.key].to(ranks.device, ranks.dtype)[:, None]
+            masked[linear.key] = linear.weight.masked_fill(mask, 0)
+        return masked
+
+    def costs(
+        self,
+        linear: PrunableLinear,
+        gradient: Tensor,
+        counts: Tensor,
+        width: int,
+        scale: float = 1.0,
+        curvature: float = 0.0,
+    ) -> Tensor:
+        """Return the marginal cost of every row of `linear` (rows,), as `band_costs` defines it."""
+        ranks = self._ranks[linear.key]
+        return band_costs(gradient, linear.weight, ranks, counts, width, scale, curvature)
+
+
+def ranks_of(scores: Tensor) -> Tensor:
+    """Return the rank of every score in its row, ascending, with ties ranked by column.
+
+    The ranks (rows, cols) are int16, or int32 for rows of at least 2¹⁵ columns.
+    """
+    rows, cols = scores.shape
+    dtype = torch.int16 if cols < 2**15 else torch.int32
+    order = scores.sort(dim=1, stable=True).indices
+    ranks = torch.arange(cols, device=scores.device, dtype=dtype).expand(rows, cols)
+    return torch.empty_like(order, dtype=dtype).scatter_(1, order, ranks)

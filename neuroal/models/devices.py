@@ -1,0 +1,51 @@
+"""Select devices and copy a model to them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuroal.errors import UserError
+from neuroal.models.adapter import DecoderModel
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` selects the GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: must be auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UserError(f"device={name}: this machine has {count} CUDA devices; use device=cpu")
+    return device
+
+
+def pick_devices(device: torch.device, count: int) -> tuple[torch.device, ...]:
+    """Return `count` devices: `device` followed by other GPUs, or `count` times the CPU."""
+    if device.type != "cuda":
+        return (device,) * count
+    available, first = torch.cuda.device_count(), device.index or 0
+    if count > available:
+        raise UserError(
+            f"devices={count}: this machine has {available} CUDA devices; "
+            f"use devices={available} or fewer"
+        )
+    others = [index for index in range(available) if index != first]
+    return tuple(torch.device("cuda", index) for index in (first, *others)[:count])
+
+
+def replica(decoder: DecoderModel, device: torch.device) -> DecoderModel:
+    """Return a copy of `decoder` on `device` that shares all weights already on that device."""
+    copies: dict[int, Any] = {}
+    for parameter in decoder.model.parameters():
+        moved = nn.Parameter(parameter.data.to(device), parameter.requires_grad)
+        copies[id(parameter)] = moved
+    copies |= {id(buffer): buffer.to(device) for buffer in decoder.model.buffers()}
+    return decoder.of(copy.deepcopy(decoder.model, copies))

@@ -1,0 +1,125 @@
+"""Evaluate a model, caching results that many runs share (the dense baseline)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuroal.errors import UserError
+from neuroal.evaluation.tasks import Task
+from neuroal.files.atomic import write_json
+from neuroal.files.lock import leased
+from neuroal.models.fingerprint import fingerprint
+from neuroal.models.load import LoadedModel
+from neuroal.records.identity import environment
+from neuroal.tracking.progress import Progress
+
+POLL = 0.5
+"""Seconds between two checks for results of other processes."""
+CACHE_VERSION = 1
+FOLDER = "measured"
+"""Folder under ``out`` that caches the results of unpruned models."""
+
+
+def evaluate_cached(
+    loaded: LoadedModel,
+    tasks: Sequence[Task],
+    batch: int | None,
+    out: Path,
+    progress: Progress,
+    stage: str,
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of each task, and compute only those that are not cached.
+
+    Processes that start together share the work: each takes tasks that no other process holds, and
+    waits for the results of the others. If a process dies, another one takes over its task.
+
+    Args:
+        loaded: the model; its current weights are part of the cache key.
+        tasks: tasks to evaluate.
+        batch: windows or requests in one forward pass; None: chosen by free memory.
+        out: folder of records, whose folder `FOLDER` holds one file for each `CacheEntry`.
+        progress: receives progress updates.
+        stage: name of the stage in `progress`.
+    """
+    weights = fingerprint(loaded.model)
+    entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
+    pending, results = list(tasks), {}
+    with progress.stage(stage, len(tasks), "task") as step:
+        while pending:
+            for task in pending:
+                figures = entries[task.name].fill(loaded, task, batch)
+                if figures is not None:
+                    results[task.name] = figures
+                    step.advance(1, **{task.name: figures[task.headline]})
+            waiting = [task for task in pending if task.name not in results]
+            if len(waiting) == len(pending):
+                time.sleep(POLL)
+            pending = waiting
+    return {task.name: results[task.name] for task in tasks}
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """The JSON file of one result, and the key: everything that determines the result."""
+
+    path: Path
+    key: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: Task, weights: str, loaded: LoadedModel, folder: Path) -> CacheEntry:
+        """Return the entry of `task` for a model whose `fingerprint` is `weights`."""
+        packages = ["torch", "transformers"]
+        packages += ["lm_eval"] if task.terms["kind"] == "zero_shot" else []
+        key = {
+            "version": CACHE_VERSION,
+            "weights": weights,
+            "device": loaded.model.device.type,
+            "float32_products": torch.get_float32_matmul_precision(),
+            "task": task.name,
+            **task.terms,
+            "data": task.description["fingerprint"],
+            "packages": {name: version(name) for name in packages},
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(folder / f"{task.name}-{digest}.json", key)
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the cached figures; None if there are none."""
+        try:
+            content = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path}: cannot be read ({error}); delete it") from error
+        figures: dict[str, Any] = content["figures"]
+        return figures
+
+    def fill(self, loaded: LoadedModel, task: Task, batch: int | None) -> dict[str, Any] | None:
+        """Return the figures, computed if needed; None while another process computes them."""
+        figures = self.read()
+        if figures is not None:
+            return figures
+        with leased(self.path.with_suffix(".lock")) as mine:
+            if not mine:
+                return None
+            figures = self.read()  # another process may have finished before we got the lock
+            if figures is None:
+                figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+                content = {
+                    "model": loaded.name,
+                    "key": self.key,
+                    "data": task.description,
+                    "environment": environment(loaded.model.device),
+                    "figures": figures,
+                }
+                write_json(self.path, content)
+            return figures

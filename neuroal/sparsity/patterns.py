@@ -1,0 +1,86 @@
+"""N:M patterns: N of every M consecutive weights of a row remain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuroal.kernels.selection import lowest_per_row
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """An N:M pattern: `keep` weights remain in every group of `of` consecutive columns of a row.
+
+    If `of` does not divide the number of columns, the last group of r columns keeps
+    round(keep·r/of) weights.
+    """
+
+    keep: int
+    of: int
+
+    def remaining(self, cols: int) -> int:
+        """Return the number of weights that remain in a row of `cols` columns."""
+        return cols // self.of * self.keep + self._remaining_in_last(cols % self.of)
+
+    def _remaining_in_last(self, cols: int) -> int:
+        return (2 * self.keep * cols + self.of) // (2 * self.of)
+
+    def lowest(self, scores: Tensor) -> Tensor:
+        """Return the mask of the lowest `scores` (rows, cols) of every group of every row.
+
+        Of equal scores, the lower column is pruned first.
+        """
+        rows, cols = scores.shape
+        whole = cols - cols % self.of
+        mask = torch.zeros_like(scores, dtype=torch.bool)
+        if whole:
+            groups = scores[:, :whole].reshape(-1, self.of)
+            counts = torch.full((len(groups),), self.of - self.keep)
+            mask[:, :whole] = lowest_per_row(groups, counts).view(rows, whole)
+        if whole < cols:
+            zeros = cols - whole - self._remaining_in_last(cols - whole)
+            mask[:, whole:] = lowest_per_row(scores[:, whole:], torch.full((rows,), zeros))
+        return mask
+
+
+def nearest_patterns(
+    densities: Mapping[str, float],
+    shapes: Mapping[str, tuple[int, int]],
+    units: Mapping[str, int],
+    of: int,
+    remaining: int,
+) -> dict[str, Pattern]:
+    """Return one pattern N:`of` per unit (block) such that about `remaining` weights remain.
+
+    Linears of one unit with different densities form separate units.
+
+    N is first the unit's density times `of`, rounded down, and at least 1. Then, in descending
+    order of the fraction lost by rounding (the first on ties), a unit's N is raised by 1 if this
+    brings the total closer to `remaining`. If all units have the same size, no choice between the
+    two roundings brings the total closer.
+    """
+    members: dict[tuple[int, float], list[str]] = {}
+    for key, density in densities.items():
+        members.setdefault((units[key], density), []).append(key)
+    keeps = {unit: min(of, max(1, int(unit[1] * of))) for unit in members}
+
+    def size(unit: tuple[int, float]) -> int:
+        pattern = Pattern(keeps[unit], of)
+        return sum(shapes[key][0] * pattern.remaining(shapes[key][1]) for key in members[unit])
+
+    total = sum(size(unit) for unit in members)
+    for unit in sorted(members, key=lambda unit: keeps[unit] - unit[1] * of):
+        if keeps[unit] == of:
+            continue
+        before = size(unit)
+        keeps[unit] += 1
+        changed = total - before + size(unit)
+        if abs(changed - remaining) < abs(total - remaining):
+            total = changed
+        else:
+            keeps[unit] -= 1
+    return {key: Pattern(keeps[unit], of) for unit in members for key in members[unit]}

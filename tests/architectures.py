@@ -1,0 +1,111 @@
+"""Configurations and small random models of many architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+COMMON: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {"num_key_value_heads": 2}
+HEADS = {**GROUPED, "head_dim": 8}
+LLAMA_LINEARS = [
+    *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+]
+NEOX_LINEARS = [
+    "attention.query_key_value",
+    "attention.dense",
+    "mlp.dense_h_to_4h",
+    "mlp.dense_4h_to_h",
+]
+ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "llama": ({}, LLAMA_LINEARS),
+    "mistral": ({**GROUPED, "sliding_window": 8}, LLAMA_LINEARS),
+    "phi": (
+        {},
+        [
+            *(f"self_attn.{n}" for n in ("q_proj", "k_proj", "v_proj", "dense")),
+            "mlp.fc1",
+            "mlp.fc2",
+        ],
+    ),
+    "opt": (
+        {"ffn_dim": 48, "word_embed_proj_dim": 32},
+        [*(f"self_attn.{n}_proj" for n in ("k", "v", "q", "out")), "fc1", "fc2"],
+    ),
+    "qwen2": (
+        {**GROUPED, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+        LLAMA_LINEARS,
+    ),
+    "qwen3": (HEADS, LLAMA_LINEARS),
+    "gemma": (HEADS, LLAMA_LINEARS),
+    "gemma2": ({**HEADS, "sliding_window": 8}, LLAMA_LINEARS),
+    "gemma3_text": ({**HEADS, "sliding_window": 8, "sliding_window_pattern": 2}, LLAMA_LINEARS),
+    "stablelm": (GROUPED, LLAMA_LINEARS),
+    "gpt_neox": ({}, NEOX_LINEARS),
+    "olmo": ({}, LLAMA_LINEARS),
+    "olmo2": ({}, LLAMA_LINEARS),
+    "phi3": (
+        GROUPED,
+        ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"],
+    ),
+    "cohere": (GROUPED, LLAMA_LINEARS),
+    "granite": (GROUPED, LLAMA_LINEARS),
+    "smollm3": (GROUPED, LLAMA_LINEARS),
+    "starcoder2": (
+        GROUPED,
+        [*(f"self_attn.{n}_proj" for n in ("q", "k", "v", "o")), "mlp.c_fc", "mlp.c_proj"],
+    ),
+    "falcon": (
+        {"num_kv_heads": 4, "ffn_hidden_size": 48},
+        [
+            "self_attention.query_key_value",
+            "self_attention.dense",
+            "mlp.dense_h_to_4h",
+            "mlp.dense_4h_to_h",
+        ],
+    ),
+    "bloom": (
+        {"n_layer": 4, "n_head": 4},
+        [
+            "self_attention.query_key_value",
+            "self_attention.dense",
+            "mlp.dense_h_to_4h",
+            "mlp.dense_4h_to_h",
+        ],
+    ),
+}
+"""Model type → changes to `COMMON`, and the names of the linears of a block."""
+
+
+def build(model_type: str, **changes: Any) -> PreTrainedModel:
+    """Return a random model of an architecture with the config `COMMON`, updated by `changes`."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **{**COMMON, **changes})
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
+    "phi": {},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+}
+"""The model families of the paper → changes to `COMMON`."""
+
+
+def model_of(family: str) -> Any:
+    """Return a random model of one of `FAMILIES` with two blocks."""
+    return build(family, **FAMILIES[family], num_hidden_layers=2)

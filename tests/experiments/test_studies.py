@@ -1,0 +1,96 @@
+"""The studies in `conf/experiment`: their runs, and one small cell from run to table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuroal.cli import grid, tables
+from neuroal.cli.declared import planned
+
+COUNTS = {
+    "topups": 4 * 4 * 3 * 13,
+    "adaptive": 4 * 4 * 3 * 2,
+    "topups_rows": 4 * 3 * 3,
+    "zoo_ladder": 4 * 2 * 4,
+    "dsnot_cycles": 4 * 2 * 9,
+    "smollm2": 4 * 3,
+    "marginal": 4 * 15,
+    "marginal_ablation": 38,
+}
+THREE = (
+    "{topup: uniform}, {topup: uniform, refine: dsnot, refine.max_cycle_time: 3}, "
+    "{topup: uniform, refine: dsnot, refine.max_cycle_time: 3, rules: reference}"
+)
+"""Competitors of the grid dsnot_cycles."""
+TINY = [
+    *(f"calibration.{key}" for key in ("windows=4", "search_windows=2", "seqlen=32")),
+    *(f"task.{key}" for key in ("limit=2", "seqlen=32")),
+]
+
+
+@pytest.mark.parametrize("study", COUNTS)
+def test_a_study_plans_all_its_runs(study: str) -> None:
+    _, runs = planned([f"+experiment={study}"])
+    assert len(runs) == COUNTS[study]
+    assert {run.config.model.dtype for run in runs} == {"float32"}
+    assert {run.config.logger.group for run in runs} == {study.replace("topups_rows", "topups")}
+
+
+def test_the_rows_study_shares_its_other_runs_with_topups() -> None:
+    shared = {run.identity for run in planned(["+experiment=topups"])[1]}
+    rows = [run for run in planned(["+experiment=topups_rows"])[1] if run.identity not in shared]
+    assert len(rows) == 12
+    assert all(run.config.topup["rows_with_updates"] for run in rows)
+
+
+def test_the_adaptive_study_shares_its_exact_searches_with_topups() -> None:
+    shared = {run.identity for run in planned(["+experiment=topups"])[1]}
+    searches = {
+        run.config.topup["search"]: run.identity in shared
+        for run in planned(["+experiment=adaptive"])[1]
+    }
+    assert searches == {"exact": True, "adaptive": False}
+
+
+def test_the_ablation_changes_calibration_and_keeps_its_size() -> None:
+    _, runs = planned(["+experiment=marginal_ablation", "topup=uniform"])
+    calibrations = [run.config.calibration for run in runs]
+    assert [c.name for c in calibrations] == ["c4_sample", "wikitext2", "ptb"]
+    assert {(c.windows, c.search_windows, c.seqlen) for c in calibrations} == {(64, 64, 512)}
+
+
+def test_the_command_line_selects_other_pruners_and_models() -> None:
+    overrides = ["pruner=magnitude,multiflow", "sparsity=s70", "topup=uniform,marginal"]
+    _, runs = planned(["+experiment=marginal", "model=zoo/llama", *overrides])
+    assert len(runs) == 2 * 4
+    assert {run.config.model.name for run in runs} == {"zoo/llama"}
+
+
+def call(
+    patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, *arguments: str
+) -> str:
+    """Run a console script in this process; return its output."""
+    patch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        {"neuroal-grid": grid.main, "neuroal-tables": tables.main}[name]()
+    output = capsys.readouterr()
+    assert not exit_info.value.code, output.err
+    return output.out
+
+
+def test_a_cell_of_a_study_runs_and_appears_in_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = ["+experiment=dsnot_cycles", "model=zoo/opt", "pruner=wanda", f"out={tmp_path}", *TINY]
+    cell.append(f"hydra.sweeper.competitors=[{THREE}]")
+    call(monkeypatch, capsys, "neuroal-grid", "run", *cell)
+    call(monkeypatch, capsys, "neuroal-tables", "paper", *cell)
+    relative = (tmp_path / "tables" / "relative-to-uniform.csv").read_text().splitlines()
+    names = [line.rpartition(",all,")[0].strip('"') for line in relative[2::2]]
+    refined = "uniform+dsnot(max_cycle_time=3"
+    assert names == ["uniform", f"{refined})", f"{refined}, rules=reference)"]
+    assert relative[2].startswith("uniform,all,1.0,0,")
+    assert "0 of 3 cells" in (tmp_path / "tables" / "missing.md").read_text()
