@@ -13,11 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuroal.config.instantiate import named_method
-from neuroal.config.schema import CalibrationConfig, TaskConfig
+from neuroal.config.schema import TaskConfig
 from neuroal.config.validation import check_task
-from neuroal.data.sets import CALIBRATION_SETS
-from neuroal.data.text import CalibrationText, Stream
-from neuroal.errors import UserError, check_choice, nearest
+from neuroal.data.text import calibration_text
+from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
@@ -284,36 +283,5 @@ def calibration_tokens(
         seqlen = min(2048, int(getattr(tokenizer, "model_max_length", None) or 2048))
     if seqlen < 2:
         raise UserError(f"seqlen={seqlen}: must be at least 2")
-    text = _calibration_text(source, data_root)
+    text = calibration_text(source, data_root)
     return text.windows(tokenizer, windows, seqlen, seed).tokens
-
-
-def _calibration_text(source: str | Path | Sequence[str], root: str | None) -> CalibrationText:
-    """Find the text that `source` of `calibration_tokens` names or holds."""
-    if isinstance(source, str | Path):
-        names = [name for name in CALIBRATION_SETS if name != "text"]
-        if source in names:
-            return CalibrationText.find(CalibrationConfig(name=str(source)), root)
-        if not Path(source).is_file():
-            close = nearest(str(source), names)
-            raise UserError(f"source={source}: neither a file nor one of {', '.join(names)}{close}")
-        return CalibrationText.find(CalibrationConfig(name="text", path=str(source)), root)
-    texts = _texts(source)
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise UserError("source: needs at least one text, and texts only")
-    return CalibrationText(Stream("\n\n".join(texts), "texts in memory", "memory"))
-
-
-def _texts(source: Any) -> list[Any]:
-    """Return the texts of a list or of a data set's column ``text``."""
-    columns = getattr(source, "column_names", None)
-    if columns is not None:
-        if "text" not in columns:
-            listed = ", ".join(columns)
-            raise UserError(f'source: the data set has no column "text"; it has {listed}')
-        source = source["text"]
-    try:
-        return list(source)
-    except TypeError as error:
-        kind = type(source).__name__
-        raise UserError(f"source: needs a name, a path or texts, not {kind}") from error

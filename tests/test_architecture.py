@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "neuroal"
 LAYERS = (
-    ("errors", "zoo"),
+    ("errors", "zoo", "__version__"),
     ("config.former_names", "config.schema", "files", "tracking.progress"),
     ("kernels", "placement", "data"),
     ("models",),

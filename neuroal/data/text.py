@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from neuroal.config.schema import CalibrationConfig
 from neuroal.data.resolve import DataSplit, JsonLines, find_rows
-from neuroal.data.sets import SETS
-from neuroal.errors import UserError
+from neuroal.data.sets import CALIBRATION_SETS, SETS
+from neuroal.errors import UserError, nearest
 
 BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
@@ -201,3 +202,34 @@ def _c4_windows(
         offset = generator.randint(0, len(tokens) - seqlen - 1)
         drawn.append(tokens[offset : offset + seqlen])
     return Windows(torch.stack(drawn), "c4 train, shard 0", documents.origin)
+
+
+def calibration_text(source: str | Path | Sequence[str], root: str | None) -> CalibrationText:
+    """Find the text that `source` of `calibration_tokens` names or holds."""
+    if isinstance(source, str | Path):
+        names = [name for name in CALIBRATION_SETS if name != "text"]
+        if source in names:
+            return CalibrationText.find(CalibrationConfig(name=str(source)), root)
+        if not Path(source).is_file():
+            close = nearest(str(source), names)
+            raise UserError(f"source={source}: neither a file nor one of {', '.join(names)}{close}")
+        return CalibrationText.find(CalibrationConfig(name="text", path=str(source)), root)
+    texts = _texts(source)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError("source: needs at least one text, and texts only")
+    return CalibrationText(Stream("\n\n".join(texts), "texts in memory", "memory"))
+
+
+def _texts(source: Any) -> list[Any]:
+    """Return the texts of a list or of a data set's column ``text``."""
+    columns = getattr(source, "column_names", None)
+    if columns is not None:
+        if "text" not in columns:
+            listed = ", ".join(columns)
+            raise UserError(f'source: the data set has no column "text"; it has {listed}')
+        source = source["text"]
+    try:
+        return list(source)
+    except TypeError as error:
+        kind = type(source).__name__
+        raise UserError(f"source: needs a name, a path or texts, not {kind}") from error

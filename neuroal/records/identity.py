@@ -7,13 +7,13 @@ import hashlib
 import json
 import platform
 import subprocess
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuroal import __version__
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
 from neuroal.files.digest import digest_of_file, is_file
@@ -89,16 +89,11 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
+    if name == "neuroal":
+        return __version__  # also where the package runs from its source folder
     try:
         return version(name)
     except PackageNotFoundError:
-        if name != "neuroal":
-            return None
-    # This package runs from its source folder uninstalled.
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    try:
-        return str(tomllib.loads(project.read_text())["project"]["version"])
-    except (OSError, KeyError):
         return None
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import neuroal
 from neuroal.cli.compose import composed
-from neuroal.records.identity import identity_of
+from neuroal.records.identity import environment, identity_of
 
 SAME = [
     "out=elsewhere",
@@ -68,3 +70,7 @@ def test_it_is_computed_without_loading_torch() -> None:
         "identity_of(composed([])); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_environment_names_the_version_of_the_package() -> None:
+    assert environment(torch.device("cpu"))["packages"]["neuroal"] == neuroal.__version__
