@@ -36,11 +36,6 @@ class Recipe:
     refiner: MaskRefiner | None = None
 
     @property
-    def needs_statistics(self) -> bool:
-        """Whether pruning needs statistics of the calibration text."""
-        return bool(self.settings.pruner.needs or (self.refiner and self.refiner.needs))
-
-    @property
     def updates_weights(self) -> bool:
         """Whether pruning changes kept weights, so that masks alone do not determine the model."""
         return self.settings.pruner.updates_weights and self.refiner is None
@@ -94,13 +89,13 @@ def prune(
     costs of the stage.
     """
     settings = recipe.settings
-    costs.calibration_tokens["prune"] = tokens.numel() if recipe.needs_statistics else 0
+    pruner = RefinedPruner(settings.pruner, recipe.refiner)
+    costs.calibration_tokens["prune"] = tokens.numel() if pruner.needs else 0
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
         size = settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)
-        pruner = RefinedPruner(settings.pruner, recipe.refiner)
         masks = prune_model(decoder, pruner, budgets, tokens, batch, progress)
-    if recipe.needs_statistics:
+    if pruner.needs:
         costs.record_batch(batch)
     return masks

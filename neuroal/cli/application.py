@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from neuroal import __version__
 from neuroal.cli.compose import build_methods, check, with_experiment
 from neuroal.cli.declared import planned
 from neuroal.config import schema
@@ -76,7 +77,7 @@ def start(
     if flags.help:
         print(help_text())
     elif flags.version:
-        print(f"neuroal {version('neuroal')}")
+        print(f"neuroal {__version__}")
     else:
         _run(flags, with_experiment(overrides), work)
 
@@ -89,13 +90,20 @@ def parse_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     for names, options in FLAGS.items():
         parser.add_argument(*names, **options)
     parser.add_argument("overrides", nargs="*")
-    try:
+    with argument_errors():
         flags, rest = parser.parse_known_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
     if rest:
         raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], chain(*FLAGS))}")
     return flags, flags.overrides
+
+
+@contextmanager
+def argument_errors() -> Iterator[None]:
+    """Raise `UserError` for an error of a parser with ``exit_on_error=False``."""
+    try:
+        yield
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
 
 
 def _run(

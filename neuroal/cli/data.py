@@ -15,7 +15,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli.application import exit_with
+from neuroal.cli.application import argument_errors, exit_with
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set
@@ -46,10 +46,8 @@ def data_command(arguments: Sequence[str]) -> int:
     parser.add_argument("action", choices=("fetch", "check", "list"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="data set, or NAME/SPLIT")
     parser.add_argument("--root", metavar="FOLDER", help="folder of local data sets, as data.root")
-    try:
+    with argument_errors():
         options = parser.parse_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
     splits = list(_splits(options.names or SETS))
     if options.action == "list":
         return show(splits)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from neuroal.cli.application import exit_with
+from neuroal.cli.application import argument_errors, exit_with
 from neuroal.cli.declared import planned
 from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
@@ -74,10 +74,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", action="store_true", help="print MODEL RUNS MISSING per model")
     parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
-    try:
+    with argument_errors():
         return parser.parse_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
 
 
 def _chunk(runs: list[PlannedRun], text: str | None) -> list[PlannedRun]:

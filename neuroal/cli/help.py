@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, Field
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from neuroal import __version__
 from neuroal.config import schema
 from neuroal.errors import nearest
 
@@ -81,7 +81,7 @@ def evaluation_help() -> str:
     """Return the text of ``neuroal-eval --help``."""
     groups = options_by_group()
     text = "\n\n".join(_describe(group, groups[group]) for group in ("model", "task"))
-    return EVALUATION_HELP.format(version=version("neuroal"), groups=text)
+    return EVALUATION_HELP.format(version=__version__, groups=text)
 
 
 def options_by_group(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
@@ -102,7 +102,7 @@ def help_text() -> str:
     """Return the text of ``neuroal --help``."""
     keys = {_with_default(key, leaf): leaf.metadata["help"] for key, leaf in schema.leaves()}
     return HELP.format(
-        version=version("neuroal"),
+        version=__version__,
         groups="\n\n".join(_describe(*group) for group in options_by_group().items()),
         keys="\n".join(_columns(keys)),
         conf=schema.conf_dir(),
