@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from neuroal.models.devices import pick_devices, resolve_device
 from neuroal.models.load import LoadedModel, load_model, save_model
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
+from neuroal.pruners.prune_model import apply_masks
 from neuroal.pruners.settings import PruningSettings
+from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
-from neuroal.records.identity import environment, identity_of
+from neuroal.records.identity import environment, former_identity_of, identity_of
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
@@ -31,6 +34,8 @@ from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -52,29 +57,42 @@ def run(
         UserError: an invalid value in `config`; no record is written.
         Busy: another process is doing this run.
     """
-    identity = identity or identity_of(config)
+    contents = Contents()
+    identity = identity or identity_of(config, contents)
     with tracker_for(config, identity) as tracker:
         progress = progress or progress_for_terminal()
         if tracker:
             progress = TrackedProgress(progress, tracker)
-        record, path = _run(config, identity, progress)
+        record, path = _run(config, identity, contents, progress)
         if tracker:
             tracker.record(record, path)
     return record, path
 
 
-def _run(config: RunConfig, identity: str, progress: Progress) -> tuple[Record, Path]:
+def _run(
+    config: RunConfig, identity: str, contents: Contents, progress: Progress
+) -> tuple[Record, Path]:
     recipe, device = make_recipe(config), resolve_device(config.device)
     require(config.task.names, config.data.root)
-    with open_run(prepare_out(config.out), identity) as files:
+    with open_run(prepare_out(config.out), identity, force=config.force) as files:
+        contents.bind(config)
         record = files.record
         if record is None or _is_due(config, record, files):
+            note_former_record(config)
             record = _work(_Job(config, recipe, files, StageCosts(device), progress))
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
+            log.info("already done: %s; force=true does it again", files.record_path)
         if config.save.plan:
             write_json(Path(config.save.plan), saved_plan(record))
         return record, files.record_path
+
+
+def note_former_record(config: RunConfig) -> None:
+    """Log that a record of version 0.1 does not count as this run, if there is one."""
+    path = Path(config.out) / f"{former_identity_of(config)}.json"
+    if path.exists():
+        log.info("%s: written by version 0.1, does not count as finished; tables read it", path)
 
 
 def _is_due(config: RunConfig, record: Record, files: RunFiles) -> bool:
@@ -142,16 +160,14 @@ def _work(job: _Job) -> Record:
 def _restore_or_prune(
     job: _Job, decoder: DecoderModel, allocation: Allocation, tokens: Tensor
 ) -> PackedMasks:
-    """Apply the masks of an earlier start, or prune `decoder` and save its masks.
-
-    Masks are saved only if they determine the model, that is if kept weights do not change.
-    """
-    masks = None if job.recipe.updates_weights else job.files.restore(decoder)
-    if masks is None:
-        masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
-        if not job.recipe.updates_weights:
-            job.files.keep_masks(masks)
-            job.files.keep_allocation(allocation, job.costs.to_dict())
+    """Apply the masks of an earlier start, or prune `decoder` and save its masks."""
+    masks = job.files.masks(decoder)
+    if masks is not None and not job.recipe.updates_weights:
+        apply_masks(decoder, masks)
+        return masks
+    masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
+    job.files.keep_masks(masks)
+    job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
 
 

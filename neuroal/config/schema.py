@@ -147,6 +147,7 @@ class RunConfig:
     offload: str = _key("where idle blocks are kept", "none", choices=("none", "blocks", "disk"))
     batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
     out: str = _key("folder of records", "runs")
+    force: bool = _key("do a finished run again and replace its record", False)
 
 
 def default_seqlen(seqlen: int | None, context: int, key: str) -> int:

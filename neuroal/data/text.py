@@ -14,10 +14,9 @@ from torch import Tensor
 
 from neuroal.config.schema import CalibrationConfig
 from neuroal.data.resolve import DataSplit, JsonLines, find_rows
-from neuroal.data.sets import CALIBRATION_SETS, SETS
+from neuroal.data.sets import BUILTIN, CALIBRATION_SETS, SETS
 from neuroal.errors import UserError, nearest
 
-BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
 """Rows of c4_sample before this one are for calibration, the rest for evaluation."""
 C4_DOCUMENTS, C4_WINDOWS = 1100, 256

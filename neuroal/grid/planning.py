@@ -16,7 +16,8 @@ from neuroal.config.schema import RunConfig
 from neuroal.config.validation import checked, explain
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration, GridRun, KeyValue
-from neuroal.records.identity import identity_of
+from neuroal.records.contents import Contents
+from neuroal.records.identity import former_identity_of, identity_of
 
 KeyValues = tuple[KeyValue, ...]
 Compose = Callable[[Sequence[str]], RunConfig]
@@ -25,15 +26,25 @@ Compose = Callable[[Sequence[str]], RunConfig]
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """A run of a grid with its complete configuration and the identity of its record."""
+    """A run of a grid with its complete configuration and the identity of its record.
+
+    Attributes:
+        absent: model and calibration text, as printed, if they cannot be read on this machine.
+    """
 
     run: GridRun
     config: RunConfig
     identity: str
+    absent: tuple[str, ...] = ()
 
     @property
     def record_path(self) -> Path:
         return Path(self.config.out) / f"{self.identity}.json"
+
+    @property
+    def former_record(self) -> Path:
+        """Path of the record that version 0.1 wrote for this run."""
+        return Path(self.config.out) / f"{former_identity_of(self.config)}.json"
 
 
 def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) -> list[PlannedRun]:
@@ -62,6 +73,7 @@ def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) 
             leaves = _leaves(composed(others, pair))
         return {path: value for path, value in leaves.items() if value != flat[path]}
 
+    contents = Contents()
     planned: dict[str, PlannedRun] = {}
     for run in runs:
         own, pair = _split(declaration, run)
@@ -72,8 +84,8 @@ def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) 
         config = base
         for path, value in changes.items():
             config = _with(config, path, value)
-        identity = identity_of(config)
-        planned.setdefault(identity, PlannedRun(run, config, identity))
+        identity = identity_of(config, contents)
+        planned.setdefault(identity, PlannedRun(run, config, identity, contents.absent(config)))
     return list(planned.values())
 
 

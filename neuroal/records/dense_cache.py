@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from neuroal.errors import UserError
 from neuroal.evaluation.tasks import Task
-from neuroal.files.atomic import write_json
 from neuroal.files.lock import leased
+from neuroal.files.sealed import read_sealed, write_sealed
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
 from neuroal.records.identity import environment
@@ -24,7 +23,7 @@ from neuroal.tracking.progress import Progress
 
 POLL = 0.5
 """Seconds between two checks for results of other processes."""
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 FOLDER = "measured"
 """Folder under ``out`` that caches the results of unpruned models."""
 
@@ -93,14 +92,9 @@ class CacheEntry:
         return cls(folder / f"{task.name}-{digest}.json", key)
 
     def read(self) -> dict[str, Any] | None:
-        """Return the cached figures; None if there are none."""
-        try:
-            content = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: cannot be read ({error}); delete it") from error
-        figures: dict[str, Any] = content["figures"]
+        """Return the cached figures; None if there are none, or if the file is damaged."""
+        content = read_sealed(self.path)
+        figures: dict[str, Any] | None = content["figures"] if content else None
         return figures
 
     def fill(self, loaded: LoadedModel, task: Task, batch: int | None) -> dict[str, Any] | None:
@@ -121,5 +115,5 @@ class CacheEntry:
                     "environment": environment(loaded.model.device),
                     "figures": figures,
                 }
-                write_json(self.path, content)
+                write_sealed(self.path, content)
             return figures

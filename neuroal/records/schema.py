@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from neuroal.pruners.packed import PackedMasks
     from neuroal.sparsity.allocation import Allocation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Versions of records that can be read; 1 is that of version 0.1 of this package."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        if data.get("version") != SCHEMA_VERSION:
-            raise UserError(f"record: schema {data.get('version')}, must be {SCHEMA_VERSION}")
+        if data.get("version") not in READABLE:
+            readable = " or ".join(map(str, READABLE))
+            raise UserError(f"record: schema {data.get('version')}, must be {readable}")
         fields = dataclasses.fields(cls)
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
