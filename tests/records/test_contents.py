@@ -113,6 +113,14 @@ def test_a_grid_is_planned_without_its_model_and_data(tmp_path: Path) -> None:
     assert len({run.identity for run in runs}) == len(runs)
 
 
+def test_the_status_counts_records_of_version_0_1(tmp_path: Path) -> None:
+    _, runs = planned(["experiment=zoo", "model=zoo/llama", "pruner=wanda", f"out={tmp_path}"])
+    for run in runs[:2]:
+        run.former_record.write_text("{}")
+    text = states_text(runs, list(status_of(runs)))
+    assert "2 runs have a record of version 0.1, which does not count as finished" in text
+
+
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the folder of model ``me/tiny`` in a Hugging Face cache without network."""
