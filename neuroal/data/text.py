@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.config.schema import CalibrationConfig
+from neuroal.data.bos import begin_with_bos
 from neuroal.data.resolve import DataSplit, JsonLines, find_rows
 from neuroal.data.sets import CALIBRATION_SETS, SETS
 from neuroal.errors import UserError, nearest
@@ -128,11 +129,17 @@ def _encode(tokenizer: Any, text: str) -> Tensor:
 
 
 def evaluation_windows(
-    name: str, tokenizer: Any, seqlen: int, limit: int | None, root: str | None
+    name: str,
+    tokenizer: Any,
+    seqlen: int,
+    limit: int | None,
+    root: str | None,
+    bos: str = "stream",
 ) -> Windows:
     """Tokenize a text as a whole and cut it into consecutive windows; drop the remainder.
 
-    There are at most `limit` windows, unless it is None (C4: at most `C4_WINDOWS`).
+    There are at most `limit` windows, unless it is None (C4: at most `C4_WINDOWS`). If `bos` is
+    ``window``, BOS replaces the first token of every window.
     """
     text = stream(name, "evaluation", root)
     tokens = _encode(tokenizer, text.text)
@@ -140,7 +147,10 @@ def evaluation_windows(
     count = min(len(tokens) // seqlen, limit or len(tokens), most)
     if count == 0:
         raise UserError(f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
-    return Windows(tokens[: count * seqlen].view(count, seqlen), text.source, text.origin)
+    windows = tokens[: count * seqlen].view(count, seqlen)
+    if bos == "window":
+        windows = begin_with_bos(windows, tokenizer, "task.bos")
+    return Windows(windows, text.source, text.origin)
 
 
 @dataclass(frozen=True)
@@ -162,27 +172,37 @@ class CalibrationText:
             return cls(own_text(Path(config.path or "")))
         return cls(stream(config.name, "calibration", root))
 
-    def windows(self, tokenizer: Any, windows: int, seqlen: int, seed: int) -> Windows:
+    def windows(
+        self, tokenizer: Any, windows: int, seqlen: int, seed: int, bos: str = "stream"
+    ) -> Windows:
         """Draw `windows` windows of exactly `seqlen` tokens.
 
         C4: draw documents until one is longer than a window, then draw an offset in it. Other
         sets: draw uniform offsets in the stream. The same seed gives the same first windows for
-        any number of windows.
+        any number of windows. If `bos` is ``window``, BOS replaces the first token of each.
 
         Raises:
-            UserError: the text is too short.
+            UserError: the text is too short, or the tokenizer has no BOS token.
         """
         generator = random.Random(seed)
         if isinstance(self.text, DataSplit):
-            return _c4_windows(self.text, tokenizer, windows, seqlen, generator)
-        tokens = _encode(tokenizer, self.text.text)
-        if len(tokens) <= seqlen:
-            raise UserError(
-                f"calibration.seqlen={seqlen}: {self.text.source} has only {len(tokens)} tokens"
-            )
-        offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
-        drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
-        return Windows(drawn, self.text.source, self.text.origin)
+            drawn = _c4_windows(self.text, tokenizer, windows, seqlen, generator)
+        else:
+            drawn = _stream_windows(self.text, tokenizer, windows, seqlen, generator)
+        if bos == "stream":
+            return drawn
+        return replace(drawn, tokens=begin_with_bos(drawn.tokens, tokenizer, "calibration.bos"))
+
+
+def _stream_windows(
+    text: Stream, tokenizer: Any, windows: int, seqlen: int, generator: random.Random
+) -> Windows:
+    tokens = _encode(tokenizer, text.text)
+    if len(tokens) <= seqlen:
+        raise UserError(f"calibration.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
+    offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
+    drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
+    return Windows(drawn, text.source, text.origin)
 
 
 def _c4_windows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from neuroal.errors import UserError
+from neuroal.evaluation.bos_warning import bos_warning
 from neuroal.evaluation.tasks import Task
 from neuroal.files.atomic import write_json
 from neuroal.files.lock import leased
@@ -39,6 +41,8 @@ def evaluate_cached(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each task, and compute only those that are not cached.
 
+    Before computing any, print a warning if the model's perplexity depends on BOS.
+
     Processes that start together share the work: each takes tasks that no other process holds, and
     waits for the results of the others. If a process dies, another one takes over its task.
 
@@ -52,6 +56,9 @@ def evaluate_cached(
     """
     weights = fingerprint(loaded.model)
     entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
+    due = [task for task in tasks if entries[task.name].read() is None]
+    if warning := bos_warning(loaded, due):
+        print(f"neuroal: {warning}", file=sys.stderr)
     pending, results = list(tasks), {}
     with progress.stage(stage, len(tasks), "task") as step:
         while pending:
