@@ -14,9 +14,11 @@ from torch import Tensor
 
 from neuroal.config.schema import CalibrationConfig
 from neuroal.data.bos import begin_with_bos
+from neuroal.data.own_text import read_own_text
 from neuroal.data.resolve import DataSplit, JsonLines, find_rows
 from neuroal.data.sets import CALIBRATION_SETS, SETS
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, nearest, shortened
+from neuroal.files.digest import is_file
 
 BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
@@ -96,21 +98,6 @@ def stream(name: str, purpose: str, root: str | None) -> Stream:
     return Stream(text, f"{SETS[name].folder} {split}", data.origin)
 
 
-def own_text(path: Path) -> Stream:
-    """Read plain text, or join the field ``text`` of the rows of a .jsonl(.gz) by blank lines."""
-    try:
-        if path.name.endswith((".jsonl", ".gz")):
-            text = "\n\n".join(row["text"] for row in JsonLines(path))
-        else:
-            text = path.read_text(encoding="utf-8")
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"calibration.path={path}: cannot be read ({error!r}); "
-            'give UTF-8 text, or JSON lines with a field "text"'
-        ) from error
-    return Stream(text, path.name, str(path.absolute()))
-
-
 def _encode(tokenizer: Any, text: str) -> Tensor:
     """Return the token ids of `text`, cached for long texts.
 
@@ -146,7 +133,10 @@ def evaluation_windows(
     most = C4_WINDOWS if name == "c4" else len(tokens)
     count = min(len(tokens) // seqlen, limit or len(tokens), most)
     if count == 0:
-        raise UserError(f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
+        raise UserError(
+            f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens, and needs at "
+            f"least {seqlen}"
+        )
     windows = tokens[: count * seqlen].view(count, seqlen)
     if bos == "window":
         windows = begin_with_bos(windows, tokenizer, "task.bos")
@@ -169,7 +159,8 @@ class CalibrationText:
         if config.name == "c4":
             return cls(find_rows("c4", SETS["c4"].split("calibration"), root))
         if config.name == "text":
-            return cls(own_text(Path(config.path or "")))
+            path = Path(config.path or "")
+            return cls(Stream(read_own_text(path), path.name, str(path.absolute())))
         return cls(stream(config.name, "calibration", root))
 
     def windows(
@@ -199,7 +190,10 @@ def _stream_windows(
 ) -> Windows:
     tokens = _encode(tokenizer, text.text)
     if len(tokens) <= seqlen:
-        raise UserError(f"calibration.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
+        raise UserError(
+            f"calibration.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens, and needs "
+            f"at least {seqlen + 1}"
+        )
     offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
     drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
     return Windows(drawn, text.source, text.origin)
@@ -230,9 +224,12 @@ def calibration_text(source: str | Path | Sequence[str], root: str | None) -> Ca
         names = [name for name in CALIBRATION_SETS if name != "text"]
         if source in names:
             return CalibrationText.find(CalibrationConfig(name=str(source)), root)
-        if not Path(source).is_file():
+        if not is_file(str(source)):
             close = nearest(str(source), names)
-            raise UserError(f"source={source}: neither a file nor one of {', '.join(names)}{close}")
+            raise UserError(
+                f"source={shortened(source)}: neither a file nor one of {', '.join(names)}{close}; "
+                "give texts as a list"
+            )
         return CalibrationText.find(CalibrationConfig(name="text", path=str(source)), root)
     texts = _texts(source)
     if not texts or not all(isinstance(text, str) for text in texts):
