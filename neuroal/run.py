@@ -212,6 +212,6 @@ def calibration_windows(
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
     seed = config.seed if calibration.seed is None else calibration.seed
     return (
-        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed),
-        text.windows(loaded.tokenizer, calibration.search_windows, seqlen, seed),
+        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed, calibration.bos),
+        text.windows(loaded.tokenizer, calibration.search_windows, seqlen, seed, calibration.bos),
     )

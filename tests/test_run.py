@@ -124,6 +124,23 @@ def test_mistakes_leave_no_record(setting: str, message: str, tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_another_bos_adds_a_measurement_to_the_record(tmp_path: Path) -> None:
+    from neuroal.data.text import evaluation_windows
+
+    small = [*SMALL[:5], "topup=uniform", "pruner=magnitude", f"out={tmp_path}"]
+    first, path = run(composed(small))
+    second, same = run(composed([*small, "task.bos=window", f"save.model={tmp_path}/model"]))
+    assert same == path
+    assert second.masks == first.masks
+    entry = second.metrics["builtin"]
+    assert (first.metrics["builtin"]["bos"], entry["bos"]) == ("stream", "window")
+    saved = load_model(ModelConfig(source="hf", path=f"{tmp_path}/model"), torch.device("cpu"))
+    windows = evaluation_windows("builtin", saved.tokenizer, 64, 8, None, bos="window")
+    expected = perplexity(saved.model, windows.tokens, batch=8).value
+    assert entry["pruned"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert entry["dense"]["value"] != first.metrics["builtin"]["dense"]["value"]
+
+
 def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
     text = tmp_path / "short.txt"
     text.write_text("Too short.")

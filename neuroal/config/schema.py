@@ -31,6 +31,9 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
     return field(default=default, metadata=metadata)
 
 
+BOS = ("stream", "window")
+"""What a window begins with: the next token of the text, or BOS in its place."""
+BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
 SEQLEN_HELP = "tokens per window (null: 2048, or the model's context if shorter)"
 
 
@@ -75,6 +78,7 @@ class CalibrationConfig:
     windows: int = _key("windows used by the pruner", 128)
     search_windows: int = _key("windows used by the top-up", 8)
     seqlen: int | None = _key(SEQLEN_HELP, None)
+    bos: str = _key(BOS_HELP, "stream", choices=BOS)
     seed: int | None = _key("seed for drawing windows (null: seed)", None)
 
 
@@ -84,6 +88,7 @@ class TaskConfig:
 
     names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
     seqlen: int | None = _key(SEQLEN_HELP, None)
+    bos: str = _key(BOS_HELP, "stream", choices=BOS)
     limit: int | None = _key(
         "most windows per text, documents per zero-shot task (null: all)", None
     )

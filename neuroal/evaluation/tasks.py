@@ -25,6 +25,7 @@ class PerplexityTask:
     name: str
     windows: Windows
     limit: int | None
+    bos: str = "stream"
 
     @property
     def headline(self) -> str:
@@ -35,7 +36,7 @@ class PerplexityTask:
     def terms(self) -> dict[str, Any]:
         """Evaluation settings, as in the record."""
         seqlen = int(self.windows.tokens.shape[1])
-        return {"kind": "perplexity", "limit": self.limit, "seqlen": seqlen}
+        return {"kind": "perplexity", "limit": self.limit, "seqlen": seqlen, "bos": self.bos}
 
     @property
     def description(self) -> dict[str, str]:
@@ -61,7 +62,7 @@ class ZeroShotTask:
 
     @property
     def terms(self) -> dict[str, Any]:
-        return {"kind": "zero_shot", "limit": self.limit, "seqlen": None}
+        return {"kind": "zero_shot", "limit": self.limit, "seqlen": None, "bos": None}
 
     @property
     def description(self) -> dict[str, str]:
@@ -105,8 +106,8 @@ def _prepared(
         split = data_set(name).evaluation
         return ZeroShotTask(name, find_rows(name, split, root), config.limit)
     seqlen = default_seqlen(config.seqlen, context, "task.seqlen")
-    windows = evaluation_windows(name, tokenizer, seqlen, config.limit, root)
-    return PerplexityTask(name, windows, config.limit)
+    windows = evaluation_windows(name, tokenizer, seqlen, config.limit, root, config.bos)
+    return PerplexityTask(name, windows, config.limit, config.bos)
 
 
 def evaluate_tasks(

@@ -50,43 +50,74 @@ class PlannedRun:
 def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) -> list[PlannedRun]:
     """Return all runs of `declaration`, without duplicates.
 
-    `fixed` are the overrides of all runs; `compose` is called once for every choice.
+    `fixed` are the overrides of all runs; `compose` is called once for every choice, and once more
+    beside every option that sets keys of other groups.
     """
     runs = list(declaration.runs())
     if not runs:
         raise UserError("the grid has no runs: none of its tasks is available")
     first, first_pair = _split(declaration, runs[0])
-
-    def composed(own: KeyValues, pair: KeyValues) -> RunConfig:
-        return compose([*fixed, *(f"{key}={value}" for key, value in (*own, *pair))])
-
-    base = composed(first, first_pair)
-    flat = _leaves(base)
-
-    @cache
-    def changes_of(own: KeyValues, pair: KeyValues) -> Mapping[str, Any]:
-        """Return path → value of what changes if these choices replace those of the first run."""
-        if own and own[0][0] in flat and own[0][0] != "pruner":  # a plain key, not a group
-            leaves = _leaves(set_key(base, *own[0]))
-        else:
-            others = tuple((key, dict(own).get(key, value)) for key, value in first)
-            leaves = _leaves(composed(others, pair))
-        return {path: value for path, value in leaves.items() if value != flat[path]}
-
+    combined = _combining(
+        first,
+        first_pair,
+        lambda choices: compose([*fixed, *(f"{key}={value}" for key, value in choices)]),
+    )
     contents = Contents()
     planned: dict[str, PlannedRun] = {}
     for run in runs:
-        own, pair = _split(declaration, run)
-        changes = dict(changes_of((), pair))
-        for choice in own:
-            changes |= changes_of((choice,), first_pair)
-        changes["task.names"] = list(run.tasks)
-        config = base
-        for path, value in changes.items():
-            config = _with(config, path, value)
+        config = _with(combined(*_split(declaration, run)), "task.names", list(run.tasks))
         identity = identity_of(config, contents)
         planned.setdefault(identity, PlannedRun(run, config, identity, contents.absent(config)))
     return list(planned.values())
+
+
+def _combining(
+    first: KeyValues, first_pair: KeyValues, compose: Callable[[KeyValues], RunConfig]
+) -> Callable[[KeyValues, KeyValues], RunConfig]:
+    """Return a function from the choices of a run to its configuration.
+
+    The function composes every choice once, beside the choices `first` and `first_pair` of the
+    first run, and adds up the changes. An option that sets keys of other groups, as a model may set
+    ``task.bos``, can change the effect of other choices, so these are composed beside it as well.
+    """
+
+    @cache
+    def base_with(wide: KeyValues) -> tuple[RunConfig, Mapping[str, Any]]:
+        """Return the first run with the choices `wide`, and its leaves."""
+        base = compose((*_replaced(first, wide), *first_pair))
+        return base, _leaves(base)
+
+    @cache
+    def changes_of(own: KeyValues, pair: KeyValues, wide: KeyValues = ()) -> Mapping[str, Any]:
+        """Return path → value of what these choices change in the first run with `wide`."""
+        base, flat = base_with(wide)
+        if own and own[0][0] in flat and own[0][0] != "pruner":  # a plain key, not a group
+            leaves = _leaves(set_key(base, *own[0]))
+        else:
+            leaves = _leaves(compose((*_replaced(first, (*wide, *own)), *pair)))
+        return {path: value for path, value in leaves.items() if value != flat[path]}
+
+    def is_wide(choice: KeyValue) -> bool:
+        paths = changes_of((choice,), first_pair)
+        return "." not in choice[0] and any(path.partition(".")[0] != choice[0] for path in paths)
+
+    def combined(own: KeyValues, pair: KeyValues) -> RunConfig:
+        wide = tuple(choice for choice in own if is_wide(choice))
+        config, _ = base_with(wide)
+        changes = dict(changes_of((), pair, wide))
+        for choice in own:
+            changes |= changes_of((choice,), first_pair, wide)
+        for path, value in changes.items():
+            config = _with(config, path, value)
+        return config
+
+    return combined
+
+
+def _replaced(choices: KeyValues, others: KeyValues) -> KeyValues:
+    """Return `choices` with the values that `others` give to the same keys."""
+    values = dict(others)
+    return tuple((key, values.get(key, value)) for key, value in choices)
 
 
 def _split(declaration: Declaration, run: GridRun) -> tuple[KeyValues, KeyValues]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from neuroal.evaluation.bos_warning import bos_warning
 from neuroal.evaluation.tasks import Task
 from neuroal.files.lock import leased
 from neuroal.files.sealed import read_sealed, write_sealed
@@ -21,6 +23,7 @@ from neuroal.models.load import LoadedModel
 from neuroal.records.identity import environment
 from neuroal.tracking.progress import Progress
 
+log = logging.getLogger(__name__)
 POLL = 0.5
 """Seconds between two checks for results of other processes."""
 CACHE_VERSION = 2
@@ -38,6 +41,8 @@ def evaluate_cached(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each task, and compute only those that are not cached.
 
+    Before computing any, log a warning if the model's perplexity depends on BOS.
+
     Processes that start together share the work: each takes tasks that no other process holds, and
     waits for the results of the others. If a process dies, another one takes over its task.
 
@@ -51,6 +56,9 @@ def evaluate_cached(
     """
     weights = fingerprint(loaded.model)
     entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
+    due = [task for task in tasks if entries[task.name].read() is None]
+    if warning := bos_warning(loaded, due):
+        log.warning("%s", warning)
     pending, results = list(tasks), {}
     with progress.stage(stage, len(tasks), "task") as step:
         while pending:

@@ -17,6 +17,7 @@ from neuroal import __version__
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
 from neuroal.config.sources import code_of
+from neuroal.data.formats import text_format
 from neuroal.files.digest import digest_of_file, is_file
 from neuroal.records.contents import Contents
 from neuroal.records.schema import SCHEMA_VERSION
@@ -64,7 +65,8 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
         calibration["seed"] = config.seed
     calibration["content"] = contents.calibration(config)
     if calibration["path"]:
-        calibration["path"] = content_of_file(calibration["path"])
+        text = calibration["path"]
+        calibration["path"] = f"{text_format(text)} {content_of_file(text)}"
     methods = {}
     for group in METHODS:
         deciding[group] = with_file_contents(group, deciding[group])

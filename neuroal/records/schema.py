@@ -31,8 +31,8 @@ class Record:
         plan: sparsity ratios, and the top-up's report (λ values, criterion of every candidate).
         sparsity: achieved sparsity, overall and of each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of the ``dense`` and the
-            ``pruned`` model. Every evaluated task adds an entry.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, ``bos``, and the figures of the ``dense``
+            and the ``pruned`` model. Every evaluated task adds an entry.
         version: version of this schema.
         context: maximum number of tokens of the model, from which ``task.seqlen=null`` derives.
     """

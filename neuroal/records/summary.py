@@ -17,8 +17,8 @@ from neuroal.evaluation.task_table import ZERO_SHOT
 
 STATE_FOLDER = "state"
 """Folder under ``out`` for locks, summaries and the files of runs in progress."""
-Terms = tuple[int | None, int | None]
-"""``limit`` and ``seqlen`` that a task was evaluated with."""
+Terms = tuple[int | None, int | None, str | None]
+"""``limit``, ``seqlen`` and ``bos`` that a task was evaluated with."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Summary:
     """The fields of a record that a grid needs.
 
     Attributes:
-        terms: task → ``limit`` and ``seqlen`` of its evaluation.
+        terms: task → `Terms` of its evaluation.
         context: maximum number of tokens of the model.
         seconds: total time of all stages.
         peak_bytes: largest peak device memory of a stage; 0: not measured.
@@ -41,23 +41,35 @@ class Summary:
     def of(
         cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
     ) -> Summary:
-        terms = {name: (entry["limit"], entry["seqlen"]) for name, entry in metrics.items()}
+        terms = {
+            name: (entry["limit"], entry["seqlen"], bos_of(entry))
+            for name, entry in metrics.items()
+        }
         seconds = sum(costs.get("seconds", {}).values())
         return cls(terms, context, seconds, max(costs.get("peak_bytes", {}).values(), default=0))
 
     def lacks(self, task: TaskConfig) -> list[str]:
-        """Return the tasks of `task` that were not evaluated, or with another limit or seqlen."""
+        """Return the tasks of `task` that were not evaluated, or with other terms."""
         return [name for name in task.names if not self._holds(name, task)]
 
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:
             return False
         if name in ZERO_SHOT:
-            return self.terms[name] == (task.limit, None)
+            return self.terms[name] == (task.limit, None, None)
         if task.seqlen is None and self.context is None:
             return False
         seqlen = task.seqlen or default_seqlen(None, int(self.context or 0), "task.seqlen")
-        return self.terms[name] == (task.limit, seqlen)
+        return self.terms[name] == (task.limit, seqlen, task.bos)
+
+
+def bos_of(metrics: Mapping[str, Any]) -> str | None:
+    """Return ``task.bos`` of a task's metrics: None for a zero-shot task.
+
+    Version 0.1 had no such key, and evaluated texts as ``stream``.
+    """
+    bos: str | None = metrics.get("bos", "stream" if metrics["kind"] == "perplexity" else None)
+    return bos
 
 
 def summary_path(record: Path) -> Path:
@@ -77,7 +89,7 @@ def read_summary(record: Path) -> Summary | None:
         content = json.loads(summary_path(record).read_text())
         if content.pop("size") == size:
             pairs = content.pop("terms")
-            terms = {name: (limit, seqlen) for name, (limit, seqlen) in pairs.items()}
+            terms = {name: (limit, seqlen, bos) for name, (limit, seqlen, bos) in pairs.items()}
             return Summary(terms, **content)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no valid summary: read the record instead

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, shortened
 from neuroal.models.adapter import DecoderModel
 
 Ratio = float | Tensor
@@ -57,7 +57,8 @@ class SparsityPlan:
             plan = cls(ratios, float(data["sparsity"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"plan: not a saved plan ({error!r}); use a file with the keys sparsity and ratios"
+                f"plan: not a saved plan ({shortened(repr(error))}); "
+                "use a file with the keys sparsity and ratios"
             ) from error
         for key, ratio in ratios.items():
             values = torch.as_tensor(ratio)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, first_line, nearest
 from neuroal.models.adapter import DecoderModel
 from neuroal.sparsity.plan import Ratio
 
@@ -121,7 +121,7 @@ def read_ratios(path: str, density: bool) -> RatioFile:
         raise UserError(f"topup.path={path}: no such file; check the path") from None
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
         raise UserError(
-            f"topup.path={path}: not a list or table of ratios ({error}); "
+            f"topup.path={path}: not a list or table of ratios ({first_line(error)}); "
             "use a saved plan, a list of numbers or a CSV table"
         ) from error
 
