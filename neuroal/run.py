@@ -16,10 +16,10 @@ from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
-from neuroal.files.atomic import write_json
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices, resolve_device
-from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.save import save_model
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
@@ -27,6 +27,7 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
+from neuroal.records.outputs import Outputs
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
@@ -76,15 +77,17 @@ def _run(
     require(config.task.names, config.data.root)
     with open_run(prepare_out(config.out), identity, force=config.force) as files:
         contents.bind(config)
+        outputs = Outputs.of(config.save, identity)
+        outputs.prepare(again=config.force)
         record = files.record
-        if record is None or _is_due(config, record, files):
+        if record is None or _is_due(config, record, files, outputs):
             note_former_record(config)
-            record = _work(_Job(config, recipe, files, StageCosts(device), progress))
+            record = _work(_Job(config, recipe, files, outputs, StageCosts(device), progress))
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)
-        if config.save.plan:
-            write_json(Path(config.save.plan), saved_plan(record))
+        if outputs.plan is not None and (config.force or outputs.lacks_plan()):
+            outputs.plan.write(saved_plan(record))
         return record, files.record_path
 
 
@@ -95,10 +98,10 @@ def note_former_record(config: RunConfig) -> None:
         log.info("%s: written by version 0.1, does not count as finished; tables read it", path)
 
 
-def _is_due(config: RunConfig, record: Record, files: RunFiles) -> bool:
+def _is_due(config: RunConfig, record: Record, files: RunFiles, outputs: Outputs) -> bool:
     """Return whether outputs or tasks of `config` are missing."""
     needs_masks = config.save.masks and not files.has_masks()
-    return bool(needs_masks or config.save.model or _due_tasks(config, record).names)
+    return bool(needs_masks or outputs.lacks_model() or _due_tasks(config, record).names)
 
 
 def _due_tasks(config: RunConfig, record: Record | None) -> TaskConfig:
@@ -116,6 +119,7 @@ class _Job:
     config: RunConfig
     recipe: Recipe
     files: RunFiles
+    outputs: Outputs
     costs: StageCosts
     progress: Progress
 
@@ -151,8 +155,9 @@ def _work(job: _Job) -> Record:
     record = record.with_data(calibration=pruning.description, search=search.description)
     files.save(record)
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
-    if config.save.model:
-        save_model(loaded, config.save.model, saved_plan(record))
+    if config.save.model and (config.force or job.outputs.lacks_model()):
+        plan, overwrite = saved_plan(record), config.save.overwrite
+        save_model(loaded, config.save.model, plan, record.identity, overwrite)
     files.finish(masks if config.save.masks else None)
     return record
 

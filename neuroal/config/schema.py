@@ -124,6 +124,7 @@ class SaveConfig:
     model: str | None = _key("folder for the pruned model and its plan.json", None)
     plan: str | None = _key("file for the plan", None)
     masks: bool = _key("write packed masks next to the record", False)
+    overwrite: bool = _key("replace the saved model or plan of another run", False)
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,8 +17,7 @@ from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
 from neuroal.errors import UserError, first_line, nearest
 from neuroal.models.finite import check_finite
-from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
-from neuroal.placement.base import placement_of
+from neuroal.models.offload import open_on_disk, place_on_host
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -219,30 +216,3 @@ def _check_hub(name: str, revision: str | None) -> None:
             f"model.path={name}: no such folder, not in the Hugging Face cache, and the hub cannot "
             f"be reached ({why}); with network access, run: hf download {target}"
         )
-
-
-def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any]) -> None:
-    """Write model, tokenizer and ``plan.json`` to `folder` in the Hugging Face format.
-
-    The files are written to ``FOLDER.part``, which then replaces `folder`, so a failed write
-    keeps the previous content.
-    """
-    target = Path(folder)
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        if hasattr(loaded.model.config, "quantization_config"):
-            del loaded.model.config.quantization_config  # loading dequantised it
-            loaded.model.hf_quantizer = None  # older releases refuse to save with a quantizer
-        if placement_of(loaded.model).offloads:
-            save_offloaded(loaded.model, part)
-        else:
-            loaded.model.save_pretrained(part)
-        loaded.tokenizer.save_pretrained(part)
-        (part / "plan.json").write_text(json.dumps(plan))
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    except OSError as error:
-        raise UserError(f"save.model={folder}: cannot be written ({error})") from error

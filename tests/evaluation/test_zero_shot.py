@@ -19,7 +19,8 @@ from neuroal.config.schema import ModelConfig
 from neuroal.data.resolve import DataSplit, find_rows
 from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
 from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
-from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.save import save_model
 from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
 
 SOURCE = {  # keys of a task's data source; all other keys define the scoring
@@ -139,7 +140,7 @@ COMPARED = ("rte", "arc_easy", "hellaswag")
 @pytest.fixture(scope="module")
 def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(loaded, folder, {})
+    save_model(loaded, folder, {}, "0" * 16)
     return folder
 
 
