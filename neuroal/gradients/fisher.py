@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -65,11 +65,11 @@ class FisherRounds:
     def _decoder(self) -> DecoderModel:
         return self.runner.decoder
 
-    def run(self, minibatches: Iterator[list[int]], zeros: int, step: Step) -> None:
-        """Run all rounds, which end with `zeros` zeros in the whole model."""
-        for count in self.settings.zeros(zeros):
+    def run(self, minibatches: Sequence[list[int]], zeros: int, step: Step) -> None:
+        """Run one round on each minibatch; the last one ends with `zeros` zeros in the model."""
+        for windows, count in zip(minibatches, self.settings.zeros(zeros), strict=True):
             with repeatable(self._decoder.device):
-                loss = self.measure(next(minibatches))
+                loss = self.measure(windows)
             self.threshold = lowest_of_model(self._decoder, self.scores, count)
             self.losses.append(loss)
             step.advance(1, loss=loss)
@@ -122,6 +122,10 @@ class FisherRounds:
                 rows = mask.sum(1).double().cpu() / linear.cols
                 ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
         return SparsityPlan(ratios, sparsity)
+
+    def values(self, linear: PrunableLinear) -> Tensor:
+        """Return F̄ of `linear`: (rows, cols) float32."""
+        return self._of(linear.key).values()
 
     def _loss(self, logits: Tensor, chunk: Chunk) -> Tensor:
         """Return the sum of −log p_sparse(y) over the tokens of a chunk."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from neuroal import __version__
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
+from neuroal.config.search_windows import search_windows
 from neuroal.files.digest import digest_of_file, is_file
 from neuroal.records.schema import SCHEMA_VERSION
 
@@ -32,14 +33,15 @@ def identity_of(config: RunConfig) -> str:
     """Return a digest (16 hex digits) of what determines the pruned model.
 
     Loads no model. The digest ignores the printed name of the model, uses `config.seed` for a
-    calibration seed that is not set, and uses the content of the files that the run reads (a
-    calibration text, a plan), not their paths.
+    calibration seed and the top-up's own number of search windows where they are not set, and the
+    content of the files that the run reads (a calibration text, a plan), not their paths.
     """
     deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
     deciding["model"].pop("name")
     calibration = deciding["calibration"]
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
+    calibration["search_windows"] = search_windows(config)
     if calibration["path"]:
         calibration["path"] = digest_of_file(calibration["path"])
     for group in ("pruner", "topup", "refine"):

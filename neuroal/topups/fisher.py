@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,14 +102,26 @@ class Fisher(TopUp):
         return FisherSettings(self.rounds, self.form, exponent, self.skip)
 
     def allocate(self, context: AllocationContext) -> Allocation:
-        decoder, tokens, settings = context.decoder, context.tokens, context.settings
+        tokens, settings = context.tokens, context.settings
         self.check_windows(*tokens.shape)
         order = shuffled(len(tokens), self.windows, settings.seed)
-        minibatches = [next(order) for _ in range(self.rounds)]
+        rounds = self.run(context, [next(order) for _ in range(self.rounds)])
+        report: dict[str, Any] = {
+            "form": self.form,
+            "zeros": self.settings.zeros(total_zeros(settings.sparsity, context.decoder.numel)),
+            "loss": rounds.losses,
+        }
+        if self.form == "factored":
+            report["exponent"] = self.settings.exponent
+        return Allocation(rounds.plan(settings.sparsity, self.step == "row"), report)
+
+    def run(self, context: AllocationContext, minibatches: Sequence[list[int]]) -> FisherRounds:
+        """Draw labels and run one round on each of `minibatches` (indices of search windows)."""
+        decoder, settings = context.decoder, context.settings
         used = sorted({window for minibatch in minibatches for window in minibatch})
         begin = time.perf_counter()
         batch = min(context.batch, self.windows)
-        runner = BlockRunner.capture(decoder, tokens[used], batch)
+        runner = BlockRunner.capture(decoder, context.tokens[used], batch)
         hidden = runner.embedded
         with context.progress.stage("draw labels", len(decoder), "block") as step:
             for index, _ in decoder.walk():
@@ -116,19 +129,9 @@ class Fisher(TopUp):
                 step.advance(1)
         labels = draw_labels(runner, hidden, used, settings.seed)
         del hidden
-        seconds = time.perf_counter() - begin
-        seconds *= PASSES * self.rounds * self.windows / len(used)
-        rounds = FisherRounds(self.settings, runner, tokens, batch, labels)
-        zeros = total_zeros(settings.sparsity, decoder.numel)
+        seconds = (time.perf_counter() - begin) * PASSES * self.rounds * self.windows / len(used)
+        rounds = FisherRounds(self.settings, runner, context.tokens, batch, labels)
         name = f"Fisher information, about {duration(seconds)}"
         with context.progress.stage(name, self.rounds, "round") as step:
-            rounds.run(iter(minibatches), zeros, step)
-        plan = rounds.plan(settings.sparsity, self.step == "row")
-        report: dict[str, Any] = {
-            "form": self.form,
-            "zeros": self.settings.zeros(zeros),
-            "loss": rounds.losses,
-        }
-        if self.form == "factored":
-            report["exponent"] = self.settings.exponent
-        return Allocation(plan, report)
+            rounds.run(minibatches, total_zeros(settings.sparsity, decoder.numel), step)
+        return rounds

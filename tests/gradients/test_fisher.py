@@ -226,7 +226,7 @@ def test_quiet_progress_suffices_for_whole_rounds() -> None:
     rounds = rounds_of(decoder, form="elementwise")
     zeros = total_zeros(0.7, decoder.numel)
     with QuietProgress().stage("rounds", 4, "round") as step:
-        rounds.run(iter([[0, 1], [2, 3], [4, 0], [1, 2]]), zeros, step)
+        rounds.run([[0, 1], [2, 3], [4, 0], [1, 2]], zeros, step)
     plan = rounds.plan(0.7, by_row=True)
     total = sum(float(torch.as_tensor(plan.ratios[x.key]).sum()) * x.cols for x in decoder)
     assert total == pytest.approx(zeros, rel=0.02)  # rows are capped at 0.99
