@@ -92,7 +92,7 @@ def prune(
     sparsity: float = 0.7,
     pattern: tuple[int, int] | None = None,
     rules: str = "exact",
-    search_windows: int = 8,
+    search_windows: int | None = None,
     batch: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -115,7 +115,8 @@ def prune(
         pattern: N:M pattern (N, M) that keeps N of every M consecutive columns, on average over the
             blocks if the top-up varies their sparsity; replaces `sparsity`.
         rules: ``exact`` for equal budgets, or ``reference`` for the rounding of the authors' code.
-        search_windows: number of leading windows of `tokens` that the top-up uses.
+        search_windows: number of leading windows of `tokens` that the top-up uses; None: its own
+            number, 64 for ``fisher`` and ``marginal``, 8 for the others.
         batch: windows per forward pass; None: as memory allows.
         seed: seed of the top-up's random numbers.
         device: compute device; None: the device of the model or, with `offload`, the GPU if there
@@ -148,12 +149,14 @@ def prune(
     )
     recipe = Recipe(settings, _method("topup", topup), _method("refine", refine))
     recipe.check()
+    search = windows[: recipe.topup.default_windows if search_windows is None else search_windows]
+    recipe.topup.check_windows(*search.shape)
     progress = progress or QuietProgress()
     with _eval_mode(model), placed(model, device, offload, devices):
         decoder = DecoderModel(model, include, exclude)
         check_finite(model)
         costs = StageCosts(decoder.device)
-        allocation = allocate(decoder, recipe, windows[:search_windows], costs, progress)
+        allocation = allocate(decoder, recipe, search, costs, progress)
         masks = prune_stage(decoder, recipe, allocation, windows, costs, progress)
     return PruningResult(
         allocation.plan,

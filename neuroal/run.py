@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
+from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
@@ -206,6 +207,7 @@ def make_recipe(config: RunConfig) -> Recipe:
     )
     recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))
     recipe.check()
+    recipe.topup.check_windows(search_windows(config), config.calibration.seqlen)
     return recipe
 
 
@@ -218,5 +220,5 @@ def calibration_windows(
     seed = config.seed if calibration.seed is None else calibration.seed
     return (
         text.windows(loaded.tokenizer, calibration.windows, seqlen, seed, calibration.bos),
-        text.windows(loaded.tokenizer, calibration.search_windows, seqlen, seed, calibration.bos),
+        text.windows(loaded.tokenizer, search_windows(config), seqlen, seed, calibration.bos),
     )

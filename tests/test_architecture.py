@@ -34,7 +34,8 @@ TOP = {"__init__.py", "__main__.py", "api.py", "run.py", "pipeline.py", "errors.
 METHODS = {
     "pruners": {"magnitude", "wanda", "multiflow", "sparsegpt"},
     "topups": {
-        *("uniform", "neuroal", "owl", "alpha", "dlp", "atp", "marginal", "evolve", "plan_file"),
+        *("uniform", "neuroal", "owl", "alpha", "dlp", "atp", "fisher", "marginal", "evolve"),
+        "plan_file",
     },
     "refine": {"dsnot"},
 }

@@ -22,6 +22,7 @@ from neuroal.topups.atp import ATP
 from neuroal.topups.base import TopUp
 from neuroal.topups.dlp import DLP
 from neuroal.topups.evolve import Evolve
+from neuroal.topups.fisher import Fisher
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
@@ -46,6 +47,7 @@ TOPUPS: dict[str, TopUp] = {
     "alpha": AlphaPruning(),
     "dlp": DLP(),
     "atp": ATP(step=0.1),
+    "fisher": Fisher(windows=2, rounds=2),
     "marginal": EqualMarginals(linear_iterations=2, row_iterations=2),
     "evolve": Evolve(passes=6, generation=3),
 }

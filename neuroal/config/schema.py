@@ -76,7 +76,9 @@ class CalibrationConfig:
     name: str = _key("calibration text: c4 | c4_sample | wikitext2 | ptb | builtin | text")
     path: str | None = _key("file for calibration=text: .txt, .jsonl or .jsonl.gz", None)
     windows: int = _key("windows used by the pruner", 128)
-    search_windows: int = _key("windows used by the top-up", 8)
+    search_windows: int | None = _key(
+        "windows used by the top-up (null: 64 for fisher and marginal, 8 for the others)", None
+    )
     seqlen: int | None = _key(SEQLEN_HELP, None)
     bos: str = _key(BOS_HELP, "stream", choices=BOS)
     seed: int | None = _key("seed for drawing windows (null: seed)", None)

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from neuroal.config import schema
 from neuroal.config.locations import check_locations
 from neuroal.config.schema import RunConfig, SparsityConfig, TaskConfig, value_at
+from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
 from neuroal.errors import UserError, check_choice, first_line, nearest
 from neuroal.evaluation.task_table import TASKS
@@ -50,8 +51,12 @@ def message_of(error: BaseException) -> str:
 
 
 def checked(config: RunConfig) -> RunConfig:
-    """Validate all values of `config`; return a copy with the ratio of its N:M pattern, if any."""
-    config = dataclasses.replace(config, sparsity=_with_ratio(config.sparsity))
+    """Validate all values of `config`; return a copy without values that follow from others.
+
+    These are the ratio of an N:M pattern and the number of search windows of the top-up.
+    """
+    windows = dataclasses.replace(config.calibration, search_windows=search_windows(config))
+    config = dataclasses.replace(config, sparsity=_with_ratio(config.sparsity), calibration=windows)
     for key, leaf in schema.leaves():
         if choices := leaf.metadata["choices"]:
             check_choice(key, value_at(config, key), choices)

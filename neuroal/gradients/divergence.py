@@ -6,8 +6,8 @@ by block: the gradients of a block are reduced to one cost per row and then rele
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +18,17 @@ from neuroal.execution.memory import free_memory
 from neuroal.execution.pruned_walk import PrunedWalk
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import BlockPass, walk_back
+from neuroal.gradients.head import Chunk, LossOf, output_gradients, output_loss
 from neuroal.gradients.objective import MarginalCosts, ObjectiveInputs
 from neuroal.gradients.weight_order import Counts
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.weights import leaf_weights
 
-LOGIT_BYTES = {"cuda": 2**28, "cpu": 2**25}
-"""Size of one chunk of float32 logits; about six tensors of this size exist at a time."""
 GRAPH_SHARE = 0.3
 """Share of free memory for graphs; blocks whose graph does not fit run forward twice."""
 GRAPH_TENSORS = 3
 """Approximate number of tensors that a graph stores per output of a linear."""
 LEAST_SCALE = 2.0**-24
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """Tokens whose logits are computed together.
-
-    `sparse` and `dense` are the last hidden states of the two models, (windows, tokens, hidden);
-    `targets` are the token ids that follow, (windows, tokens), or -100.
-    """
-
-    sparse: Tensor
-    dense: Tensor
-    targets: Tensor
 
 
 class OutputDivergence:
@@ -52,8 +38,10 @@ class OutputDivergence:
         inputs: model, windows and order of the weights.
         dense: last hidden states of the dense model, (windows, seqlen, hidden).
         of_text: use the cross-entropy of the text instead of D.
-        second_order: weight of the second-order term ½·N·(G·W)² beside −G·W. It estimates the
-            curvature from the gradient of a mean over N tokens.
+        second_order: weight c of a second-order term beside −G·W: c·½·F·W² or, without
+            `information`, c·½·N·(G·W)², which estimates the curvature from the gradient of a mean
+            over N tokens.
+        information: returns F of a linear whose block is present, (rows, cols), per token.
     """
 
     def __init__(
@@ -63,10 +51,12 @@ class OutputDivergence:
         *,
         of_text: bool = False,
         second_order: float = 0.0,
+        information: Callable[[PrunableLinear], Tensor] | None = None,
     ) -> None:
         self._inputs, self._dense = inputs, dense
         self._order, self._tokens = inputs.order, inputs.tokens
         self._of_text, self._second_order = of_text, second_order
+        self._information = information
         self._scale = 1.0
 
     @property
@@ -78,9 +68,8 @@ class OutputDivergence:
         """Return the objective, from forward passes only."""
         runner = self._inputs.runner_on(windows)
         walk = PrunedWalk(runner, lambda linears, _: self._order.masked(linears, counts))
-        hidden = walk.finish()
-        losses = [self._loss(runner, chunk) for chunk in self._chunks(hidden, windows)]
-        return float(torch.stack(losses).sum()) / self._terms(windows)
+        total = output_loss(runner, walk.finish(), windows, self._loss_of(runner))
+        return total / self._terms(windows)
 
     def margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         """Return the objective and the marginal cost of every row.
@@ -100,7 +89,9 @@ class OutputDivergence:
     def _margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         runner = self._inputs.runner_on(windows)
         passes, hidden = self._forward(runner, counts, windows)
-        value, upstream = self._head_gradients(runner, hidden, windows)
+        total, upstream = output_gradients(
+            runner, hidden, windows, self._loss_of(runner), self._scale
+        )
         costs: dict[str, Tensor] = {}
         for index, linears in self._decoder.walk(backwards=True):
             forward = passes.pop()
@@ -111,7 +102,7 @@ class OutputDivergence:
                 gradients, upstream = walk_back(runner, index, forward, forward.leaves, upstream)
             for linear, gradient in zip(linears, gradients, strict=True):
                 costs[linear.key] = self._costs(linear, gradient, counts[linear.key], windows)
-        return MarginalCosts(value, costs)
+        return MarginalCosts(total / self._terms(windows), costs)
 
     def _forward(
         self, runner: BlockRunner, counts: Counts, windows: Sequence[int]
@@ -128,53 +119,21 @@ class OutputDivergence:
             passes.append(forward if store else forward.without_outputs())
         return passes, hidden
 
-    def _head_gradients(
-        self, runner: BlockRunner, hidden: Sequence[Tensor], windows: Sequence[int]
-    ) -> tuple[float, list[Tensor]]:
-        """Return the objective and the gradient of `_scale` times its sum over tokens at `hidden`.
+    def _loss_of(self, runner: BlockRunner) -> LossOf:
+        return self._text_loss if self._of_text else partial(self._divergence, runner)
 
-        The sum instead of the mean keeps half-precision gradients away from underflow.
-        """
-        leaves = [part.detach().requires_grad_(True) for part in hidden]
-        totals = [torch.zeros_like(part) for part in hidden]
-        losses = []
-        for chunk in self._chunks(leaves, windows):
-            loss = self._loss(runner, chunk)
-            losses.append(loss.detach())
-            gradients = torch.autograd.grad(loss * self._scale, leaves, allow_unused=True)
-            for total, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-        return float(torch.stack(losses).sum()) / self._terms(windows), totals
+    def _text_loss(self, logits: Tensor, chunk: Chunk) -> Tensor:
+        """Return the sum of the cross-entropy of the text over the tokens of a chunk."""
+        targets = self._tokens[chunk.windows].roll(-1, dims=1)
+        targets[:, -1] = -100  # the last token has no target
+        targets = targets[:, chunk.positions].to(logits.device)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
 
-    def _chunks(self, hidden: Sequence[Tensor], windows: Sequence[int]) -> Iterator[_Chunk]:
-        """Yield the tokens of `windows` in chunks of at most `LOGIT_BYTES` of logits."""
-        seqlen = self._tokens.shape[1]
-        token_bytes = 4 * int(self._decoder.model.config.get_text_config().vocab_size)
-        chunk_bytes = LOGIT_BYTES["cuda" if self._decoder.device.type == "cuda" else "cpu"]
-        many = max(1, chunk_bytes // (token_bytes * seqlen))
-        width = max(1, min(seqlen, chunk_bytes // token_bytes))
-        begin = 0
-        for part in hidden:
-            indices = list(windows[begin : begin + len(part)])
-            begin += len(part)
-            targets = self._tokens[indices].roll(-1, dims=1)
-            targets[:, -1] = -100  # the last token has no target
-            for w in range(0, len(part), many):
-                for t in range(0, seqlen, width):
-                    where = (slice(w, w + many), slice(t, t + width))
-                    dense = self._dense[indices[w : w + many], t : t + width]
-                    yield _Chunk(part[where], dense.to(part.device), targets[where])
-
-    def _loss(self, runner: BlockRunner, chunk: _Chunk) -> Tensor:
-        """Return the sum of the objective over the tokens of a chunk."""
-        logits = logits_of(runner, chunk.sparse)
-        if self._of_text:
-            targets = chunk.targets.to(logits.device)
-            logits, targets = logits.flatten(0, 1), targets.flatten()
-            return nn.functional.cross_entropy(logits, targets, reduction="sum")
+    def _divergence(self, runner: BlockRunner, logits: Tensor, chunk: Chunk) -> Tensor:
+        """Return the sum of KL(p_dense ‖ p_sparse) over the tokens of a chunk."""
         with torch.no_grad():
-            dense = logits_of(runner, chunk.dense).log_softmax(-1)
+            hidden = self._dense[chunk.windows, chunk.positions].to(logits.device)
+            dense = logits_of(runner, hidden).log_softmax(-1)
         return nn.functional.kl_div(logits.log_softmax(-1), dense, reduction="sum", log_target=True)
 
     def _terms(self, windows: Sequence[int]) -> int:
@@ -186,6 +145,11 @@ class OutputDivergence:
     ) -> Tensor:
         width, terms = self._inputs.band.width(linear.cols), self._terms(windows)
         scale, curvature = self._scale * terms, self._second_order * terms / 2
+        if self._information is not None and self._second_order:
+            # −(G − c·½·F·W)·W is the first-order cost with the second-order term.
+            term = self._information(linear).mul_(linear.weight)
+            gradient = gradient.float() - (scale * self._second_order / 2) * term
+            curvature = 0.0
         return self._order.costs(linear, gradient, counts, width, scale, curvature)
 
 

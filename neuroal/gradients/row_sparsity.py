@@ -108,3 +108,8 @@ def shuffled(windows: int, batch: int, seed: int) -> Iterator[list[int]]:
             remaining += order
         yield remaining[: min(batch, windows)]
         remaining = remaining[min(batch, windows) :]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text: ``42 s`` or ``3 min``."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -11,6 +11,7 @@ from statistics import median
 
 from neuroal.config.instantiate import build
 from neuroal.config.schema import ModelConfig, RunConfig
+from neuroal.config.search_windows import search_windows
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
 
@@ -92,7 +93,7 @@ def _seconds_by_size(config: RunConfig, parameters: float, on_gpu: bool) -> floa
     """Return the seconds of all passes, at two operations per parameter and token."""
     calibration = config.calibration
     passes: float = build("topup", config.topup).search_passes()
-    windows = 2 * calibration.windows + passes * calibration.search_windows
+    windows = 2 * calibration.windows + passes * search_windows(config)
     tokens = (
         windows * (calibration.seqlen or _default_seqlen(config.model))
         + len(config.task.names) * TOKENS_PER_TASK

@@ -39,7 +39,11 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     with report.collected():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
             )
         except RuntimeError as error:
             if (row := FAILED.search(report.text)) is None:

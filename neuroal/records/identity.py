@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from neuroal import __version__
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
+from neuroal.config.search_windows import search_windows
 from neuroal.config.sources import code_of
 from neuroal.data.formats import text_format
 from neuroal.files.digest import digest_of_file, is_file
@@ -46,8 +47,8 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
 
     Loads no model. The digest covers the content of the files that the run reads (model,
     calibration text, files of a method), not their paths; the version of each method, or the source
-    of a user's own; and the remaining settings. It uses `config.seed` for a calibration seed that
-    is not set. A model or text that cannot be read here counts by the content that the last run in
+    of a user's own; and the remaining settings. It uses `config.seed` for a calibration seed, and
+    the top-up's own number of search windows, where they are not set. A model or text that cannot be read here counts by the content that the last run in
     ``out`` has read, or else by its name.
 
     Args:
@@ -63,6 +64,7 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
     model["content"] = content
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
+    calibration["search_windows"] = search_windows(config)
     calibration["content"] = contents.calibration(config)
     if calibration["path"]:
         text = calibration["path"]
@@ -86,6 +88,7 @@ def former_identity_of(config: RunConfig) -> str:
         calibration.pop(key, None)
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
+    calibration["search_windows"] = search_windows(config)
     if calibration["path"]:
         calibration["path"] = content_of_file(calibration["path"])
     for group in METHODS:

@@ -19,6 +19,7 @@ METHODS = {
     "dlp": "DLP",
     "atp": "ATP",
     "neuroal": "NeuroAL",
+    "fisher": "Fisher",
     "marginal": "Equal marginals",
     "evolve": "Evolution",
     "plan": "Plan",

@@ -33,10 +33,12 @@ class TopUp(Method, ABC):
 
     Attributes:
         searches: whether the method uses `AllocationContext.tokens`.
+        default_windows: number of search windows if ``calibration.search_windows`` is null.
         file_parameters: see `Method`.
     """
 
     searches: ClassVar[bool] = False
+    default_windows: ClassVar[int] = 8
 
     def row_ratios(self, pruner: Pruner) -> RowRatios | None:
         """Return the parameter that gives plans for `pruner` one ratio per row; None: none does."""
@@ -46,6 +48,13 @@ class TopUp(Method, ABC):
         """Raise `UserError` for settings that cannot be combined with the method.
 
         Runs before a model is loaded. `row_ratios` covers ratios per row.
+        """
+
+    def check_windows(self, windows: int, seqlen: int | None) -> None:
+        """Raise `UserError` for a number or a length of search windows that the method cannot use.
+
+        Runs before a model is loaded, where `seqlen` may still be unknown (None), and again before
+        the search.
         """
 
     def search_passes(self) -> float:

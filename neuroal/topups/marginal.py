@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +18,22 @@ from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import repeatable
 from neuroal.gradients.block_error import BlockError
 from neuroal.gradients.divergence import OutputDivergence
+from neuroal.gradients.fisher import FisherRounds
 from neuroal.gradients.objective import Band, Objective, ObjectiveInputs
-from neuroal.gradients.row_sparsity import RowSparsity, shuffled
+from neuroal.gradients.presets import PRESETS
+from neuroal.gradients.row_sparsity import RowSparsity, duration, shuffled
 from neuroal.gradients.weight_order import WeightOrder
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
+from neuroal.topups.fisher import Fisher
 
 STEPS = ("linear", "row", "both")
+STARTS = ("fisher", "uniform")
+CURVATURES = ("gradient", "fisher")
+PASSES = 3.0
+"""Cost of an iteration in forward passes over its windows."""
 OBJECTIVES = ("kl", "cross_entropy", "block_error")
 COOLING = 1.5
 """The rate decays exponentially to e^−1.5 of its initial value."""
@@ -38,9 +47,9 @@ class EqualMarginals(TopUp):
     The cost is the increase of D = mean over tokens of KL(p_dense ‖ p_sparse) on the search
     windows. The pruner's scores from one dense pass fix the order in which the weights of a row are
     pruned. Each of T iterations prunes by the current allocation, computes the gradient G of D at
-    all weights W, including the zeroed ones, on the next few windows, and averages −G·W over the
-    ranks [k_r − w, k_r + w) of each row, which has k_r zeros. With z_r the running mean of these
-    costs, standardised over all rows and clipped to ±3::
+    all weights W, including the zeroed ones, on the next few windows, and averages −G·W and a
+    second-order term over the ranks [k_r − w, k_r + w) of each row, which has k_r zeros. With z_r
+    the running mean of these costs, standardised over all rows and clipped to ±3::
 
         s_r ← clip(s_r − η·exp(−1.5·t/T)·z_r, 0.02, 0.99), then a common shift to the budget
 
@@ -49,23 +58,28 @@ class EqualMarginals(TopUp):
     Source: this project.
 
     Args:
+        preset: ``fast``, ``default``, ``best`` or ``first`` (version 0.1); sets the parameters that
+            are None (`neuroal.gradients.presets`).
         step: ``linear`` (one sparsity per linear), ``row``, or ``both`` (linears, then rows).
         objective: ``kl`` (D), ``cross_entropy`` (of the text), or ``block_error`` (`BlockError`).
-        linear_iterations: T for linears; None: 40, or 25 if rows follow.
-        row_iterations: T for rows; None: 80, or 60 after linears.
+        linear_iterations: T for linears.
+        row_iterations: T for rows.
         linear_rate: η for linears.
         row_rate: η for rows.
         windows: windows of one iteration, drawn from the search windows in shuffled passes.
         band: w as a share of the columns; w is at least 4.
         momentum: weight of earlier iterations in the running mean of the costs.
         averaged: share of the iterations that the plan averages, counted from the last.
-        second_order: weight of the term ½·N·(G·W)² beside −G·W, with N tokens.
+        second_order: weight c of the second-order term; 0 with ``objective=block_error``.
+        curvature: the second-order term: ``gradient`` for c·½·N·(G·W)² with N tokens, or
+            ``fisher`` for c·½·F·W² with the information F of the start (`Fisher`).
         rerank: number of iterations after which the order is computed again behind the sparse
             blocks; 0: never.
-        start: path of the initial plan; None: uniform.
+        start: initial plan: ``fisher`` (`Fisher`, elementwise), ``uniform``, or the path of a plan.
     """
 
-    step: str = "both"
+    preset: str = "default"
+    step: str | None = None
     objective: str = "kl"
     linear_iterations: int | None = None
     row_iterations: int | None = None
@@ -73,18 +87,22 @@ class EqualMarginals(TopUp):
     row_rate: float = 0.02
     windows: int = 8
     band: float = 0.1
-    momentum: float = 0.8
+    momentum: float | None = None
     averaged: float = 0.4
-    second_order: float = 0.0
+    second_order: float | None = None
+    curvature: str = "gradient"
     rerank: int = 0
     start: str | None = None
 
     searches: ClassVar[bool] = True
+    default_windows: ClassVar[int] = 64
     file_parameters: ClassVar[frozenset[str]] = frozenset({"start"})
 
     def __post_init__(self) -> None:
-        check_choice("topup.step", self.step, STEPS)
+        check_choice("topup.preset", self.preset, PRESETS)
+        check_choice("topup.step", self.resolved["step"], STEPS)
         check_choice("topup.objective", self.objective, OBJECTIVES)
+        check_choice("topup.curvature", self.curvature, CURVATURES)
         for key in ("linear_iterations", "row_iterations", "windows"):
             number = getattr(self, key)
             if number is not None and number < 1:
@@ -93,40 +111,64 @@ class EqualMarginals(TopUp):
             share = getattr(self, key)
             if not 0 < share <= 1:
                 raise UserError(f"topup.{key}={share}: must be above 0 and at most 1")
-        if not 0 <= self.momentum < 1:
+        if self.momentum is not None and not 0 <= self.momentum < 1:
             raise UserError(f"topup.momentum={self.momentum}: must be at least 0 and below 1")
         for key in ("second_order", "rerank"):
-            if getattr(self, key) < 0:
+            if (getattr(self, key) or 0) < 0:
                 raise UserError(f"topup.{key}={getattr(self, key)}: must not be negative")
         if self.second_order and self.objective == "block_error":
             raise UserError(
                 f"topup.second_order={self.second_order}: needs an objective that averages over "
                 "tokens; use topup.objective=kl or cross_entropy, or topup.second_order=0"
             )
+        if self.curvature == "fisher" and self.resolved["start"] != "fisher":
+            raise UserError(
+                f"topup.curvature=fisher: needs the information of the start, not "
+                f"start={self.resolved['start']}; use topup.start=fisher, or "
+                "topup.curvature=gradient"
+            )
+
+    @cached_property
+    def resolved(self) -> Mapping[str, Any]:
+        """The parameters that a preset sets, with their values in this search."""
+        preset = PRESETS[self.preset]
+        step = self.step or preset.step
+        linears, rows = preset.iterations(step)
+        defaults: dict[str, Any] = {
+            "start": preset.start,
+            "step": step,
+            "linear_iterations": linears,
+            "row_iterations": rows,
+            "momentum": preset.momentum,
+            "second_order": 0.0 if self.objective == "block_error" else preset.second_order,
+        }
+        chosen = {key: getattr(self, key) for key in defaults if getattr(self, key) is not None}
+        unused = {"linear": "row_iterations", "row": "linear_iterations"}.get(step)
+        return {**defaults, **chosen, **({unused: 0} if unused else {})}
 
     def row_ratios(self, pruner: Pruner) -> RowRatios | None:
-        if self.step == "linear":
-            return None
-        return RowRatios(f"topup.step={self.step}", "topup.step=linear")
+        step = self.resolved["step"]
+        return None if step == "linear" else RowRatios(f"topup.step={step}", "topup.step=linear")
 
     def check(self, settings: PruningSettings) -> None:
-        self.starting_plan(settings.sparsity)
+        self.plan_of_file(settings.sparsity)
 
     def search_passes(self) -> float:
-        linears, rows = self._iterations()
-        return 3.0 * (linears + rows)
+        iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
+        return float(PASSES * iterations * self.windows / self.default_windows)
 
-    def _iterations(self) -> tuple[int, int]:
-        """Return the numbers of iterations for linears and for rows."""
-        linears = self.linear_iterations or (40 if self.step == "linear" else 25)
-        rows = self.row_iterations or (80 if self.step == "row" else 60)
-        return (0 if self.step == "row" else linears), (0 if self.step == "linear" else rows)
-
-    def starting_plan(self, sparsity: float) -> SparsityPlan | None:
+    def plan_of_file(self, sparsity: float) -> SparsityPlan | None:
         """Return the plan in the file `start`, with a budget of `sparsity`; None without a file."""
-        if self.start is None:
+        if self.start is None or self.start in STARTS:
             return None
         return SparsityPlan(SparsityPlan.load(self.start, "topup.start").ratios, sparsity)
+
+    def fisher(self, tokens: Tensor) -> Fisher:
+        """Return the method that makes the initial plan from the windows `tokens`."""
+        windows, seqlen = tokens.shape
+        step = "linear" if self.resolved["step"] == "linear" else "row"
+        form, skip = "elementwise", min(Fisher.skip, seqlen // 2)
+        return Fisher(windows=min(self.windows, windows), form=form, skip=skip, step=step)
 
     def allocate(self, context: AllocationContext) -> Allocation:
         if len(context.tokens) < ENOUGH_WINDOWS:
@@ -135,14 +177,13 @@ class EqualMarginals(TopUp):
                 f"calibration.search_windows={ENOUGH_WINDOWS} or more for a plan that generalises",
                 stacklevel=2,
             )
-        search = _Search(self, context)
-        linears, rows = self._iterations()
-        if linears:
-            search.descend(linears, self.linear_rate, by_row=False)
-        if rows:
-            search.descend(rows, self.row_rate, by_row=True)
-        plan = search.rows.plan(context.settings.sparsity, self.step != "linear")
-        report = {"step": self.step, "objective": self.objective, **search.history}
+        search, chosen = _Search(self, context), self.resolved
+        if chosen["linear_iterations"]:
+            search.descend(chosen["linear_iterations"], self.linear_rate, by_row=False)
+        if chosen["row_iterations"]:
+            search.descend(chosen["row_iterations"], self.row_rate, by_row=True)
+        plan = search.rows.plan(context.settings.sparsity, chosen["step"] != "linear")
+        report = {"preset": self.preset, "objective": self.objective, **chosen, **search.history}
         return Allocation(plan, report)
 
 
@@ -157,9 +198,10 @@ class _Search:
     def __init__(self, settings: EqualMarginals, context: AllocationContext) -> None:
         self._settings, self._context = settings, context
         self.history: dict[str, Any] = {}
-        decoder, tokens, sparsity = context.decoder, context.tokens, context.settings.sparsity
-        plan = settings.starting_plan(sparsity) or uniform_plan(decoder, sparsity)
-        self.rows = RowSparsity.of(decoder, plan)
+        decoder, tokens = context.decoder, context.tokens
+        self._minibatches = shuffled(len(tokens), settings.windows, context.settings.seed)
+        self._information: FisherRounds | None = None
+        self.rows = RowSparsity.of(decoder, self._start())
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
         self._order = WeightOrder(decoder, context.settings.pruner)
@@ -167,17 +209,40 @@ class _Search:
         share = min(settings.windows, len(tokens)) / len(tokens)
         # Ranking takes two forward passes over all windows, an iteration three or four over some.
         self._seconds = (time.perf_counter() - begin) * 2 * share
-        batch = min(context.batch, settings.windows)
-        inputs = ObjectiveInputs(self._runner, self._order, tokens, batch, Band(settings.band))
-        self._objective: Objective
+        self._objective = self._objective_on(dense)
+
+    def _start(self) -> SparsityPlan:
+        """Return the initial plan."""
+        settings, context = self._settings, self._context
+        sparsity, start = context.settings.sparsity, settings.resolved["start"]
+        if start == "uniform":
+            return uniform_plan(context.decoder, sparsity)
+        if start != "fisher":
+            plan = settings.plan_of_file(sparsity)
+            assert plan is not None
+            return plan
+        fisher = settings.fisher(context.tokens)
+        rounds = fisher.run(context, [next(self._minibatches) for _ in range(fisher.rounds)])
+        self.history["loss_fisher"] = rounds.losses
+        if settings.curvature == "fisher":
+            self._information = rounds
+        return rounds.plan(sparsity, fisher.step == "row")
+
+    def _objective_on(self, dense: Tensor) -> Objective:
+        settings = self._settings
+        batch = min(self._context.batch, settings.windows)
+        inputs = ObjectiveInputs(
+            self._runner, self._order, self._context.tokens, batch, Band(settings.band)
+        )
         if settings.objective == "block_error":
-            self._objective = BlockError(inputs)
-        else:
-            of_text = settings.objective == "cross_entropy"
-            self._objective = OutputDivergence(
-                inputs, dense, of_text=of_text, second_order=settings.second_order
-            )
-        self._minibatches = shuffled(len(tokens), settings.windows, context.settings.seed)
+            return BlockError(inputs)
+        return OutputDivergence(
+            inputs,
+            dense,
+            of_text=settings.objective == "cross_entropy",
+            second_order=settings.resolved["second_order"],
+            information=self._information.values if self._information else None,
+        )
 
     def descend(self, iterations: int, rate: float, by_row: bool) -> None:
         """Run `iterations` and set the sparsities to the mean over the last ones."""
@@ -187,7 +252,7 @@ class _Search:
         total = torch.zeros_like(rows.sparsity)
         values, variations = [], []
         unit = "row" if by_row else "linear"
-        name = f"equal {unit}s, about {_duration(self._seconds * iterations)}"
+        name = f"equal {unit}s, about {duration(self._seconds * iterations)}"
         with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
                 if settings.rerank and t and t % settings.rerank == 0:
@@ -195,7 +260,7 @@ class _Search:
                 with repeatable(self._context.decoder.device):
                     margins = self._objective.margins(rows.counts(), next(self._minibatches))
                 costs = rows.joined(margins.costs, by_row)
-                past = settings.momentum
+                past = settings.resolved["momentum"]
                 mean = costs if mean is None else past * mean + (1 - past) * costs
                 z, variation = rows.standardised(mean)
                 rows.move(-rate * math.exp(-COOLING * t / iterations) * z)
@@ -206,7 +271,3 @@ class _Search:
                 step.advance(1, D=margins.value, spread=variation)
         rows.sparsity = total / (iterations - first_averaged)
         self.history |= {f"objective_{unit}": values, f"spread_{unit}": variations}
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

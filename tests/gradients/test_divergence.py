@@ -77,7 +77,7 @@ def test_costs_equal_those_of_one_backward_pass_through_the_model(
     of_text: bool, batch: int, graphs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neuroal.gradients.divergence._graphs_that_fit", lambda *_: graphs)
-    monkeypatch.setattr("neuroal.gradients.divergence.LOGIT_BYTES", {"cpu": 64 * 4 * 7})
+    monkeypatch.setattr("neuroal.gradients.head.LOGIT_BYTES", {"cpu": 64 * 4 * 7})
     decoder = tiny_llama()
     counts = counts_of(decoder)
     value, gains = plain_margins(decoder, counts, of_text)

@@ -17,6 +17,7 @@ from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.resume import RunFiles
+from neuroal.topups.fisher import Fisher
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from tests.masks import digest
@@ -91,6 +92,8 @@ def test_search_and_pruning_do_not_depend_on_the_placement(
         {"pruner": "multiflow", "topup": "uniform", "refine": "dsnot"},
         {"pruner": "wanda", "topup": NeuroAL(block_candidates=[0.1], criterion="output_kl")},
         {"topup": EqualMarginals(linear_iterations=2, row_iterations=2, windows=2)},
+        {"topup": Fisher(windows=2, rounds=2)},
+        {"topup": Fisher(windows=2, rounds=2, form="elementwise")},
     ],
     ids=lambda settings: f"{settings.get('pruner')}",
 )

@@ -1,0 +1,149 @@
+"""Zeros of every row by the Fisher information of the weights, in a few passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from neuroal.execution.runner import BlockRunner
+from neuroal.gradients.backward import BlockPass, repeatable, walk_back
+from neuroal.gradients.head import Chunk, output_gradients
+from neuroal.gradients.information import Collector, Information, collecting
+from neuroal.gradients.row_sparsity import HIGHEST
+from neuroal.gradients.threshold import Threshold, lowest_of_model
+from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.models.weights import swapped_weights
+from neuroal.sparsity.plan import Ratio, SparsityPlan
+from neuroal.tracking.progress import Step
+
+PAST = 0.5
+"""Weight of earlier rounds in the running mean of the information."""
+
+
+@dataclass(frozen=True)
+class FisherSettings:
+    """Parameters of an allocation by Fisher information; see `neuroal.topups.fisher.Fisher`."""
+
+    rounds: int = 4
+    form: str = "elementwise"
+    exponent: float = 1.0
+    skip: int = 8
+
+    def zeros(self, total: int) -> list[int]:
+        """Return K_t = K·(1 − (1 − t/T)³) for t = 1 … T: coarse steps first, then fine ones."""
+        shares = [1 - (1 - t / self.rounds) ** 3 for t in range(1, self.rounds + 1)]
+        return [*(int(total * share + 0.5) for share in shares[:-1]), total]
+
+
+@dataclass(eq=False)
+class FisherRounds:
+    """Rounds that measure the information on some windows and zero the cheapest weights.
+
+    Attributes:
+        runner: holds the dense model; its windows are replaced by those of a round.
+        tokens: all windows (windows, seqlen).
+        batch: windows in one forward pass.
+        labels: labels (seqlen,) by index of a window.
+        information: F of every linear, by key, as a running mean over the rounds.
+        threshold: the lowest scores after the latest round; None before the first.
+        losses: mean over tokens of −log p_sparse(y), in every round.
+    """
+
+    settings: FisherSettings
+    runner: BlockRunner
+    tokens: Tensor
+    batch: int
+    labels: Mapping[int, Tensor]
+    information: dict[str, Information] = field(default_factory=dict)
+    threshold: Threshold | None = None
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def _decoder(self) -> DecoderModel:
+        return self.runner.decoder
+
+    def run(self, minibatches: Sequence[list[int]], zeros: int, step: Step) -> None:
+        """Run one round on each minibatch; the last one ends with `zeros` zeros in the model."""
+        for windows, count in zip(minibatches, self.settings.zeros(zeros), strict=True):
+            with repeatable(self._decoder.device):
+                loss = self.measure(windows)
+            self.threshold = lowest_of_model(self._decoder, self.scores, count)
+            self.losses.append(loss)
+            step.advance(1, loss=loss)
+
+    def measure(self, windows: Sequence[int]) -> float:
+        """Update the information on `windows` under the present mask; return the mean loss."""
+        runner = self.runner.on(self.tokens[list(windows)], self.batch)
+        hidden, inputs = runner.embedded, []
+        for index, linears in self._decoder.walk():
+            inputs.append(hidden)
+            with swapped_weights(linears, self.masked(linears)):
+                hidden = runner.run(index, hidden)
+        total, upstream = output_gradients(runner, hidden, windows, self._loss)
+        del hidden
+        collector = Collector(self.settings.form, self.settings.exponent, self.settings.skip)
+        seqlen = self.tokens.shape[1]
+        terms = len(windows) * (seqlen - self.settings.skip)
+        for index, linears in self._decoder.walk(backwards=True):
+            forward = BlockPass(inputs.pop(), (), ())
+            with (
+                swapped_weights(linears, self.masked(linears)),
+                collecting(linears, collector, seqlen),
+            ):
+                _, upstream = walk_back(runner, index, forward, (), upstream)
+            self._join(collector.finish(linears, terms))
+        return total / (len(windows) * seqlen)
+
+    def scores(self, linear: PrunableLinear) -> Tensor:
+        """Return |W|·F̄^½ of `linear`, whose block is present: (rows, cols) float32."""
+        return self._of(linear.key).scores(linear.weight)
+
+    def masked(self, linears: Sequence[PrunableLinear]) -> dict[str, Tensor]:
+        """Return the weights of `linears` under the present mask, by key."""
+        if self.threshold is None:
+            return {linear.key: linear.weight for linear in linears}
+        return {
+            linear.key: linear.weight.masked_fill(
+                self.threshold.mask(linear.key, self.scores(linear)), 0
+            )
+            for linear in linears
+        }
+
+    def plan(self, sparsity: float, by_row: bool) -> SparsityPlan:
+        """Return the zeros of the present mask as one ratio per row, or one per linear."""
+        assert self.threshold is not None
+        ratios: dict[str, Ratio] = {}
+        for _, linears in self._decoder.walk():
+            for linear in linears:
+                mask = self.threshold.mask(linear.key, self.scores(linear))
+                rows = mask.sum(1).double().cpu() / linear.cols
+                ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
+        return SparsityPlan(ratios, sparsity)
+
+    def values(self, linear: PrunableLinear) -> Tensor:
+        """Return F̄ of `linear`: (rows, cols) float32."""
+        return self._of(linear.key).values()
+
+    def _loss(self, logits: Tensor, chunk: Chunk) -> Tensor:
+        """Return the sum of −log p_sparse(y) over the tokens of a chunk."""
+        labels = torch.stack([self.labels[w][chunk.positions] for w in chunk.windows])
+        return nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten().to(logits.device), reduction="sum"
+        )
+
+    def _join(self, measured: Mapping[str, Information]) -> None:
+        """Update the running means, which are kept on the host if idle blocks are offloaded."""
+        for key, information in measured.items():
+            if key in self.information:
+                information = information.joined(self._of(key), PAST)
+            if self._decoder.placement.offloads:
+                information = information.to(torch.device("cpu"))
+            self.information[key] = information
+
+    def _of(self, key: str) -> Information:
+        information = self.information[key]
+        offloads = self._decoder.placement.offloads
+        return information.to(self._decoder.device) if offloads else information

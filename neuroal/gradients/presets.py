@@ -1,0 +1,45 @@
+"""Presets of equal marginals: settings that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values of the parameters of `EqualMarginals` that are None.
+
+    Attributes:
+        start: ``fisher`` or ``uniform``.
+        step: ``linear``, ``row`` or ``both``.
+        alone: iterations for linears, or for rows, if only these are changed.
+        both: iterations for linears and for the rows that follow.
+        momentum: weight of earlier iterations in the running mean of the costs.
+        second_order: weight of the second-order term.
+    """
+
+    start: str
+    step: str
+    alone: tuple[int, int]
+    both: tuple[int, int]
+    momentum: float
+    second_order: float
+
+    def iterations(self, step: str) -> tuple[int, int]:
+        """Return the numbers of iterations for linears and for rows."""
+        if step == "both":
+            return self.both
+        return (self.alone[0], 0) if step == "linear" else (0, self.alone[1])
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "fast": Preset("fisher", "row", (12, 12), (5, 12), 0.5, 1.0),
+        "default": Preset("fisher", "row", (30, 30), (12, 30), 0.5, 1.0),
+        "best": Preset("fisher", "row", (60, 60), (25, 60), 0.5, 1.0),
+        "first": Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0),
+    }
+)
+"""``first`` has the settings of version 0.1."""

@@ -1,0 +1,233 @@
+"""Fisher sums equal those of single gradients; the global threshold equals that of sorting."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from neuroal.errors import UserError
+from neuroal.execution.runner import BlockRunner
+from neuroal.gradients.fisher import FisherRounds, FisherSettings
+from neuroal.gradients.information import Elementwise, Factored
+from neuroal.gradients.labels import draw_labels
+from neuroal.gradients.threshold import lowest_of_model
+from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.sparsity.budget import total_zeros
+from neuroal.tracking import QuietProgress
+from tests.architectures import ARCHITECTURES, build
+from tests.small_models import random_tokens, tiny_llama
+
+TOKENS = random_tokens(5, 12)
+CHOSEN = [3, 0, 4]
+
+
+def rounds_of(decoder: DecoderModel, batch: int = 2, **options: Any) -> FisherRounds:
+    runner = BlockRunner.capture(decoder, TOKENS, batch)
+    generator = torch.Generator().manual_seed(1)
+    labels = {w: torch.randint(0, 64, (12,), generator=generator) for w in range(len(TOKENS))}
+    return FisherRounds(FisherSettings(**{"skip": 3, **options}), runner, TOKENS, batch, labels)
+
+
+def brute_force(
+    decoder: DecoderModel, labels: dict[int, Tensor], skip: int
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return, by linear, the means over tokens of δ²·x², of δ² and of x², token by token."""
+    model = DecoderModel(copy.deepcopy(decoder.model).double())
+    inputs: dict[str, list[Tensor]] = {}
+    outputs: dict[str, list[Tensor]] = {}
+
+    def record(key: str) -> Any:
+        def hook(_module: Any, args: Any, output: Tensor) -> None:
+            output.retain_grad()
+            inputs.setdefault(key, []).append(args[0].detach())
+            outputs.setdefault(key, []).append(output)
+
+        return hook
+
+    for linear in model:
+        linear.module.register_forward_hook(record(linear.key))
+    for window in CHOSEN:
+        logits = model.model(TOKENS[window : window + 1]).logits[0]
+        torch.nn.functional.cross_entropy(logits, labels[window], reduction="sum").backward()  # type: ignore[no-untyped-call]
+    result = {}
+    for linear in model:
+        parts = zip(inputs[linear.key], outputs[linear.key], strict=True)
+        tokens = [
+            (x.reshape(-1, linear.cols)[t], y.grad.reshape(-1, linear.rows)[t])
+            for x, y in parts
+            if y.grad is not None
+            for t in range(skip, 12)
+        ]
+        assert len(tokens) == len(CHOSEN) * (12 - skip)
+        products = [torch.outer(d, x).square() for x, d in tokens]  # squared gradient of a token
+        result[linear.key] = (
+            torch.stack(products).mean(0),
+            torch.stack([d.square() for _, d in tokens]).mean(0),
+            torch.stack([x.square() for x, _ in tokens]).mean(0),
+        )
+    return result
+
+
+@pytest.mark.parametrize("model_type", ["llama", "opt", "phi", "gemma2"])
+@pytest.mark.parametrize("skip", [0, 3])
+def test_information_equals_that_of_the_gradients_of_single_tokens(
+    model_type: str, skip: int
+) -> None:
+    decoder = DecoderModel(build(model_type, **ARCHITECTURES.get(model_type, ({}, None))[0]))
+    for form in ("elementwise", "factored"):
+        rounds = rounds_of(decoder, form=form, skip=skip)
+        rounds.measure(CHOSEN)
+        expected = brute_force(decoder, dict(rounds.labels), skip)
+        for linear in decoder:
+            products, outputs, inputs = expected[linear.key]
+            information = rounds.information[linear.key]
+            if isinstance(information, Elementwise):
+                # bfloat16 has eight bits of precision.
+                torch.testing.assert_close(
+                    information.values().double(), products, rtol=5e-3, atol=1e-12
+                )
+            else:
+                assert isinstance(information, Factored)
+                torch.testing.assert_close(
+                    information.outputs.double(), outputs, rtol=1e-3, atol=1e-12
+                )
+                torch.testing.assert_close(
+                    information.inputs.double(), inputs, rtol=1e-3, atol=1e-9
+                )
+
+
+@pytest.mark.parametrize("form", ["elementwise", "factored"])
+def test_information_does_not_depend_on_the_batch(form: str) -> None:
+    decoder = tiny_llama()
+    first, second = rounds_of(decoder, 1, form=form), rounds_of(decoder, 3, form=form)
+    losses = [rounds.measure(CHOSEN) for rounds in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for key, information in first.information.items():
+        torch.testing.assert_close(
+            information.values(), second.information[key].values(), rtol=1e-2, atol=1e-12
+        )
+
+
+def test_later_rounds_average_with_the_past_and_prune_from_dense_weights() -> None:
+    decoder = tiny_llama()
+    rounds = rounds_of(decoder, form="factored")
+    rounds.measure(CHOSEN)
+    first = {key: information.values() for key, information in rounds.information.items()}
+    rounds.measure(CHOSEN)  # nothing is pruned yet, so that the mean stays
+    for key, information in rounds.information.items():
+        torch.testing.assert_close(information.values(), first[key])
+    before = [linear.weight.clone() for linear in decoder]
+    rounds.threshold = lowest_of_model(decoder, rounds.scores, decoder.numel * 4 // 5)
+    loss = rounds.measure(CHOSEN)
+    assert loss != pytest.approx(rounds_of(decoder).measure(CHOSEN), rel=1e-5)
+    assert all(torch.equal(a.weight, b) for a, b in zip(decoder, before, strict=True))
+    assert any(
+        not torch.allclose(information.values(), first[key], rtol=1e-3)
+        for key, information in rounds.information.items()
+    )
+
+
+def test_gradients_that_overflow_name_the_types_that_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backward = torch.autograd.grad
+
+    def overflowing(*args: object, **options: object) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = backward(*args, **options)  # type: ignore[arg-type]
+        return tuple(part * torch.inf for part in gradients)
+
+    monkeypatch.setattr("torch.autograd.grad", overflowing)
+    with pytest.raises(UserError, match=r"model\.dtype=bfloat16") as raised:
+        rounds_of(tiny_llama()).measure(CHOSEN)
+    assert "\n" not in str(raised.value)
+
+
+def test_zeros_grow_in_ever_finer_steps_up_to_the_total() -> None:
+    counts = FisherSettings(rounds=4).zeros(1000)
+    assert counts == [578, 875, 984, 1000]
+    assert FisherSettings(rounds=1).zeros(1000) == [1000]
+
+
+def sorted_masks(scores: dict[str, Tensor], zeros: int) -> dict[str, Tensor]:
+    flat = torch.cat([part.flatten() for part in scores.values()])
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[flat.sort(stable=True).indices[:zeros]] = True
+    parts = mask.split([part.numel() for part in scores.values()])
+    return {key: part.view(scores[key].shape) for key, part in zip(scores, parts, strict=True)}
+
+
+@given(st.integers(0, 2**31), st.sampled_from([2, 50, 10**6]), st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+def test_counting_gives_the_mask_of_sorting_with_ties_in_order(
+    seed: int, values: int, share: float
+) -> None:
+    decoder = SMALL
+    generator = torch.Generator().manual_seed(seed)
+    scores: dict[str, Tensor] = {}
+    for linear in decoder:
+        drawn = torch.randint(0, values, linear.weight.shape, generator=generator).float()
+        exponents = torch.randint(-40, 40, linear.weight.shape, generator=generator)
+        scores[linear.key] = drawn if values == 50 else drawn * 2.0**exponents
+    zeros = total_zeros(share, decoder.numel)
+
+    def scores_of(linear: PrunableLinear) -> Tensor:
+        return scores[linear.key]
+
+    threshold = lowest_of_model(decoder, scores_of, zeros)
+    for key, mask in sorted_masks(scores, zeros).items():
+        assert torch.equal(threshold.mask(key, scores[key]), mask)
+
+
+SMALL = tiny_llama(num_hidden_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=2)
+
+
+def dense_hidden(decoder: DecoderModel, batch: int) -> tuple[BlockRunner, list[Tensor]]:
+    runner = BlockRunner.capture(decoder, TOKENS, batch)
+    hidden = runner.embedded
+    for index, _ in decoder.walk():
+        hidden = runner.run(index, hidden)
+    return runner, hidden
+
+
+def test_labels_depend_on_seed_and_window_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = tiny_llama()
+    order = [7, 2, 9, 4, 0]  # indices of the windows in a longer list
+    first = draw_labels(*dense_hidden(decoder, 5), order, seed=3)
+    monkeypatch.setattr("neuroal.gradients.head.LOGIT_BYTES", {"cpu": 64 * 4 * 5})
+    again = draw_labels(*dense_hidden(decoder, 2), order, seed=3)
+    assert all(torch.equal(first[window], again[window]) for window in order)
+    other = draw_labels(*dense_hidden(decoder, 5), order, seed=4)
+    assert any(not torch.equal(first[window], other[window]) for window in order)
+
+
+def test_labels_follow_the_prediction() -> None:
+    """The shares of drawn labels are those of the model, within four standard deviations."""
+    decoder = tiny_llama(vocab_size=5, bos_token_id=0, eos_token_id=1)
+    tokens = torch.zeros(1, 1, dtype=torch.long).expand(4000, 1).contiguous()
+    runner = BlockRunner.capture(decoder, tokens, 4000)
+    hidden = runner.embedded
+    for index, _ in decoder.walk():
+        hidden = runner.run(index, hidden)
+    labels = torch.cat(list(draw_labels(runner, hidden, range(4000), 0).values()))
+    with torch.no_grad():
+        expected = decoder.model(tokens[:1]).logits[0, 0].softmax(-1).double()
+    shares = labels.bincount(minlength=5).double() / 4000
+    assert bool(((shares - expected).abs() < 4 * (expected * (1 - expected) / 4000).sqrt()).all())
+
+
+def test_quiet_progress_suffices_for_whole_rounds() -> None:
+    decoder = tiny_llama()
+    rounds = rounds_of(decoder, form="elementwise")
+    zeros = total_zeros(0.7, decoder.numel)
+    with QuietProgress().stage("rounds", 4, "round") as step:
+        rounds.run([[0, 1], [2, 3], [4, 0], [1, 2]], zeros, step)
+    plan = rounds.plan(0.7, by_row=True)
+    total = sum(float(torch.as_tensor(plan.ratios[x.key]).sum()) * x.cols for x in decoder)
+    assert total == pytest.approx(zeros, rel=0.02)  # rows are capped at 0.99
+    assert len(rounds.losses) == 4
