@@ -81,9 +81,12 @@ def _run(
         outputs = Outputs.of(config.save, identity)
         outputs.prepare(again=config.force)
         record = files.record
-        if record is None or _is_due(config, record, files, outputs):
+        job = _Job(
+            config, recipe, files, outputs, StageCosts(device), progress, contents.tasks(config)
+        )
+        if record is None or _is_due(job, record):
             note_former_record(config)
-            record = _work(_Job(config, recipe, files, outputs, StageCosts(device), progress))
+            record = _work(job)
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)
@@ -99,23 +102,9 @@ def note_former_record(config: RunConfig) -> None:
         log.info("%s: written by version 0.1, does not count as finished; tables read it", path)
 
 
-def _is_due(config: RunConfig, record: Record, files: RunFiles, outputs: Outputs) -> bool:
-    """Return whether outputs or tasks of `config` are missing."""
-    needs_masks = config.save.masks and not files.has_masks()
-    return bool(needs_masks or outputs.lacks_model() or _due_tasks(config, record).names)
-
-
-def _due_tasks(config: RunConfig, record: Record | None) -> TaskConfig:
-    """Return the tasks of `config` without results in `record`."""
-    if record is None:
-        return config.task
-    names = Summary.of(record.metrics, record.context, record.costs).lacks(config.task)
-    return dataclasses.replace(config.task, names=names)
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A run in progress."""
+    """A run in progress; `data` is the content of each task's data."""
 
     config: RunConfig
     recipe: Recipe
@@ -123,6 +112,22 @@ class _Job:
     outputs: Outputs
     costs: StageCosts
     progress: Progress
+    data: Mapping[str, str | None]
+
+
+def _is_due(job: _Job, record: Record) -> bool:
+    """Return whether outputs or tasks of a run are missing."""
+    needs_masks = job.config.save.masks and not job.files.has_masks()
+    return bool(needs_masks or job.outputs.lacks_model() or _due_tasks(job, record).names)
+
+
+def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
+    """Return the tasks of a run without results in `record`."""
+    task = job.config.task
+    if record is None:
+        return task
+    names = Summary.of(record.metrics, record.context, record.costs).lacks(task, job.data)
+    return dataclasses.replace(task, names=names)
 
 
 def _work(job: _Job) -> Record:
@@ -136,7 +141,7 @@ def _work(job: _Job) -> Record:
         decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_windows(config, text, loaded)
-        due = _due_tasks(config, files.record)
+        due = _due_tasks(job, files.record)
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense", more=True):
         dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
@@ -188,7 +193,8 @@ def _evaluate_pruned(
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
     for task, figures in job.costs.each("evaluate", evaluations):
-        metrics = {**task.terms, "dense": dense[task.name], "pruned": figures}
+        terms = {**task.terms, "content": job.data[task.name]}
+        metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
         job.files.save(record)
     return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ class PlannedRun:
 
     Attributes:
         absent: model and calibration text, as printed, if they cannot be read on this machine.
+        data: task → content of its data (`Contents.tasks`).
     """
 
     run: GridRun
     config: RunConfig
     identity: str
     absent: tuple[str, ...] = ()
+    data: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def record_path(self) -> Path:
@@ -67,7 +69,8 @@ def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) 
     for run in runs:
         config = _with(combined(*_split(declaration, run)), "task.names", list(run.tasks))
         identity = identity_of(config, contents)
-        planned.setdefault(identity, PlannedRun(run, config, identity, contents.absent(config)))
+        inputs = contents.absent(config), contents.tasks(config)
+        planned.setdefault(identity, PlannedRun(run, config, identity, *inputs))
     return list(planned.values())
 
 

@@ -43,6 +43,12 @@ class Contents:
         key = self._calibration_key(config)
         return self._content(key, config) if key else None
 
+    def tasks(self, config: RunConfig) -> dict[str, str | None]:
+        """Return the content of the data of each task; None: not available on this machine."""
+        return {
+            name: self._data(name, "evaluation", config.data.root) for name in config.task.names
+        }
+
     def absent(self, config: RunConfig) -> tuple[str, ...]:
         """Return the inputs of a run that cannot be read here, as printed."""
         return tuple(f"{key[0]} {key[1]}" for key in self._keys(config) if self._read[key] is None)
@@ -69,10 +75,14 @@ class Contents:
         name, root = config.calibration.name, config.data.root
         if name not in SETS and name != "builtin":
             return None
-        key = ("calibration", name, root or "")
+        self._data(name, "calibration", root)
+        return ("calibration", name, root or "")
+
+    def _data(self, name: str, purpose: str, root: str | None) -> str | None:
+        key = (purpose, name, root or "")
         if key not in self._read:
-            self._read[key] = _calibration_content(name, root)
-        return key
+            self._read[key] = _data_content(name, purpose, root)
+        return self._read[key]
 
     def _content(self, key: Key, config: RunConfig) -> str | None:
         return self._read[key] or _load(_bound(config, key))
@@ -87,11 +97,12 @@ def _place(model: ModelConfig) -> str:
     return model.path
 
 
-def _calibration_content(name: str, root: str | None) -> str | None:
+def _data_content(name: str, purpose: str, root: str | None) -> str | None:
+    """Return the content of a data set for ``calibration`` or ``evaluation``."""
     try:
         if name == "builtin":
-            return digests_of_files([BUILTIN / "calibration.jsonl.gz"])[0]
-        source, split = SETS[name], SETS[name].split("calibration")
+            return digests_of_files([BUILTIN / f"{purpose}.jsonl.gz"])[0]
+        source, split = SETS[name], SETS[name].split(purpose)
         data = in_folder(source, split, root) or in_cache(source, split)
         return " ".join(digests_of_files(data.files)) if data else None
     except (UserError, OSError):

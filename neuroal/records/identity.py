@@ -48,8 +48,8 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
     Loads no model. The digest covers the content of the files that the run reads (model,
     calibration text, files of a method), not their paths; the version of each method, or the source
     of a user's own; and the remaining settings. It uses `config.seed` for a calibration seed, and
-    the top-up's own number of search windows, where they are not set. A model or text that cannot be read here counts by the content that the last run in
-    ``out`` has read, or else by its name.
+    the top-up's own number of search windows, where they are not set. A model or text that cannot
+    be read here counts by the content that the last run in ``out`` has read, or else by its name.
 
     Args:
         config: configuration of the run.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class Summary:
         context: maximum number of tokens of the model.
         seconds: total time of all stages.
         peak_bytes: largest peak device memory of a stage; 0: not measured.
+        data: task → content of its data (`Contents.task`).
     """
 
     terms: Mapping[str, Terms]
     context: int | None
     seconds: float = 0.0
     peak_bytes: int = 0
+    data: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -46,11 +48,24 @@ class Summary:
             for name, entry in metrics.items()
         }
         seconds = sum(costs.get("seconds", {}).values())
-        return cls(terms, context, seconds, max(costs.get("peak_bytes", {}).values(), default=0))
+        peak_bytes = max(costs.get("peak_bytes", {}).values(), default=0)
+        data = {name: entry.get("content") for name, entry in metrics.items()}
+        return cls(terms, context, seconds, peak_bytes, data)
 
-    def lacks(self, task: TaskConfig) -> list[str]:
-        """Return the tasks of `task` that were not evaluated, or with other terms."""
-        return [name for name in task.names if not self._holds(name, task)]
+    def lacks(self, task: TaskConfig, data: Mapping[str, str | None]) -> list[str]:
+        """Return the tasks of `task` that were not evaluated, or with other terms or data.
+
+        `data` are the present contents of the tasks' data; None: not available on this machine.
+        """
+        return [
+            name
+            for name in task.names
+            if not (self._holds(name, task) and self._same_data(name, data.get(name)))
+        ]
+
+    def _same_data(self, name: str, present: str | None) -> bool:
+        recorded = self.data.get(name)
+        return present is None or recorded is None or present == recorded
 
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:

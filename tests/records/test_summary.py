@@ -41,7 +41,18 @@ def test_another_bos_is_due_for_texts_alone(
     recorded: str | None, requested: str, lacking: list[str]
 ) -> None:
     task = TaskConfig(names=["ptb", "rte"], limit=2, seqlen=64, bos=requested)
-    assert summary(recorded).lacks(task) == lacking
+    assert summary(recorded).lacks(task, {}) == lacking
+
+
+def test_a_task_on_other_data_is_due() -> None:
+    entry = {"kind": "perplexity", "limit": 2, "seqlen": 64, "bos": "stream", "content": "one"}
+    recorded, task = (
+        Summary.of({"ptb": entry}, 128, {}),
+        TaskConfig(names=["ptb"], limit=2, seqlen=64),
+    )
+    assert recorded.lacks(task, {"ptb": "one"}) == []
+    assert recorded.lacks(task, {"ptb": None}) == []  # a machine without the data
+    assert recorded.lacks(task, {"ptb": "two"}) == ["ptb"]
 
 
 def test_a_summary_file_gives_what_the_record_gives(tmp_path: Path) -> None:
