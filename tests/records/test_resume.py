@@ -120,6 +120,24 @@ def test_a_finished_run_is_named_and_done_again_only_by_force(
     assert again.masks == first.masks
 
 
+def test_a_task_is_evaluated_again_if_its_data_has_changed(tmp_path: Path) -> None:
+    figures = []
+    for text in ("one more word ", "another text of words "):
+        folder = tmp_path / "data" / "ptb_text_only"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "test.jsonl").write_text(json.dumps({"sentence": text * 40}) + "\n")
+        root = f"data.root={tmp_path / 'data'}"
+        record, _ = run(config_of(tmp_path / "runs", "task.names=[ptb]", root))
+        figures.append(record.metrics["ptb"]["pruned"]["value"])
+    assert figures[0] != figures[1]
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 1
+
+
+def test_the_record_holds_the_resolved_number_of_search_windows(tmp_path: Path) -> None:
+    record, _ = run(config_of(tmp_path, "calibration.search_windows=null"))
+    assert record.config["calibration"]["search_windows"] == 8
+
+
 def test_a_record_of_version_0_1_is_not_a_finished_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
