@@ -39,7 +39,11 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     with report.collected():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
             )
         except RuntimeError as error:
             if (row := FAILED.search(report.text)) is None:
@@ -135,6 +139,8 @@ def _cause(error: Exception) -> str:
     text, first = str(error), first_line(error)
     if "trust_remote_code" in text:
         return f"{first}; if you trust the code, set model.trust_remote_code=true"
+    if "instantiate the backend tokenizer" in text:
+        return "its files, such as tokenizer.json, are missing; copy those of the model there"
     if "gated repo" in text or "401" in text or "403" in text:
         return f"{first}; request access on the model's page and set HF_TOKEN to your token"
     return first
