@@ -24,6 +24,7 @@ from neuroal.models.devices import pick_devices, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import place_on_host, take_back
+from neuroal.models.tokens import check_tokens
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
 from neuroal.placement.base import placement_of
@@ -138,6 +139,7 @@ def prune(
     ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
     windows = _windows(tokens)
+    check_tokens(model, windows, "tokens: there is")
     settings = PruningSettings(
         pruner=_method("pruner", pruner),
         sparsity=ratio,

@@ -231,7 +231,10 @@ def calibration_windows(
     calibration = config.calibration
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
     seed = config.seed if calibration.seed is None else calibration.seed
-    return (
+    drawn = (
         text.windows(loaded.tokenizer, calibration.windows, seqlen, seed, calibration.bos),
         text.windows(loaded.tokenizer, search_windows(config), seqlen, seed, calibration.bos),
     )
+    for windows in drawn:
+        loaded.check_tokens(windows.tokens, windows.source)
+    return drawn

@@ -114,7 +114,7 @@ def test_packed_masks_have_the_recorded_digests(finished: tuple[Path, Path]) -> 
     [
         ("calibration.seqlen=1024", "longer than the model's context of 512"),
         ("task.seqlen=1024", "longer than the model's context of 512"),
-        ("model.include=[nothing]", "leave no linear"),
+        ("model.include=[nothing]", "matches no module"),
         ("model.dtype=float33", "did you mean 'float32'"),
     ],
 )

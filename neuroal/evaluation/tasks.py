@@ -13,6 +13,7 @@ from neuroal.data.sets import data_set
 from neuroal.data.text import Windows, evaluation_windows
 from neuroal.data.text import require as require_text
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.evaluation.sanity import warn_if_infinite
 from neuroal.evaluation.task_table import KINDS, ZERO_SHOT
 from neuroal.models.load import LoadedModel
 from neuroal.tracking.progress import Progress
@@ -121,5 +122,6 @@ def evaluate_tasks(
     with progress.stage(stage, len(tasks), "task") as step:
         for task in tasks:
             figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+            warn_if_infinite(task.name, figures)
             step.advance(1, **{task.name: figures[task.headline]})
             yield task, figures

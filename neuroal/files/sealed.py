@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuroal.files.atomic import write_json
+from neuroal.files.atomic import finite, write_json
 
 SEAL = "sha256"
 log = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
     """Write `data` and its digest to `path` as JSON, atomically."""
-    write_json(path, {**data, SEAL: _digest(data)})
+    stored: dict[str, Any] = finite(data)
+    write_json(path, {**stored, SEAL: _digest(stored)})
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:

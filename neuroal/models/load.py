@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
 from neuroal.config.schema import ModelConfig
@@ -16,6 +17,7 @@ from neuroal.errors import UserError, nearest
 from neuroal.models.finite import check_finite
 from neuroal.models.offload import open_on_disk, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
+from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -33,6 +35,16 @@ class LoadedModel:
         """Longest window in tokens; 2048 if the model's configuration gives no limit."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2048)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of rows of the model's embedding."""
+        return embedding_rows(self.model)
+
+    def check_tokens(self, tokens: Tensor, source: str) -> None:
+        """Raise `UserError` if the text `source` has token ids that the model's embedding lacks."""
+        own = f"model: of the tokenizer's {len(self.tokenizer)} tokens, the {source} has"
+        check_tokens(self.model, tokens, own)
 
 
 def load_model(
@@ -72,6 +84,7 @@ def load_model(
     check_finite(model)
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    check_tokenizer(tokenizer, where)
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 

@@ -139,6 +139,8 @@ def _cause(error: Exception) -> str:
     text, first = str(error), first_line(error)
     if "trust_remote_code" in text:
         return f"{first}; if you trust the code, set model.trust_remote_code=true"
+    if "instantiate the backend tokenizer" in text:
+        return "its files, such as tokenizer.json, are missing; copy those of the model there"
     if "gated repo" in text or "401" in text or "403" in text:
         return f"{first}; request access on the model's page and set HF_TOKEN to your token"
     return first

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from neuroal.evaluation.bos_warning import bos_warning
+from neuroal.evaluation.sanity import require_finite, warn_if_chance
 from neuroal.evaluation.tasks import Task
 from neuroal.files.lock import leased
 from neuroal.files.sealed import read_sealed, write_sealed
@@ -66,6 +67,7 @@ def evaluate_cached(
                 figures = entries[task.name].fill(loaded, task, batch)
                 if figures is not None:
                     results[task.name] = figures
+                    warn_if_chance(task.name, figures, loaded.vocabulary)
                     step.advance(1, **{task.name: figures[task.headline]})
             waiting = [task for task in pending if task.name not in results]
             if len(waiting) == len(pending):
@@ -116,6 +118,7 @@ class CacheEntry:
             figures = self.read()  # another process may have finished before we got the lock
             if figures is None:
                 figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+                require_finite(task.name, figures)
                 content = {
                     "model": loaded.name,
                     "key": self.key,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,8 +33,9 @@ class Record:
         plan: sparsity ratios, and the top-up's report (λ values, criterion of every candidate).
         sparsity: achieved sparsity, overall and of each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``kind``, ``limit``, ``seqlen``, ``bos``, and the figures of the ``dense``
-            and the ``pruned`` model. Every evaluated task adds an entry.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, ``bos``, ``content`` of the data, and the
+            figures of the ``dense`` and the ``pruned`` model. Every evaluated task adds an entry.
+            An infinite perplexity is null in JSON.
         version: version of this schema.
         context: maximum number of tokens of the model, from which ``task.seqlen=null`` derives.
     """
@@ -83,7 +86,17 @@ class Record:
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
             raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
-        return cls(**data)
+        return cls(**{**data, "metrics": _with_infinity(data["metrics"])})
+
+
+def _with_infinity(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `metrics` with infinite perplexities, which JSON holds as null."""
+    entries = copy.deepcopy(dict(metrics))
+    for entry in entries.values():
+        for figures in (entry.get("dense"), entry.get("pruned")):
+            if isinstance(figures, dict) and figures.get("value", 0.0) is None:
+                figures["value"] = math.inf
+    return entries
 
 
 def first_record(

@@ -19,6 +19,11 @@ def test_data_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_sealed(tmp_path / "none") is None
 
 
+def test_numbers_that_are_not_finite_are_stored_as_null(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "x", {"criterion": [1.0, float("nan")]})
+    assert read_sealed(tmp_path / "x") == {"criterion": [1.0, None]}
+
+
 @pytest.mark.parametrize("change", ["value", "cut", "empty", "list", "binary", "no digest"])
 def test_damage_is_reported_and_not_used(
     change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
