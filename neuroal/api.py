@@ -274,7 +274,7 @@ def calibration_tokens(
 
     Args:
         source: name of a calibration set (``builtin``, ``c4``, ``wikitext2``, ``ptb``,
-            ``c4_sample``); path to a file (.txt, or .jsonl with a field ``text``); texts, or a
+            ``c4_sample``); path to a file (.txt, or .jsonl with a field ``text``, …); texts, or a
             `datasets.Dataset` with a column ``text``, which are joined by blank lines.
         tokenizer: the model's tokenizer.
         windows: number of windows.

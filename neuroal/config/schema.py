@@ -74,7 +74,7 @@ class CalibrationConfig:
     """Calibration text, and the windows drawn from it."""
 
     name: str = _key("calibration text: c4 | c4_sample | wikitext2 | ptb | builtin | text")
-    path: str | None = _key("file for calibration=text: .txt, .jsonl or .jsonl.gz", None)
+    path: str | None = _key("file for calibration=text: .txt, .jsonl, .jsonl.gz, …", None)
     windows: int = _key("windows used by the pruner", 128)
     search_windows: int | None = _key(
         "windows used by the top-up (null: 64 for fisher and marginal, 8 for the others)", None

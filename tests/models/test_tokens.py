@@ -13,7 +13,8 @@ from neuroal.cli.compose import composed
 from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
-from neuroal.models.load import ZOO, load_model
+from neuroal.models.load import load_model
+from neuroal.models.location import ZOO
 from neuroal.models.tokens import check_tokens
 from neuroal.run import run
 from tests.architectures import ARCHITECTURES, build
