@@ -67,7 +67,8 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() or parameter.element_size() == 1:
             raise UserError(
-                f"{where}: '{name}' stays quantised ({parameter.dtype}); use an unquantised checkpoint"
+                f"{where}: '{name}' stays quantised ({parameter.dtype}); "
+                "use an unquantised checkpoint"
             )
     return model
 
