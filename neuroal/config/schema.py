@@ -97,6 +97,12 @@ class TaskConfig:
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
 
 
+LONGEST_TAG = 64
+"""Maximum length of a tag in W&B, in characters."""
+LONGEST_NAME = 128
+"""Maximum length of the name of a run, project or group in W&B, in characters."""
+
+
 @dataclass
 class LoggerConfig:
     """Destination of metrics besides the record."""
