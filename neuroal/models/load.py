@@ -18,6 +18,7 @@ from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
 from neuroal.errors import UserError, nearest
 from neuroal.models.finite import check_finite
+from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
 from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
 from neuroal.models.pretrained import is_quantized, read_whole, reading
 from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
@@ -89,6 +90,8 @@ def load_model(
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     check_tokenizer(tokenizer, where)
+    if gguf:
+        check_gguf_tokenizer(tokenizer, Path(where))
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 
