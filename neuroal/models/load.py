@@ -15,6 +15,7 @@ from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
 from neuroal.errors import UserError
 from neuroal.models.finite import check_finite
+from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
 from neuroal.models.location import Location, locate_model
 from neuroal.models.offload import open_on_disk, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
@@ -84,6 +85,8 @@ def load_model(
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     check_tokenizer(tokenizer, where)
+    if location.gguf:
+        check_gguf_tokenizer(tokenizer, Path(where))
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 
