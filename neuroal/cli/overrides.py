@@ -47,7 +47,6 @@ def parse(overrides: Sequence[str], multirun: bool = True) -> list[Override]:
         else:
             _check_value(parser, override, switches)
         parsed.append(override)
-    _check_swept_once(parsed)
     return parsed
 
 
@@ -100,12 +99,3 @@ def _check_value(parser: OverridesParser, override: Override, switches: Collecti
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_swept_once(parsed: Sequence[Override]) -> None:
-    """Raise `UserError` if a key that is swept has another override, which would win."""
-    keys = [override.get_key_element() for override in parsed]
-    for override in parsed:
-        key = override.get_key_element()
-        if override.is_sweep_override() and keys.count(key) > 1:
-            raise UserError(f"{override.input_line}: {key} is set twice; write it once")

@@ -102,7 +102,5 @@ def test_a_list_of_options_is_refused(group: str) -> None:
         assert str(caught.value).endswith(f"write -m {group}=a,b")
 
 
-def test_a_key_that_is_swept_is_set_once() -> None:
-    with pytest.raises(UserError, match="seed is set twice"):
-        check(["seed=1,2", "seed=3"])
+def test_the_last_value_of_a_repeated_key_counts() -> None:
     assert composed(["seed=1", "seed=2"]).seed == 2
