@@ -24,7 +24,7 @@ from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.tracking import QuietProgress
 from tests.small_models import random_tokens, tiny_llama
 
-BATCHES = (1, 2, 4)
+BATCHES = (1, 4)
 
 
 def weights(decoder: DecoderModel) -> list[torch.Tensor]:
@@ -111,7 +111,7 @@ def test_a_pruner_that_updates_weights_without_prune_to_chooses_freely() -> None
     assert all(torch.equal(a, b) for a, b in zip(expected, result, strict=True))
 
 
-@pytest.mark.parametrize("name", ["llama", "opt"])
+@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "opt"])
 def test_batches_hardly_change_a_model_that_is_updated(name: str) -> None:
     folder = Path(neuroal.__file__).parent / "zoo" / name
     tokenizer = AutoTokenizer.from_pretrained(folder)
