@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     clock = Clock()
     context = allocation_context(decoder, Wanda(), 0.7, tokens, arguments.batch, clock)
     linear, row = arguments.iterations
-    topup = EqualMarginals(linear_iterations=linear, row_iterations=row)
+    topup = EqualMarginals(preset="first", linear_iterations=linear, row_iterations=row)
     reset_peak()
     begin = now()
     with warnings.catch_warnings():
