@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuroal.config.instantiate import named_method
-from neuroal.config.schema import TaskConfig
+from neuroal.config.schema import BOS, TaskConfig
 from neuroal.config.validation import check_task
 from neuroal.data.text import calibration_text
 from neuroal.errors import UserError, check_choice
@@ -24,6 +24,7 @@ from neuroal.models.devices import pick_devices, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import place_on_host, take_back
+from neuroal.models.tokens import check_tokens
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
 from neuroal.placement.base import placement_of
@@ -138,6 +139,7 @@ def prune(
     ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
     windows = _windows(tokens)
+    check_tokens(model, windows, "tokens: there is")
     settings = PruningSettings(
         pruner=_method("pruner", pruner),
         sparsity=ratio,
@@ -217,6 +219,7 @@ def evaluate(
     *,
     seqlen: int | None = None,
     limit: int | None = None,
+    bos: str = "stream",
     batch: int | None = None,
     data_root: str | None = None,
     progress: Progress | None = None,
@@ -229,19 +232,23 @@ def evaluate(
         tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
         seqlen: tokens per window of a text; None: 2048, or the model's context if shorter.
         limit: maximum windows per text and documents per zero-shot task; None: all.
+        bos: ``window`` replaces the first token of every window of a text by BOS; ``stream``, as in
+            the paper, keeps the text.
         batch: windows or requests per forward pass; None: as memory allows.
         data_root: folder of local data sets; None: the Hugging Face cache, then the Hub.
         progress: receives progress updates; None disables them.
 
     Returns:
-        Task → ``kind``, ``limit``, ``seqlen`` and figures: ``value``, ``stderr`` and ``windows`` of
-        a text; ``acc``, ``acc_stderr``, …, ``documents`` and ``version`` of a zero-shot task.
+        Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and figures: ``value``, ``stderr`` and
+        ``windows`` of a text; ``acc``, ``acc_stderr``, …, ``documents`` and ``version`` of a
+        zero-shot task.
 
     Raises:
         UserError: a value that cannot be used, or data that is not available.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
-    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, batch=batch)
+    check_choice("bos", bos, BOS)
+    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, bos=bos, batch=batch)
     check_task(config)
     require(names, data_root)
     loaded = LoadedModel(model, tokenizer, model.name_or_path)
@@ -260,6 +267,7 @@ def calibration_tokens(
     windows: int = 128,
     seqlen: int | None = None,
     seed: int = 0,
+    bos: str = "stream",
     data_root: str | None = None,
 ) -> Tensor:
     """Draw windows of token ids from a text, as a run does for calibration.
@@ -272,6 +280,8 @@ def calibration_tokens(
         windows: number of windows.
         seqlen: tokens per window; None: 2048, or the tokenizer's ``model_max_length`` if less.
         seed: seed of the draw. The same seed gives the same first windows for any `windows`.
+        bos: ``window`` replaces the first token of every window by BOS; ``stream``, as in the
+            paper, keeps the text.
         data_root: folder of local data sets; None: the Hugging Face cache, then the hub.
 
     Returns:
@@ -286,5 +296,6 @@ def calibration_tokens(
         seqlen = min(2048, int(getattr(tokenizer, "model_max_length", None) or 2048))
     if seqlen < 2:
         raise UserError(f"seqlen={seqlen}: must be at least 2")
+    check_choice("bos", bos, BOS)
     text = calibration_text(source, data_root)
-    return text.windows(tokenizer, windows, seqlen, seed).tokens
+    return text.windows(tokenizer, windows, seqlen, seed, bos).tokens

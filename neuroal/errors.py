@@ -27,7 +27,13 @@ def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
         raise UserError(f"{key}={value}: must be one of {', '.join(valid)}{close}")
 
 
+def shortened(value: object, most: int = 200) -> str:
+    """Return the text of `value` in one line of at most `most` characters; ``…`` marks a cut."""
+    text = " ".join(str(value)[: 2 * most].split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error's message, without a final period."""
+    """Return the first non-empty line of an error's message, shortened, without a final period."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else repr(error)
+    return shortened(lines[0], most=500).rstrip(".") if lines else shortened(repr(error))

@@ -93,7 +93,8 @@ def prune(
     costs.calibration_tokens["prune"] = tokens.numel() if pruner.needs else 0
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
-        size = settings.batch or batch_by_memory(decoder, *tokens.shape)
+        # A resumed run uses the batch size of its first attempt, on which rounding depends.
+        size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)
         masks = prune_model(decoder, pruner, budgets, tokens, batch, progress)
     if pruner.needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
-from neuroal.files.atomic import write_json
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices, resolve_device
-from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.save import save_model
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
+from neuroal.pruners.prune_model import apply_masks
 from neuroal.pruners.settings import PruningSettings
+from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
-from neuroal.records.identity import environment, identity_of
+from neuroal.records.identity import environment, former_identity_of, identity_of
+from neuroal.records.outputs import Outputs
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
@@ -32,6 +36,8 @@ from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
 from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -53,54 +59,82 @@ def run(
         UserError: an invalid value in `config`; no record is written.
         Busy: another process is doing this run.
     """
-    identity = identity or identity_of(config)
+    config, contents = _resolved(config), Contents()
+    identity = identity or identity_of(config, contents)
     with tracker_for(config, identity) as tracker:
         progress = progress or progress_for_terminal()
         if tracker:
             progress = TrackedProgress(progress, tracker)
-        record, path = _run(config, identity, progress)
+        record, path = _run(config, identity, contents, progress)
         if tracker:
             tracker.record(record, path)
     return record, path
 
 
-def _run(config: RunConfig, identity: str, progress: Progress) -> tuple[Record, Path]:
+def _resolved(config: RunConfig) -> RunConfig:
+    """Return `config` with the top-up's own number of search windows, unless it is set."""
+    windows = search_windows(config)
+    calibration = dataclasses.replace(config.calibration, search_windows=windows)
+    return dataclasses.replace(config, calibration=calibration)
+
+
+def _run(
+    config: RunConfig, identity: str, contents: Contents, progress: Progress
+) -> tuple[Record, Path]:
     recipe, device = make_recipe(config), resolve_device(config.device)
     require(config.task.names, config.data.root)
-    with open_run(prepare_out(config.out), identity) as files:
+    with open_run(prepare_out(config.out), identity, force=config.force) as files:
+        contents.bind(config)
+        outputs = Outputs.of(config.save, identity)
+        outputs.prepare(again=config.force)
         record = files.record
-        if record is None or _is_due(config, record, files):
-            record = _work(_Job(config, recipe, files, StageCosts(device), progress))
+        job = _Job(
+            config, recipe, files, outputs, StageCosts(device), progress, contents.tasks(config)
+        )
+        if record is None or _is_due(job, record):
+            note_former_record(config)
+            record = _work(job)
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
-        if config.save.plan:
-            write_json(Path(config.save.plan), saved_plan(record))
+            log.info("already done: %s; force=true does it again", files.record_path)
+        if outputs.plan is not None and (config.force or outputs.lacks_plan()):
+            outputs.plan.write(saved_plan(record))
         return record, files.record_path
 
 
-def _is_due(config: RunConfig, record: Record, files: RunFiles) -> bool:
-    """Return whether outputs or tasks of `config` are missing."""
-    needs_masks = config.save.masks and not files.has_masks()
-    return bool(needs_masks or config.save.model or _due_tasks(config, record).names)
-
-
-def _due_tasks(config: RunConfig, record: Record | None) -> TaskConfig:
-    """Return the tasks of `config` without results in `record`."""
-    if record is None:
-        return config.task
-    names = Summary.of(record.metrics, record.context, record.costs).lacks(config.task)
-    return dataclasses.replace(config.task, names=names)
+def note_former_record(config: RunConfig) -> None:
+    """Log that a record of version 0.1 does not count as this run, if there is one."""
+    path = Path(config.out) / f"{former_identity_of(config)}.json"
+    if path.exists():
+        log.info("%s: written by version 0.1, does not count as finished; tables read it", path)
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A run in progress."""
+    """A run in progress; `data` is the content of each task's data."""
 
     config: RunConfig
     recipe: Recipe
     files: RunFiles
+    outputs: Outputs
     costs: StageCosts
     progress: Progress
+    data: Mapping[str, str | None]
+
+
+def _is_due(job: _Job, record: Record) -> bool:
+    """Return whether outputs or tasks of a run are missing."""
+    needs_masks = job.config.save.masks and not job.files.has_masks()
+    return bool(needs_masks or job.outputs.lacks_model() or _due_tasks(job, record).names)
+
+
+def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
+    """Return the tasks of a run without results in `record`."""
+    task = job.config.task
+    if record is None:
+        return task
+    names = Summary.of(record.metrics, record.context, record.costs).lacks(task, job.data)
+    return dataclasses.replace(task, names=names)
 
 
 def _work(job: _Job) -> Record:
@@ -114,7 +148,7 @@ def _work(job: _Job) -> Record:
         decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_windows(config, text, loaded)
-        due = _due_tasks(config, files.record)
+        due = _due_tasks(job, files.record)
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense", more=True):
         dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
@@ -134,8 +168,9 @@ def _work(job: _Job) -> Record:
     record = record.with_data(calibration=pruning.description, search=search.description)
     files.save(record)
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
-    if config.save.model:
-        save_model(loaded, config.save.model, saved_plan(record))
+    if config.save.model and (config.force or job.outputs.lacks_model()):
+        plan, overwrite = saved_plan(record), config.save.overwrite
+        save_model(loaded, config.save.model, plan, record.identity, overwrite)
     files.finish(masks if config.save.masks else None)
     return record
 
@@ -143,16 +178,14 @@ def _work(job: _Job) -> Record:
 def _restore_or_prune(
     job: _Job, decoder: DecoderModel, allocation: Allocation, tokens: Tensor
 ) -> PackedMasks:
-    """Apply the masks of an earlier start, or prune `decoder` and save its masks.
-
-    Masks are saved only if they determine the model, that is if kept weights do not change.
-    """
-    masks = None if job.recipe.updates_weights else job.files.restore(decoder)
-    if masks is None:
-        masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
-        if not job.recipe.updates_weights:
-            job.files.keep_masks(masks)
-            job.files.keep_allocation(allocation, job.costs.to_dict())
+    """Apply the masks of an earlier start, or prune `decoder` and save its masks."""
+    masks = job.files.masks(decoder)
+    if masks is not None and not job.recipe.updates_weights:
+        apply_masks(decoder, masks)
+        return masks
+    masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
+    job.files.keep_masks(masks)
+    job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
 
 
@@ -167,7 +200,8 @@ def _evaluate_pruned(
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
     for task, figures in job.costs.each("evaluate", evaluations):
-        metrics = {**task.terms, "dense": dense[task.name], "pruned": figures}
+        terms = {**task.terms, "content": job.data[task.name]}
+        metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
         job.files.save(record)
     return record
@@ -197,7 +231,10 @@ def calibration_windows(
     calibration = config.calibration
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
     seed = config.seed if calibration.seed is None else calibration.seed
-    return (
-        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed),
-        text.windows(loaded.tokenizer, search_windows(config), seqlen, seed),
+    drawn = (
+        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed, calibration.bos),
+        text.windows(loaded.tokenizer, search_windows(config), seqlen, seed, calibration.bos),
     )
+    for windows in drawn:
+        loaded.check_tokens(windows.tokens, windows.source)
+    return drawn

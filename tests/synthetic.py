@@ -111,13 +111,13 @@ def _metric(
     task: str, damage: float, limit: int | None, generator: np.random.Generator
 ) -> dict[str, Any]:
     noise = float(1 + 0.02 * generator.standard_normal())
-    entry: dict[str, Any] = {"limit": limit, "seqlen": 256, "kind": "perplexity"}
+    entry: dict[str, Any] = {"limit": limit, "seqlen": 256, "bos": "stream", "kind": "perplexity"}
     if task not in ZERO_SHOT:
         dense = {"value": 20.0, "stderr": 0.2, "windows": 64}
         return entry | {"dense": dense, "pruned": dense | {"value": 20 * damage * noise}}
     share = 0.3 + 0.3 / damage * noise
     dense = {"acc": 0.6, "acc_stderr": 0.01, "documents": 200, "version": "0.4.13"}
-    entry |= {"kind": "zero_shot", "seqlen": None}
+    entry |= {"kind": "zero_shot", "seqlen": None, "bos": None}
     return entry | {"dense": dense, "pruned": dense | {"acc": round(share * 200) / 200}}
 
 

@@ -114,7 +114,7 @@ def test_packed_masks_have_the_recorded_digests(finished: tuple[Path, Path]) -> 
     [
         ("calibration.seqlen=1024", "longer than the model's context of 512"),
         ("task.seqlen=1024", "longer than the model's context of 512"),
-        ("model.include=[nothing]", "leave no linear"),
+        ("model.include=[nothing]", "matches no module"),
         ("model.dtype=float33", "did you mean 'float32'"),
     ],
 )
@@ -122,6 +122,23 @@ def test_mistakes_leave_no_record(setting: str, message: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=message):
         run(composed([*SMALL, setting, f"out={tmp_path}/runs"]))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_another_bos_adds_a_measurement_to_the_record(tmp_path: Path) -> None:
+    from neuroal.data.text import evaluation_windows
+
+    small = [*SMALL[:5], "topup=uniform", "pruner=magnitude", f"out={tmp_path}"]
+    first, path = run(composed(small))
+    second, same = run(composed([*small, "task.bos=window", f"save.model={tmp_path}/model"]))
+    assert same == path
+    assert second.masks == first.masks
+    entry = second.metrics["builtin"]
+    assert (first.metrics["builtin"]["bos"], entry["bos"]) == ("stream", "window")
+    saved = load_model(ModelConfig(source="hf", path=f"{tmp_path}/model"), torch.device("cpu"))
+    windows = evaluation_windows("builtin", saved.tokenizer, 64, 8, None, bos="window")
+    expected = perplexity(saved.model, windows.tokens, batch=8).value
+    assert entry["pruned"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert entry["dense"]["value"] != first.metrics["builtin"]["dense"]["value"]
 
 
 def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:

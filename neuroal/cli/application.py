@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -48,7 +50,8 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
     sys.path.append(os.getcwd())  # for the user's own methods
     try:
-        code = work() or 0
+        with messages_as_lines():
+            code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _print_error(error)
         sys.exit(2)
@@ -56,6 +59,39 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
         print("neuroal: interrupted; finished records are kept", file=sys.stderr)
         sys.exit(130)
     sys.exit(code)
+
+
+class _Lines(logging.Handler):
+    """Prints log messages as the lines ``neuroal: MESSAGE`` on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"neuroal: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def messages_as_lines() -> Iterator[None]:
+    """Print the log messages and warnings of this package as lines on stderr, inside the context.
+
+    Hydra's own handler would print them on stdout, with a time stamp.
+    """
+    logger, handler, show_others = logging.getLogger("neuroal"), _Lines(), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category is UserWarning:
+            logger.warning("%s", message)
+        else:
+            show_others(message, category, *where, **more)
+
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate, warnings.showwarning = False, show
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate, warnings.showwarning = before[1], show_others
 
 
 def _print_error(error: Exception, where: str = "") -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.cli.help import bare_word, search_folder, wrong_name
+from neuroal.cli.targets import check_continuous, check_sweep
 from neuroal.config import schema
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
@@ -87,9 +90,20 @@ def check(
         paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
         own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
         search = [*own, *(str(path) for o in paths for path in listed(o.value()))]
-        choices = _choices([o for o in parsed if o not in paths])
-        runs = [compose_run(choice, config_name or "config", search) for choice in choices]
-    return [config for config, _ in runs], runs[0][1]
+        swept = list(_choices([o for o in parsed if o not in paths]))
+        runs = [
+            compose_run(lines, config_name or "config", search, number)
+            for number, (_, lines) in enumerate(swept)
+        ]
+    configs, is_grid = [config for config, _ in runs], runs[0][1]
+    if sweeps and not is_grid:
+        keys = list(dict.fromkeys(o.get_key_element().lstrip("+~") for o in sweeps))
+        indices = {index for index, _ in swept[1:]}
+        varied = [[c for c, (i, _) in zip(configs, swept, strict=True) if i == n] for n in indices]
+        check_sweep(configs[0], varied, keys)
+        if not all(o.is_discrete_sweep() for o in sweeps):
+            check_continuous(overrides, configs[0])
+    return configs, is_grid
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -108,8 +122,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Yield overrides without sweeps: all first values, then each further value in turn."""
+def _choices(parsed: Sequence[Override]) -> Iterator[tuple[int, list[str]]]:
+    """Yield overrides without sweeps: all first values, then each further value in turn.
+
+    The number before them is that of the override with a further value, or -1.
+    """
     values: list[list[str]] = []
     for override in parsed:
         line = override.input_line or ""
@@ -120,18 +137,21 @@ def _choices(parsed: Sequence[Override]) -> Iterator[list[str]]:
         elif not override.is_sweep_override():
             values.append([line])
     first = [texts[0] for texts in values if texts]
-    yield first
+    yield -1, first
     for index, texts in enumerate(values):
         for text in texts[1:]:
-            yield [*first[:index], text, *first[index + 1 :]]
+            yield index, [*first[:index], text, *first[index + 1 :]]
 
 
 def compose_run(
-    overrides: Sequence[str], name: str = "config", search: Sequence[str] = ()
+    overrides: Sequence[str],
+    name: str = "config",
+    search: Sequence[str] = (),
+    number: int = 0,
 ) -> tuple[RunConfig, bool]:
     """Compose config file `name`; return the configuration and whether it declares a grid.
 
-    The folders `search` add options, as in ``hydra.searchpath``.
+    The folders `search` add options, as in ``hydra.searchpath``. `number` is ``hydra:job.num``.
     """
     quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
     lines = [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])]
@@ -139,7 +159,22 @@ def compose_run(
         composition = compose(name, lines, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
-    return resolve(composition), composition.hydra.sweeper.get("_target_") == GRID
+    with _hydra_values(composition, number):
+        return resolve(composition), composition.hydra.sweeper.get("_target_") == GRID
+
+
+@contextmanager
+def _hydra_values(composition: DictConfig, number: int) -> Iterator[None]:
+    """Resolve ``${hydra:…}`` inside the context as in job `number` of a sweep."""
+    with read_write(composition.hydra), open_dict(composition.hydra):
+        composition.hydra.job.num, composition.hydra.job.id = number, str(number)
+    hydra_config = HydraConfig.instance()
+    previous = hydra_config.cfg
+    hydra_config.set_config(composition)
+    try:
+        yield
+    finally:
+        hydra_config.cfg = previous
 
 
 def _wrong_override(overrides: Sequence[str], search: Sequence[str]) -> str | None:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from neuroal.cli.compose import GRID, compose_run, hydra_session, parse, with_experiment
 from neuroal.cli.help import wrong_name
+from neuroal.cli.targets import with_own_targets
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
 from neuroal.grid.overrides import narrow
@@ -26,6 +27,7 @@ def planned(overrides: Sequence[str]) -> tuple[Declaration, list[PlannedRun]]:
     with hydra_session():
         declaration, fixed = declared(overrides)
         runs = plan_runs(declaration, fixed, lambda own: compose_run(own)[0])
+        runs = with_own_targets(runs, lambda run: compose_run([*fixed, *run.run.overrides])[0].save)
     return declaration, runs
 
 

@@ -20,7 +20,7 @@ from neuroal.records.store import prepare_out
 from neuroal.tracking import progress_for_terminal
 
 Metrics = dict[str, dict[str, Any]]
-"""Task → ``kind``, ``limit``, ``seqlen`` and its figures."""
+"""Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and its figures."""
 
 
 def main() -> NoReturn:
@@ -69,7 +69,8 @@ def table(title: str, metrics: Metrics) -> Table:
 def _rows(figures: dict[str, Any]) -> list[tuple[str, float, float | None, str]]:
     """Return name, value, standard error and sample size of the figures of one task."""
     if figures["kind"] == "perplexity":
-        unit = f"{figures['windows']} windows × {figures['seqlen']}"
+        bos = " with BOS" if figures["bos"] == "window" else ""
+        unit = f"{figures['windows']} windows × {figures['seqlen']}{bos}"
         return [("perplexity", figures["value"], figures["stderr"], unit)]
     unit = f"{figures['documents']} documents"
     return [

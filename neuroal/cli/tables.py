@@ -14,7 +14,7 @@ from neuroal.cli.declared import planned
 from neuroal.config import schema
 from neuroal.config.schema import value_at
 from neuroal.errors import UserError, nearest
-from neuroal.tables.selection import Selection
+from neuroal.tables.selection import OF_RESULTS, Selection
 
 if TYPE_CHECKING:
     from neuroal.tables.cases import Expected
@@ -161,13 +161,16 @@ def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
     identities = [run.identity for run in runs]
     declared = list(map(DeclaredRun, identities, configs, tasks, choices))
     expected = expected_from_runs(declared, declaration.missing, beside)
-    task = {f"task.{key}": configs[0]["task"][key] for key in ("limit", "seqlen")}
+    set_terms = [
+        {key: value for key in OF_RESULTS if (value := value_at(config, key)) is not None}
+        for config in configs
+    ]
     selection = Selection(
-        overrides=tuple(({key: value},) for key, value in task.items() if value is not None),
         identities=frozenset(identities),
         limited=request.limited,
         text="is of this grid; see neuroal-grid status",
         names=competitor_names(declared),
+        terms=dict(zip(identities, set_terms, strict=True)),
     )
     return Path(runs[0].config.out), selection, expected
 

@@ -31,6 +31,9 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
     return field(default=default, metadata=metadata)
 
 
+BOS = ("stream", "window")
+"""What a window begins with: the next token of the text, or BOS in its place."""
+BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
 SEQLEN_HELP = "tokens per window (null: 2048, or the model's context if shorter)"
 
 
@@ -77,6 +80,7 @@ class CalibrationConfig:
         "windows used by the top-up (null: 64 for fisher and marginal, 8 for the others)", None
     )
     seqlen: int | None = _key(SEQLEN_HELP, None)
+    bos: str = _key(BOS_HELP, "stream", choices=BOS)
     seed: int | None = _key("seed for drawing windows (null: seed)", None)
 
 
@@ -86,6 +90,7 @@ class TaskConfig:
 
     names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
     seqlen: int | None = _key(SEQLEN_HELP, None)
+    bos: str = _key(BOS_HELP, "stream", choices=BOS)
     limit: int | None = _key(
         "most windows per text, documents per zero-shot task (null: all)", None
     )
@@ -121,6 +126,7 @@ class SaveConfig:
     model: str | None = _key("folder for the pruned model and its plan.json", None)
     plan: str | None = _key("file for the plan", None)
     masks: bool = _key("write packed masks next to the record", False)
+    overwrite: bool = _key("replace the saved model or plan of another run", False)
 
 
 @dataclass
@@ -149,6 +155,7 @@ class RunConfig:
     offload: str = _key("where idle blocks are kept", "none", choices=("none", "blocks", "disk"))
     batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
     out: str = _key("folder of records", "runs")
+    force: bool = _key("do a finished run again and replace its record", False)
 
 
 def default_seqlen(seqlen: int | None, context: int, key: str) -> int:

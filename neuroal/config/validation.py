@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import schema
+from neuroal.config.locations import check_locations
 from neuroal.config.schema import RunConfig, SparsityConfig, TaskConfig, value_at
 from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
@@ -78,7 +77,7 @@ def checked(config: RunConfig) -> RunConfig:
     if config.logger.timeout <= 0:
         raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
     _check_device(config.device)
-    _check_paths(config)
+    check_locations(config)
     return config
 
 
@@ -102,37 +101,6 @@ def _check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         close = nearest(device, ("auto", "cpu", "cuda"))
         raise UserError(f"device={device}: must be auto, cpu, cuda or cuda:N{close}")
-
-
-def _check_paths(config: RunConfig) -> None:
-    """Raise `UserError` if an input is missing, or an output is not writable or would be lost."""
-    text, root, save = config.calibration.path, config.data.root, config.save
-    if config.calibration.name == "text" and text is None:
-        raise UserError("calibration.path: must be given, as in calibration.path=FILE")
-    if text is not None and not Path(text).is_file():
-        raise UserError(f"calibration.path={text}: no such file")
-    if root is not None and not Path(root).is_dir():
-        raise UserError(f"data.root={root}: no such folder")
-    for key, target in (("out", config.out), ("save.model", save.model), ("save.plan", save.plan)):
-        if target is not None:
-            _check_writable(key, target, wants_folder=key != "save.plan")
-    folder = Path(save.model) if save.model is not None else None
-    is_pruned_model = folder and (folder / "plan.json").is_file()
-    if folder and folder.is_dir() and any(folder.iterdir()) and not is_pruned_model:
-        raise UserError(
-            f"save.model={folder}: exists and holds no pruned model; "
-            "name a new folder, so that nothing is overwritten"
-        )
-
-
-def _check_writable(key: str, target: str, wants_folder: bool) -> None:
-    path = Path(target).absolute()
-    if path.exists() and path.is_dir() != wants_folder:
-        kind = "a folder" if path.is_dir() else "a file"
-        raise UserError(f"{key}={target}: is {kind}; use another name")
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not (os.access(existing, os.W_OK) and (existing.is_dir() or existing == path)):
-        raise UserError(f"{key}={target}: cannot be written; use a writable location")
 
 
 def _with_ratio(sparsity: SparsityConfig) -> SparsityConfig:

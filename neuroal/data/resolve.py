@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ class JsonLines(Sequence[Row]):
     def __init__(self, path: Path) -> None:
         self._path = path
         content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
         self._lines = [line for line in content.split(b"\n") if line.strip()]
 
     def __len__(self) -> int:
@@ -38,8 +39,8 @@ class JsonLines(Sequence[Row]):
             return json.loads(self._lines[index])
         except ValueError as error:
             raise UserError(
-                f"{self._path}: row {index + 1} is not JSON ({error}); repair the file or "
-                "fetch it again"
+                f"{self._path}: row {index + 1} is not JSON ({first_line(error)}); repair the "
+                "file or fetch it again"
             ) from error
 
 
@@ -55,9 +56,9 @@ class DataSplit:
     def rows(self) -> Sequence[Row]:
         try:
             parts = [_read(path) for path in self.files]
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(
-                f"data: {', '.join(map(str, self.files))}: cannot be read ({error}); "
+                f"data: {', '.join(map(str, self.files))}: cannot be read ({first_line(error)}); "
                 "delete it and fetch it again"
             ) from error
         return parts[0] if len(parts) == 1 else [row for part in parts for row in part]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from neuroal.errors import UserError, nearest
+
+BUILTIN = Path(__file__).parent / "builtin"
+"""Folder of the texts that are part of this package."""
 
 
 @dataclass(frozen=True)

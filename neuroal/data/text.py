@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from neuroal.config.schema import CalibrationConfig
+from neuroal.data.bos import begin_with_bos
+from neuroal.data.own_text import read_own_text
 from neuroal.data.resolve import DataSplit, JsonLines, find_rows
-from neuroal.data.sets import CALIBRATION_SETS, SETS
-from neuroal.errors import UserError, nearest
+from neuroal.data.sets import BUILTIN, CALIBRATION_SETS, SETS
+from neuroal.errors import UserError, nearest, shortened
+from neuroal.files.digest import is_file
 
-BUILTIN = Path(__file__).parent / "builtin"
 C4_SAMPLE_SPLIT = 740
 """Rows of c4_sample before this one are for calibration, the rest for evaluation."""
 C4_DOCUMENTS, C4_WINDOWS = 1100, 256
@@ -95,21 +97,6 @@ def stream(name: str, purpose: str, root: str | None) -> Stream:
     return Stream(text, f"{SETS[name].folder} {split}", data.origin)
 
 
-def own_text(path: Path) -> Stream:
-    """Read plain text, or join the field ``text`` of the rows of a .jsonl(.gz) by blank lines."""
-    try:
-        if path.name.endswith((".jsonl", ".gz")):
-            text = "\n\n".join(row["text"] for row in JsonLines(path))
-        else:
-            text = path.read_text(encoding="utf-8")
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"calibration.path={path}: cannot be read ({error!r}); "
-            'give UTF-8 text, or JSON lines with a field "text"'
-        ) from error
-    return Stream(text, path.name, str(path.absolute()))
-
-
 def _encode(tokenizer: Any, text: str) -> Tensor:
     """Return the token ids of `text`, cached for long texts.
 
@@ -128,19 +115,31 @@ def _encode(tokenizer: Any, text: str) -> Tensor:
 
 
 def evaluation_windows(
-    name: str, tokenizer: Any, seqlen: int, limit: int | None, root: str | None
+    name: str,
+    tokenizer: Any,
+    seqlen: int,
+    limit: int | None,
+    root: str | None,
+    bos: str = "stream",
 ) -> Windows:
     """Tokenize a text as a whole and cut it into consecutive windows; drop the remainder.
 
-    There are at most `limit` windows, unless it is None (C4: at most `C4_WINDOWS`).
+    There are at most `limit` windows, unless it is None (C4: at most `C4_WINDOWS`). If `bos` is
+    ``window``, BOS replaces the first token of every window.
     """
     text = stream(name, "evaluation", root)
     tokens = _encode(tokenizer, text.text)
     most = C4_WINDOWS if name == "c4" else len(tokens)
     count = min(len(tokens) // seqlen, limit or len(tokens), most)
     if count == 0:
-        raise UserError(f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens")
-    return Windows(tokens[: count * seqlen].view(count, seqlen), text.source, text.origin)
+        raise UserError(
+            f"task.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens, and needs at "
+            f"least {seqlen}"
+        )
+    windows = tokens[: count * seqlen].view(count, seqlen)
+    if bos == "window":
+        windows = begin_with_bos(windows, tokenizer, "task.bos")
+    return Windows(windows, text.source, text.origin)
 
 
 @dataclass(frozen=True)
@@ -159,30 +158,44 @@ class CalibrationText:
         if config.name == "c4":
             return cls(find_rows("c4", SETS["c4"].split("calibration"), root))
         if config.name == "text":
-            return cls(own_text(Path(config.path or "")))
+            path = Path(config.path or "")
+            return cls(Stream(read_own_text(path), path.name, str(path.absolute())))
         return cls(stream(config.name, "calibration", root))
 
-    def windows(self, tokenizer: Any, windows: int, seqlen: int, seed: int) -> Windows:
+    def windows(
+        self, tokenizer: Any, windows: int, seqlen: int, seed: int, bos: str = "stream"
+    ) -> Windows:
         """Draw `windows` windows of exactly `seqlen` tokens.
 
         C4: draw documents until one is longer than a window, then draw an offset in it. Other
         sets: draw uniform offsets in the stream. The same seed gives the same first windows for
-        any number of windows.
+        any number of windows. If `bos` is ``window``, BOS replaces the first token of each.
 
         Raises:
-            UserError: the text is too short.
+            UserError: the text is too short, or the tokenizer has no BOS token.
         """
         generator = random.Random(seed)
         if isinstance(self.text, DataSplit):
-            return _c4_windows(self.text, tokenizer, windows, seqlen, generator)
-        tokens = _encode(tokenizer, self.text.text)
-        if len(tokens) <= seqlen:
-            raise UserError(
-                f"calibration.seqlen={seqlen}: {self.text.source} has only {len(tokens)} tokens"
-            )
-        offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
-        drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
-        return Windows(drawn, self.text.source, self.text.origin)
+            drawn = _c4_windows(self.text, tokenizer, windows, seqlen, generator)
+        else:
+            drawn = _stream_windows(self.text, tokenizer, windows, seqlen, generator)
+        if bos == "stream":
+            return drawn
+        return replace(drawn, tokens=begin_with_bos(drawn.tokens, tokenizer, "calibration.bos"))
+
+
+def _stream_windows(
+    text: Stream, tokenizer: Any, windows: int, seqlen: int, generator: random.Random
+) -> Windows:
+    tokens = _encode(tokenizer, text.text)
+    if len(tokens) <= seqlen:
+        raise UserError(
+            f"calibration.seqlen={seqlen}: {text.source} has only {len(tokens)} tokens, and needs "
+            f"at least {seqlen + 1}"
+        )
+    offsets = [generator.randint(0, len(tokens) - seqlen - 1) for _ in range(windows)]
+    drawn = torch.stack([tokens[o : o + seqlen] for o in offsets])
+    return Windows(drawn, text.source, text.origin)
 
 
 def _c4_windows(
@@ -210,9 +223,12 @@ def calibration_text(source: str | Path | Sequence[str], root: str | None) -> Ca
         names = [name for name in CALIBRATION_SETS if name != "text"]
         if source in names:
             return CalibrationText.find(CalibrationConfig(name=str(source)), root)
-        if not Path(source).is_file():
+        if not is_file(str(source)):
             close = nearest(str(source), names)
-            raise UserError(f"source={source}: neither a file nor one of {', '.join(names)}{close}")
+            raise UserError(
+                f"source={shortened(source)}: neither a file nor one of {', '.join(names)}{close}; "
+                "give texts as a list"
+            )
         return CalibrationText.find(CalibrationConfig(name="text", path=str(source)), root)
     texts = _texts(source)
     if not texts or not all(isinstance(text, str) for text in texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,17 @@ from torch import Tensor, nn
 from neuroal.evaluation.batching import batch_for_logits
 from neuroal.evaluation.blockwise import window_losses_by_block
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.models.tokens import check_tokens
 from neuroal.placement.base import placement_of
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Perplexity and its standard error (None for a single window), over a number of windows."""
+    """Perplexity and its standard error, over a number of windows.
+
+    If the losses are not finite, the value is infinite. The standard error is None then, and for a
+    single window.
+    """
 
     value: float
     stderr: float | None
@@ -33,11 +39,17 @@ def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplex
         model: causal language model.
         windows: token ids (windows, seqlen).
         batch: windows in one forward pass; None: chosen by free memory.
+
+    Raises:
+        UserError: a token id has no row in the model's embedding.
     """
+    check_tokens(model, windows, "task: the text has")
     size = batch or batch_for_logits(model, windows.shape[1])
     losses = AdaptiveBatch("evaluate", size).run(lambda n: window_losses(model, windows, n))
     losses = losses.double().cpu()
     mean = losses.mean().exp()
+    if not torch.isfinite(mean):
+        return Perplexity(math.inf, None, len(losses))
     stderr = float(mean * losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
     return Perplexity(float(mean), stderr, len(losses))
 

@@ -13,6 +13,7 @@ from neuroal.data.sets import data_set
 from neuroal.data.text import Windows, evaluation_windows
 from neuroal.data.text import require as require_text
 from neuroal.evaluation.perplexity import perplexity
+from neuroal.evaluation.sanity import warn_if_infinite
 from neuroal.evaluation.task_table import KINDS, ZERO_SHOT
 from neuroal.models.load import LoadedModel
 from neuroal.tracking.progress import Progress
@@ -25,6 +26,7 @@ class PerplexityTask:
     name: str
     windows: Windows
     limit: int | None
+    bos: str = "stream"
 
     @property
     def headline(self) -> str:
@@ -35,7 +37,7 @@ class PerplexityTask:
     def terms(self) -> dict[str, Any]:
         """Evaluation settings, as in the record."""
         seqlen = int(self.windows.tokens.shape[1])
-        return {"kind": "perplexity", "limit": self.limit, "seqlen": seqlen}
+        return {"kind": "perplexity", "limit": self.limit, "seqlen": seqlen, "bos": self.bos}
 
     @property
     def description(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ class ZeroShotTask:
 
     @property
     def terms(self) -> dict[str, Any]:
-        return {"kind": "zero_shot", "limit": self.limit, "seqlen": None}
+        return {"kind": "zero_shot", "limit": self.limit, "seqlen": None, "bos": None}
 
     @property
     def description(self) -> dict[str, str]:
@@ -105,8 +107,8 @@ def _prepared(
         split = data_set(name).evaluation
         return ZeroShotTask(name, find_rows(name, split, root), config.limit)
     seqlen = default_seqlen(config.seqlen, context, "task.seqlen")
-    windows = evaluation_windows(name, tokenizer, seqlen, config.limit, root)
-    return PerplexityTask(name, windows, config.limit)
+    windows = evaluation_windows(name, tokenizer, seqlen, config.limit, root, config.bos)
+    return PerplexityTask(name, windows, config.limit, config.bos)
 
 
 def evaluate_tasks(
@@ -120,5 +122,6 @@ def evaluate_tasks(
     with progress.stage(stage, len(tasks), "task") as step:
         for task in tasks:
             figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+            warn_if_infinite(task.name, figures)
             step.advance(1, **{task.name: figures[task.headline]})
             yield task, figures

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -17,6 +19,7 @@ import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
 import lm_eval.tasks
+import torch
 import yaml
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -28,6 +31,7 @@ from neuroal.data.sets import data_set
 from neuroal.evaluation.batching import batch_for_logits
 from neuroal.evaluation.task_table import TASKS
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.models.tokens import check_tokens
 
 DEFINITIONS = Path(lm_eval.tasks.__file__).parent
 FEWSHOT_SEED = 1234
@@ -98,13 +102,33 @@ def _evaluate(
     model: Any, tokenizer: Any, path: Path, limit: int | None, batch: int
 ) -> Mapping[str, Any]:
     # lm-eval adds a padding token to its tokenizer; the model's own must not change.
-    scorer = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
+    scorer = _Scorer(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
     loaded = TaskManager(include_defaults=False).load([str(path)])
     for task in loaded["tasks"].values():
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=False)
     return results
+
+
+class _Scorer(HFLM):  # type: ignore[misc]
+    """Model of lm-eval that requires token ids of the model, and warns of NaN and infinity."""
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], *arguments: Any, **settings: Any
+    ) -> list[tuple[float, bool]]:
+        ids = {token for _, *parts in requests for tokens in parts for token in tokens}
+        check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
+        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+            requests, *arguments, **settings
+        )
+        if wrong := sum(not math.isfinite(score) for score, _ in scores):
+            warnings.warn(
+                f"model: {wrong} of {len(scores)} log-likelihoods are not finite, so accuracies "
+                "mean nothing; try model.dtype=float32 or bfloat16",
+                stacklevel=2,
+            )
+        return scores
 
 
 def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -11,8 +12,26 @@ from typing import Any
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` to `path` as JSON, atomically: readers see the old file or the new one."""
-    write_bytes(path, json.dumps(data, indent=1, sort_keys=True).encode())
+    """Write `data` to `path` as JSON, atomically: readers see the old file or the new one.
+
+    JSON has no NaN and no infinity; they are written as null.
+    """
+    try:
+        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
+    except ValueError:
+        text = json.dumps(finite(data), indent=1, sort_keys=True, allow_nan=False)
+    write_bytes(path, text.encode())
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with None in place of numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return value
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, shortened
 
 REPEATS = "seed"
 """The axis that repeats a case; tables print the mean over it."""
@@ -84,8 +84,8 @@ class Declaration:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"hydra.sweeper: not a grid ({error!r}); give axes, parts and competitors, as in "
-                "conf/experiment/zoo.yaml"
+                f"hydra.sweeper: not a grid ({shortened(repr(error))}); give axes, parts and "
+                "competitors, as in conf/experiment/zoo.yaml"
             ) from error
 
     def narrowed(self, overrides: Mapping[str, Sequence[str]]) -> Declaration:

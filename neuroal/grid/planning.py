@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from neuroal.config.schema import RunConfig
 from neuroal.config.validation import checked, explain
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration, GridRun, KeyValue
-from neuroal.records.identity import identity_of
+from neuroal.records.contents import Contents
+from neuroal.records.identity import former_identity_of, identity_of
 
 KeyValues = tuple[KeyValue, ...]
 Compose = Callable[[Sequence[str]], RunConfig]
@@ -25,56 +26,101 @@ Compose = Callable[[Sequence[str]], RunConfig]
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """A run of a grid with its complete configuration and the identity of its record."""
+    """A run of a grid with its complete configuration and the identity of its record.
+
+    Attributes:
+        absent: model and calibration text, as printed, if they cannot be read on this machine.
+        data: task → content of its data (`Contents.tasks`).
+    """
 
     run: GridRun
     config: RunConfig
     identity: str
+    absent: tuple[str, ...] = ()
+    data: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def record_path(self) -> Path:
         return Path(self.config.out) / f"{self.identity}.json"
 
+    @property
+    def former_record(self) -> Path:
+        """Path of the record that version 0.1 wrote for this run."""
+        return Path(self.config.out) / f"{former_identity_of(self.config)}.json"
+
 
 def plan_runs(declaration: Declaration, fixed: Sequence[str], compose: Compose) -> list[PlannedRun]:
     """Return all runs of `declaration`, without duplicates.
 
-    `fixed` are the overrides of all runs; `compose` is called once for every choice.
+    `fixed` are the overrides of all runs; `compose` is called once for every choice, and once more
+    beside every option that sets keys of other groups.
     """
     runs = list(declaration.runs())
     if not runs:
         raise UserError("the grid has no runs: none of its tasks is available")
     first, first_pair = _split(declaration, runs[0])
+    combined = _combining(
+        first,
+        first_pair,
+        lambda choices: compose([*fixed, *(f"{key}={value}" for key, value in choices)]),
+    )
+    contents = Contents()
+    planned: dict[str, PlannedRun] = {}
+    for run in runs:
+        config = _with(combined(*_split(declaration, run)), "task.names", list(run.tasks))
+        identity = identity_of(config, contents)
+        inputs = contents.absent(config), contents.tasks(config)
+        planned.setdefault(identity, PlannedRun(run, config, identity, *inputs))
+    return list(planned.values())
 
-    def composed(own: KeyValues, pair: KeyValues) -> RunConfig:
-        return compose([*fixed, *(f"{key}={value}" for key, value in (*own, *pair))])
 
-    base = composed(first, first_pair)
-    flat = _leaves(base)
+def _combining(
+    first: KeyValues, first_pair: KeyValues, compose: Callable[[KeyValues], RunConfig]
+) -> Callable[[KeyValues, KeyValues], RunConfig]:
+    """Return a function from the choices of a run to its configuration.
+
+    The function composes every choice once, beside the choices `first` and `first_pair` of the
+    first run, and adds up the changes. An option that sets keys of other groups, as a model may set
+    ``task.bos``, can change the effect of other choices, so these are composed beside it as well.
+    """
 
     @cache
-    def changes_of(own: KeyValues, pair: KeyValues) -> Mapping[str, Any]:
-        """Return path → value of what changes if these choices replace those of the first run."""
+    def base_with(wide: KeyValues) -> tuple[RunConfig, Mapping[str, Any]]:
+        """Return the first run with the choices `wide`, and its leaves."""
+        base = compose((*_replaced(first, wide), *first_pair))
+        return base, _leaves(base)
+
+    @cache
+    def changes_of(own: KeyValues, pair: KeyValues, wide: KeyValues = ()) -> Mapping[str, Any]:
+        """Return path → value of what these choices change in the first run with `wide`."""
+        base, flat = base_with(wide)
         if own and own[0][0] in flat and own[0][0] != "pruner":  # a plain key, not a group
             leaves = _leaves(set_key(base, *own[0]))
         else:
-            others = tuple((key, dict(own).get(key, value)) for key, value in first)
-            leaves = _leaves(composed(others, pair))
+            leaves = _leaves(compose((*_replaced(first, (*wide, *own)), *pair)))
         return {path: value for path, value in leaves.items() if value != flat[path]}
 
-    planned: dict[str, PlannedRun] = {}
-    for run in runs:
-        own, pair = _split(declaration, run)
-        changes = dict(changes_of((), pair))
+    def is_wide(choice: KeyValue) -> bool:
+        paths = changes_of((choice,), first_pair)
+        return "." not in choice[0] and any(path.partition(".")[0] != choice[0] for path in paths)
+
+    def combined(own: KeyValues, pair: KeyValues) -> RunConfig:
+        wide = tuple(choice for choice in own if is_wide(choice))
+        config, _ = base_with(wide)
+        changes = dict(changes_of((), pair, wide))
         for choice in own:
-            changes |= changes_of((choice,), first_pair)
-        changes["task.names"] = list(run.tasks)
-        config = base
+            changes |= changes_of((choice,), first_pair, wide)
         for path, value in changes.items():
             config = _with(config, path, value)
-        identity = identity_of(config)
-        planned.setdefault(identity, PlannedRun(run, config, identity))
-    return list(planned.values())
+        return config
+
+    return combined
+
+
+def _replaced(choices: KeyValues, others: KeyValues) -> KeyValues:
+    """Return `choices` with the values that `others` give to the same keys."""
+    values = dict(others)
+    return tuple((key, values.get(key, value)) for key, value in choices)
 
 
 def _split(declaration: Declaration, run: GridRun) -> tuple[KeyValues, KeyValues]:

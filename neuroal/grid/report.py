@@ -55,7 +55,7 @@ def plan_text(
             for planned, status in zip(runs, statuses, strict=True)
         ]
     lines.append(_estimate(runs, statuses, on_gpu))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(runs, statuses)])
 
 
 def models_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
@@ -108,7 +108,23 @@ def states_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
         if status.state is RunState.RUNNING
     ]
     failed = failures_text(runs, statuses)
-    return "\n".join([*lines, *([failed] if failed else [])])
+    return "\n".join([*lines, *([failed] if failed else []), *_notes(runs, statuses)])
+
+
+def _notes(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> list[str]:
+    """Return lines on inputs that are not on this machine, and on records of version 0.1."""
+    absent = dict.fromkeys(name for planned in runs for name in planned.absent)
+    notes = [
+        f"{name}: not here; its runs are identified by their last use of it" for name in absent
+    ]
+    without_record = [p for p, s in zip(runs, statuses, strict=True) if s.summary is None]
+    former = sum(planned.former_record.exists() for planned in without_record)
+    if former:
+        notes.append(
+            f"{former} runs have a record of version 0.1, which does not count as finished; "
+            "tables still read it"
+        )
+    return notes
 
 
 def failures_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:

@@ -68,7 +68,7 @@ def _names(folder: Path) -> set[str]:
 def _status(planned: PlannedRun, names: set[str]) -> Status:
     path, task = planned.record_path, planned.config.task
     summary = read_summary(path) if path.name in names else None
-    lacking = tuple(task.names if summary is None else summary.lacks(task))
+    lacking = tuple(task.names if summary is None else summary.lacks(task, planned.data))
     stem = f"{STATE_FOLDER}/{planned.identity}"
     is_clean = names.isdisjoint({f"{stem}.plan", f"{stem}.masks.npz"})  # else cut off at the end
     if summary is not None and not lacking and is_clean:

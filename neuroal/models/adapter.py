@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, nearest
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
 from neuroal.placement.base import placement_of
 
@@ -81,8 +81,8 @@ class DecoderModel:
         memo: results of `once`.
 
     Raises:
-        UserError: if the model has no ``ModuleList`` of blocks, if no linear is selected, or if a
-            selected weight matrix does not belong to an ``nn.Linear``.
+        UserError: if the model has no ``ModuleList`` of blocks, if a pattern matches nothing, if no
+            linear is selected, or if a selected weight matrix does not belong to an ``nn.Linear``.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ class DecoderModel:
         self.model = model
         self._selection = (tuple(include), tuple(exclude))
         self.blocks_name, self.blocks = find_blocks(model)
+        for key, patterns in (("include", include), ("exclude", exclude)):
+            _check_patterns(f"model.{key}", patterns, self.blocks_name, self.blocks)
         self.linears: tuple[tuple[PrunableLinear, ...], ...] = tuple(
             tuple(_find_linears(index, block, include, exclude))
             for index, block in enumerate(self.blocks)
@@ -216,6 +218,29 @@ def _linear_names(block: nn.Module) -> list[str]:
 
 def _matches(index: int, name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, p) or fnmatch(f"{index}.{name}", p) for p in patterns)
+
+
+def _check_patterns(
+    key: str, patterns: Sequence[str], blocks_name: str, blocks: nn.ModuleList
+) -> None:
+    """Raise `UserError` if one of `patterns` matches no module of any block."""
+    modules = [
+        (index, name) for index, block in enumerate(blocks) for name, _ in block.named_modules()
+    ]
+    for pattern in patterns:
+        if not any(_matches(index, name, [pattern]) for index, name in modules if name):
+            inner = pattern.removeprefix(f"{blocks_name}.")
+            names = {
+                option
+                for index, name in modules
+                if name
+                for option in (name, f"{index}.{name}", f"*.{name.rpartition('.')[2]}")
+            }
+            close = nearest(inner, sorted(names))
+            raise UserError(
+                f"{key}={pattern}: matches no module of any block{close}; "
+                "patterns match NAME or BLOCK.NAME, such as '*.down_proj' or '0.*'"
+            )
 
 
 def _find_linears(

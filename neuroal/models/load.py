@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
 
 from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
-from neuroal.errors import UserError, first_line, nearest
+from neuroal.errors import UserError, nearest
 from neuroal.models.finite import check_finite
-from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
-from neuroal.placement.base import placement_of
+from neuroal.models.offload import open_on_disk, place_on_host
+from neuroal.models.pretrained import is_quantized, read_whole, reading
+from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -38,6 +35,16 @@ class LoadedModel:
         """Longest window in tokens; 2048 if the model's configuration gives no limit."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2048)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of rows of the model's embedding."""
+        return embedding_rows(self.model)
+
+    def check_tokens(self, tokens: Tensor, source: str) -> None:
+        """Raise `UserError` if the text `source` has token ids that the model's embedding lacks."""
+        own = f"model: of the tokenizer's {len(self.tokenizer)} tokens, the {source} has"
+        check_tokens(self.model, tokens, own)
 
 
 def load_model(
@@ -66,7 +73,8 @@ def load_model(
             "pip install 'neuroal[gguf]'"
         )
     options = _loading_options(config, folder, gguf)
-    with _reading(folder, "cannot be loaded"):
+    where = str(Path(folder) / gguf) if gguf else folder
+    with reading(where, "cannot be loaded"):
         model = _read_model(config, folder, options, device, offload, scratch)
     model = model.eval().requires_grad_(False)
     if offload == "none":
@@ -74,8 +82,9 @@ def load_model(
     if offload == "blocks":
         place_on_host(model, device)
     check_finite(model)
-    with _reading(folder, "the tokenizer cannot be loaded"):
+    with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    check_tokenizer(tokenizer, where)
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 
@@ -108,38 +117,19 @@ def _read_model(
             f"model.path={folder}: {model_config.model_type} is not a decoder-only model"
         )
     if offload != "disk":
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        return read_whole(folder, options, dtype, model_config)
     if "gguf_file" in options:
         raise UserError(
             f"offload=disk: {options['gguf_file']} is not a safetensors file; use offload=blocks"
         )
+    if is_quantized(model_config):
+        raise UserError(
+            f"offload=disk: {folder} stores quantised weights, which loading dequantises; "
+            "use offload=blocks"
+        )
     stored = None if dtype == "auto" else dtype
     files = snapshot(folder, config.revision)
     return open_on_disk(files, model_config, stored, device, scratch, config.trust_remote_code)
-
-
-def _cause(error: Exception) -> str:
-    """Return the first line of `error`, with a remedy for common errors of `transformers`."""
-    text, first = str(error), first_line(error)
-    if "trust_remote_code" in text:
-        return f"{first}; if you trust the code, set model.trust_remote_code=true"
-    if "gated repo" in text or "401" in text or "403" in text:
-        return f"{first}; request access on the model's page and set HF_TOKEN to your token"
-    return first
-
-
-@contextmanager
-def _reading(path: str, problem: str) -> Iterator[None]:
-    """Disable the progress bars of `transformers`, and raise its errors as `UserError`."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # each stage of a run has its own
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
 
 
 def _is_encoder(config: Any) -> bool:
@@ -219,30 +209,3 @@ def _check_hub(name: str, revision: str | None) -> None:
             f"model.path={name}: no such folder, not in the Hugging Face cache, and the hub cannot "
             f"be reached ({why}); with network access, run: hf download {target}"
         )
-
-
-def save_model(loaded: LoadedModel, folder: str | Path, plan: Mapping[str, Any]) -> None:
-    """Write model, tokenizer and ``plan.json`` to `folder` in the Hugging Face format.
-
-    The files are written to ``FOLDER.part``, which then replaces `folder`, so a failed write
-    keeps the previous content.
-    """
-    target = Path(folder)
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        if hasattr(loaded.model.config, "quantization_config"):
-            del loaded.model.config.quantization_config  # loading dequantised it
-            loaded.model.hf_quantizer = None  # older releases refuse to save with a quantizer
-        if placement_of(loaded.model).offloads:
-            save_offloaded(loaded.model, part)
-        else:
-            loaded.model.save_pretrained(part)
-        loaded.tokenizer.save_pretrained(part)
-        (part / "plan.json").write_text(json.dumps(plan))
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    except OSError as error:
-        raise UserError(f"save.model={folder}: cannot be written ({error})") from error

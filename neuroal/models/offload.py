@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import find_blocks
+from neuroal.models.completeness import AGAIN, Comparison, check_complete
 from neuroal.placement.base import placement_of, set_placement
 from neuroal.placement.checkpoint import Checkpoint, ShardWriter
 from neuroal.placement.disk import DiskBlocks, materialise
@@ -62,6 +63,7 @@ def open_on_disk(
         )
     name, blocks = find_blocks(model)
     checkpoint = Checkpoint(folder, model.base_model_prefix)
+    check_complete(model, f"model.path={folder}", _compare(model, checkpoint), checkpoint.headers)
     prefixes = [f"{name}.{index}." for index in range(len(blocks))]
     if dtype is None:
         first = f"{prefixes[0]}{next(moved(blocks[0]))[0]}"
@@ -75,6 +77,25 @@ def open_on_disk(
     source = DiskBlocks(checkpoint, layouts, prefixes, device, scratch)
     _set_offloaded(model, blocks, layouts, source, device)
     return model.eval().requires_grad_(False)
+
+
+def _compare(model: PreTrainedModel, checkpoint: Checkpoint) -> Comparison:
+    """Compare the stored tensors with those of the empty `model`."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = {name: checkpoint.find(name) for name in shapes}
+    missing = [name for name in shapes if not (stored[name] or stored.get(tied.get(name, "")))]
+    unexpected = checkpoint.headers.keys() - stored.values()
+    return Comparison(
+        missing,
+        [
+            (name, checkpoint.headers[key].shape, shapes[name])
+            for name, key in stored.items()
+            if key is not None and checkpoint.headers[key].shape != shapes[name]
+        ],
+        unexpected,
+        f"{AGAIN}, or use offload=blocks if it stores it in another form" if unexpected else AGAIN,
+    )
 
 
 def _set_offloaded(

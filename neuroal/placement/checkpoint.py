@@ -14,9 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuroal.errors import UserError
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+from neuroal.placement.headers import INDEX, SINGLE, read_headers
 
 
 class Checkpoint:
@@ -26,35 +24,33 @@ class Checkpoint:
         folder: folder with ``model.safetensors``, or with shards and their index.
         prefix: prefix of the parameters of the model without its head (``base_model_prefix``),
             which some checkpoints omit.
+
+    Attributes:
+        headers: name in the checkpoint → shape, dtype and file.
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
-        if (folder / INDEX).is_file():
-            weight_map: Mapping[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
-            self._files = {name: folder / file for name, file in weight_map.items()}
-        elif (folder / SINGLE).is_file():
-            with safe_open(folder / SINGLE, framework="pt") as file:
-                self._files = dict.fromkeys(file.keys(), folder / SINGLE)
-        else:
+        if not any((folder / name).is_file() for name in (SINGLE, INDEX)):
             raise UserError(
                 f"offload=disk: {folder} has no {SINGLE} and no {INDEX}; use offload=blocks, or "
                 "save the model as safetensors first"
             )
+        self.headers = read_headers(folder)
 
     def find(self, name: str) -> str | None:
         """Return the checkpoint's name of parameter `name`, or None if the tensor is missing."""
         body = name.removeprefix(f"{self._prefix}.")
         candidates = (name, body, f"{self._prefix}.{name}")
-        return next((candidate for candidate in candidates if candidate in self._files), None)
+        return next((candidate for candidate in candidates if candidate in self.headers), None)
 
     def require(self, name: str) -> str:
         """Return the checkpoint's name of parameter `name`; raise `UserError` if it is missing."""
         stored_name = self.find(name)
         if stored_name is None:
             raise UserError(
-                f"offload=disk: {self._folder} has no tensor '{name}' (it may store the weights in "
-                "another form); use offload=blocks"
+                f"offload=disk: {self._folder} has no tensor '{name}'; the checkpoint is incomplete, "
+                "or stores it in another form, which needs offload=blocks"
             )
         return stored_name
 
@@ -62,7 +58,7 @@ class Checkpoint:
         """Read the tensors of parameters `names` in their stored dtype."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
-            by_file.setdefault(self._files[self.require(name)], []).append(name)
+            by_file.setdefault(self.headers[self.require(name)].file, []).append(name)
         tensors: dict[str, Tensor] = {}
         for path, names_in_file in by_file.items():
             with safe_open(path, framework="pt") as file:

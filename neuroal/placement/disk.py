@@ -107,7 +107,7 @@ def materialise(
     The matrices of the blocks become placeholders (`absent`) on the host.
     """
     matrices = {id(parameter) for block in blocks for _, parameter in moved(block)}
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    tied = _tied(model, checkpoint)
     stored = set(model.state_dict())  # excludes the buffers that a model computes itself
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) in matrices:
@@ -121,7 +121,21 @@ def materialise(
     for name, buffer in list(model.named_buffers()):
         in_checkpoint = name in stored and checkpoint.find(name) is not None
         _set(model, name, (checkpoint.read([name])[name] if in_checkpoint else buffer).to(device))
-    model.tie_weights()
+    model.tie_weights(recompute_mapping=False)
+
+
+def _tied(model: PreTrainedModel, checkpoint: Checkpoint) -> set[str]:
+    """Return the names of the parameters to tie to others, as the configuration declares.
+
+    As in `transformers`, a parameter that the checkpoint stores with values of its own is not tied.
+    """
+    declared: dict[str, str] = model.all_tied_weights_keys
+    for name, source in list(declared.items()):
+        if checkpoint.find(name) is not None and checkpoint.find(source) is not None:
+            own, shared = (checkpoint.read([key])[key] for key in (name, source))
+            if not torch.equal(own, shared):
+                del declared[name]
+    return set(declared)
 
 
 def _set(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -96,3 +96,10 @@ def prune_model(
                 replay.advance(index)
             step.advance(1)
     return masks
+
+
+def apply_masks(decoder: DecoderModel, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights of `decoder` to zero where the mask of their linear is True."""
+    for _, linears in decoder.walk(writes=True):
+        for linear in linears:
+            linear.weight.masked_fill_(masks[linear.key].to(linear.weight.device), 0)

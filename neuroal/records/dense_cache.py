@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +14,20 @@ from typing import Any
 
 import torch
 
-from neuroal.errors import UserError
+from neuroal.evaluation.bos_warning import bos_warning
+from neuroal.evaluation.sanity import require_finite, warn_if_chance
 from neuroal.evaluation.tasks import Task
-from neuroal.files.atomic import write_json
 from neuroal.files.lock import leased
+from neuroal.files.sealed import read_sealed, write_sealed
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
 from neuroal.records.identity import environment
 from neuroal.tracking.progress import Progress
 
+log = logging.getLogger(__name__)
 POLL = 0.5
 """Seconds between two checks for results of other processes."""
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 FOLDER = "measured"
 """Folder under ``out`` that caches the results of unpruned models."""
 
@@ -39,6 +42,8 @@ def evaluate_cached(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each task, and compute only those that are not cached.
 
+    Before computing any, log a warning if the model's perplexity depends on BOS.
+
     Processes that start together share the work: each takes tasks that no other process holds, and
     waits for the results of the others. If a process dies, another one takes over its task.
 
@@ -52,6 +57,9 @@ def evaluate_cached(
     """
     weights = fingerprint(loaded.model)
     entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
+    due = [task for task in tasks if entries[task.name].read() is None]
+    if warning := bos_warning(loaded, due):
+        log.warning("%s", warning)
     pending, results = list(tasks), {}
     with progress.stage(stage, len(tasks), "task") as step:
         while pending:
@@ -59,6 +67,7 @@ def evaluate_cached(
                 figures = entries[task.name].fill(loaded, task, batch)
                 if figures is not None:
                     results[task.name] = figures
+                    warn_if_chance(task.name, figures, loaded.vocabulary)
                     step.advance(1, **{task.name: figures[task.headline]})
             waiting = [task for task in pending if task.name not in results]
             if len(waiting) == len(pending):
@@ -93,14 +102,9 @@ class CacheEntry:
         return cls(folder / f"{task.name}-{digest}.json", key)
 
     def read(self) -> dict[str, Any] | None:
-        """Return the cached figures; None if there are none."""
-        try:
-            content = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: cannot be read ({error}); delete it") from error
-        figures: dict[str, Any] = content["figures"]
+        """Return the cached figures; None if there are none, or if the file is damaged."""
+        content = read_sealed(self.path)
+        figures: dict[str, Any] | None = content["figures"] if content else None
         return figures
 
     def fill(self, loaded: LoadedModel, task: Task, batch: int | None) -> dict[str, Any] | None:
@@ -114,6 +118,7 @@ class CacheEntry:
             figures = self.read()  # another process may have finished before we got the lock
             if figures is None:
                 figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+                require_finite(task.name, figures)
                 content = {
                     "model": loaded.name,
                     "key": self.key,
@@ -121,5 +126,5 @@ class CacheEntry:
                     "environment": environment(loaded.model.device),
                     "figures": figures,
                 }
-                write_json(self.path, content)
+                write_sealed(self.path, content)
             return figures

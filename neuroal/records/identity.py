@@ -17,7 +17,10 @@ from neuroal import __version__
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
 from neuroal.config.search_windows import search_windows
+from neuroal.config.sources import code_of
+from neuroal.data.formats import text_format
 from neuroal.files.digest import digest_of_file, is_file
+from neuroal.records.contents import Contents
 from neuroal.records.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -26,29 +29,85 @@ if TYPE_CHECKING:
 DECIDING = ("model", "pruner", "topup", "refine", "sparsity", "rules", "calibration", "seed")
 """Keys that determine the pruned model. All other keys control where and how a run computes, or
 which tasks it evaluates; a later run adds its tasks to the same record."""
+METHODS = ("pruner", "topup", "refine")
+LOCATION = ("source", "path", "revision")
+"""Keys of the model that do not count where its content can be read."""
+LATER_KEYS = ("bos",)
+"""Keys of the calibration that version 0.1 did not have."""
+SHARED_VERSION = 1
+"""Version of the results of what all runs share: calibration, statistics and budgets.
+
+Raise it when they change; `tests/test_versions.py` fails otherwise.
+"""
 PACKAGES = ("neuroal", "torch", "transformers", "tokenizers", "numpy", "hydra-core")
 
 
-def identity_of(config: RunConfig) -> str:
+def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
     """Return a digest (16 hex digits) of what determines the pruned model.
 
-    Loads no model. The digest ignores the printed name of the model, uses `config.seed` for a
-    calibration seed and the top-up's own number of search windows where they are not set, and the
-    content of the files that the run reads (a calibration text, a plan), not their paths.
+    Loads no model. The digest covers the content of the files that the run reads (model,
+    calibration text, files of a method), not their paths; the version of each method, or the source
+    of a user's own; and the remaining settings. It uses `config.seed` for a calibration seed, and
+    the top-up's own number of search windows, where they are not set. A model or text that cannot
+    be read here counts by the content that the last run in ``out`` has read, or else by its name.
+
+    Args:
+        config: configuration of the run.
+        contents: contents that are already read, for many runs; None: read them.
     """
+    contents = contents or Contents()
+    deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
+    model, calibration = deciding["model"], deciding["calibration"]
+    content = contents.model(config)
+    for key in ("name", *(LOCATION if content else ())):
+        model.pop(key)
+    model["content"] = content
+    if calibration["seed"] is None:
+        calibration["seed"] = config.seed
+    calibration["search_windows"] = search_windows(config)
+    calibration["content"] = contents.calibration(config)
+    if calibration["path"]:
+        text = calibration["path"]
+        calibration["path"] = f"{text_format(text)} {content_of_file(text)}"
+    methods = {}
+    for group in METHODS:
+        deciding[group] = with_file_contents(group, deciding[group])
+        target = (deciding[group] or {}).get("_target_")
+        if target:
+            methods[group] = code_of(group, str(target))
+    versions = {"schema": SCHEMA_VERSION, "shared": SHARED_VERSION, "methods": methods}
+    return digest_of({**versions, "config": deciding})
+
+
+def former_identity_of(config: RunConfig) -> str:
+    """Return the identity by which version 0.1 named the record of `config`."""
     deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
     deciding["model"].pop("name")
     calibration = deciding["calibration"]
+    for key in LATER_KEYS:
+        calibration.pop(key, None)
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
     calibration["search_windows"] = search_windows(config)
     if calibration["path"]:
-        calibration["path"] = digest_of_file(calibration["path"])
-    for group in ("pruner", "topup", "refine"):
+        calibration["path"] = content_of_file(calibration["path"])
+    for group in METHODS:
         deciding[group] = with_file_contents(group, deciding[group])
-    content = {"schema": SCHEMA_VERSION, "config": deciding}
+    return digest_of({"schema": 1, "config": deciding})
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Return a digest (16 hex digits) of JSON data, which does not depend on the order of keys."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_of_file(path: str) -> str:
+    """Return the SHA-256 (hex) of a file, or `path` if it cannot be read."""
+    try:
+        return digest_of_file(path)
+    except OSError:
+        return path  # the run reports the error when it reads the file
 
 
 def with_file_contents(group: str, node: Any) -> Any:
@@ -62,7 +121,7 @@ def with_file_contents(group: str, node: Any) -> Any:
     if not paths or not node.get("_target_"):
         return node
     declared = paths & getattr(locate(group, node["_target_"]), "file_parameters", frozenset())
-    return {k: digest_of_file(value) if k in declared else value for k, value in node.items()}
+    return {k: content_of_file(value) if k in declared else value for k, value in node.items()}
 
 
 def _plain(node: Any) -> Any:

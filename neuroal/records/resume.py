@@ -7,8 +7,6 @@ tasks are evaluated, and the lock of the process that executes the run.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
 from neuroal.files.lock import leased
+from neuroal.files.sealed import read_sealed, write_sealed
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
@@ -34,6 +33,9 @@ class Busy(UserError):
 class RunFiles:
     """Results of the finished stages of one run, stored in files.
 
+    Plan and masks are stored with digests. A file that does not match its digest is not used; its
+    content is computed again.
+
     Attributes:
         record: record of an earlier attempt; None if there is none.
         allocation: plan of an earlier attempt; None if there is none.
@@ -46,16 +48,29 @@ class RunFiles:
         self._plan = out / STATE_FOLDER / f"{identity}.plan"
         self._masks = out / STATE_FOLDER / f"{identity}.masks.npz"
         self._saved_masks = out / f"{identity}.masks.npz"
-        self.record = load_record(self.record_path) if self.record_path.exists() else None
+        self.record: Record | None = None
         self.allocation: Allocation | None = None
         self.costs: Mapping[str, Any] = {}
-        if self.record is not None:
-            self._take(self.record.plan, self.record.costs)
-        elif self._plan.exists():
-            self._take(**json.loads(self._plan.read_text()))
+        self._digests: Mapping[str, str] = {}
 
-    def _take(self, plan: Mapping[str, Any], costs: Mapping[str, Any]) -> None:
+    def read(self) -> None:
+        """Read the results of earlier attempts."""
+        self.record = load_record(self.record_path) if self.record_path.exists() else None
+        if self.record is not None:
+            self._take(self.record.plan, self.record.costs, self.record.masks)
+        elif (stored := read_sealed(self._plan)) is not None:
+            self._take(**stored)
+
+    def _take(
+        self, plan: Mapping[str, Any], costs: Mapping[str, Any], masks: Mapping[str, str]
+    ) -> None:
         self.allocation, self.costs = Allocation.from_dict(plan), costs
+        self._digests = masks
+
+    def discard(self) -> None:
+        """Delete the stored plan and masks; a record stays until it is replaced."""
+        for path in (self._plan, self._masks):
+            path.unlink(missing_ok=True)
 
     def has_masks(self) -> bool:
         """Return whether masks are saved beside the record."""
@@ -64,24 +79,21 @@ class RunFiles:
     def keep_allocation(self, allocation: Allocation, costs: Mapping[str, Any]) -> None:
         """Store the plan and its costs, unless there is a record, which contains them."""
         if self.record is None:
-            write_json(self._plan, {"plan": allocation.to_dict(), "costs": costs})
+            plan = {"plan": allocation.to_dict(), "costs": costs, "masks": self._digests}
+            write_sealed(self._plan, plan)
 
-    def restore(self, decoder: DecoderModel) -> PackedMasks | None:
-        """Prune `decoder` by the stored masks and return them; return None if there are none."""
-        paths = (self._masks, self._saved_masks)
-        path = next((path for path in paths if path.exists()), None)
-        if path is None:
+    def masks(self, decoder: DecoderModel) -> PackedMasks | None:
+        """Return the stored masks of `decoder`; None if there are none, or if they are damaged."""
+        if not self._digests:
             return None
         shapes = {linear.key: (linear.rows, linear.cols) for linear in decoder}
-        masks = load_masks(path, shapes)
-        for _, linears in decoder.walk(writes=True):
-            for linear in linears:
-                linear.weight.masked_fill_(masks[linear.key].to(linear.weight.device), 0)
-        return masks
+        stored = (load_masks(p, shapes, self._digests) for p in (self._masks, self._saved_masks))
+        return next((masks for masks in stored if masks is not None), None)
 
     def keep_masks(self, masks: PackedMasks) -> None:
         """Store the masks, one bit per weight."""
         save_masks(masks, self._masks)
+        self._digests = masks.digests()
 
     def save(self, record: Record) -> None:
         """Write `record` and its summary."""
@@ -92,10 +104,8 @@ class RunFiles:
 
     def finish(self, masks: PackedMasks | None) -> None:
         """Delete the files for resuming; if `masks` are given, save them beside the record."""
-        if masks is not None and not self.has_masks():
-            if not self._masks.exists():
-                self.keep_masks(masks)
-            os.replace(self._masks, self._saved_masks)
+        if masks is not None:
+            save_masks(masks, self._saved_masks)
         for path in (self._plan, self._masks):
             path.unlink(missing_ok=True)
         for folder in {path.parent for path in (self.record_path, self._plan)}:
@@ -104,14 +114,23 @@ class RunFiles:
 
 
 @contextmanager
-def open_run(out: Path, identity: str) -> Iterator[RunFiles]:
-    """Hold the lock of a run and yield its files; raise `Busy` if another process holds it."""
+def open_run(out: Path, identity: str, *, force: bool = False) -> Iterator[RunFiles]:
+    """Hold the lock of a run and yield its files; with `force`, ignore earlier results.
+
+    Raises:
+        Busy: another process holds the lock.
+    """
     with leased(out / STATE_FOLDER / f"{identity}.lock") as mine:
         if not mine:
             raise Busy(
                 f"out={out}: another process is executing this run ({identity}); wait for it"
             )
-        yield RunFiles(out, identity)
+        files = RunFiles(out, identity)
+        if force:
+            files.discard()
+        else:
+            files.read()
+        yield files
 
 
 def saved_plan(record: Record) -> dict[str, Any]:
@@ -127,5 +146,5 @@ def check_same_masks(record: Record, masks: PackedMasks, device: torch.device) -
     if masks.digests() != record.masks:
         raise UserError(
             f"record {record.identity}: pruned again on {device}, the masks differ from those "
-            f"made on {record.environment.get('device')} or with other data; delete the record"
+            f"made on {record.environment.get('device')}; set force=true to do the run again"
         )

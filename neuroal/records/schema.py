@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
     from neuroal.pruners.packed import PackedMasks
     from neuroal.sparsity.allocation import Allocation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Versions of records that can be read; 1 is that of version 0.1 of this package."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Record:
         plan: sparsity ratios, and the top-up's report (λ values, criterion of every candidate).
         sparsity: achieved sparsity, overall and of each linear.
         masks: SHA-256 of each packed mask.
-        metrics: task → ``kind``, ``limit``, ``seqlen``, and the figures of the ``dense`` and the
-            ``pruned`` model. Every evaluated task adds an entry.
+        metrics: task → ``kind``, ``limit``, ``seqlen``, ``bos``, ``content`` of the data, and the
+            figures of the ``dense`` and the ``pruned`` model. Every evaluated task adds an entry.
+            An infinite perplexity is null in JSON.
         version: version of this schema.
         context: maximum number of tokens of the model, from which ``task.seqlen=null`` derives.
     """
@@ -74,13 +79,24 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
-        if data.get("version") != SCHEMA_VERSION:
-            raise UserError(f"record: schema {data.get('version')}, must be {SCHEMA_VERSION}")
+        if data.get("version") not in READABLE:
+            readable = " or ".join(map(str, READABLE))
+            raise UserError(f"record: schema {data.get('version')}, must be {readable}")
         fields = dataclasses.fields(cls)
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
             raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
-        return cls(**data)
+        return cls(**{**data, "metrics": _with_infinity(data["metrics"])})
+
+
+def _with_infinity(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `metrics` with infinite perplexities, which JSON holds as null."""
+    entries = copy.deepcopy(dict(metrics))
+    for entry in entries.values():
+        for figures in (entry.get("dense"), entry.get("pruned")):
+            if isinstance(figures, dict) and figures.get("value", 0.0) is None:
+                figures["value"] = math.inf
+    return entries
 
 
 def first_record(

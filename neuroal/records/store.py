@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
+
+log = logging.getLogger(__name__)
 
 
 def prepare_out(folder: str | Path) -> Path:
@@ -57,10 +61,30 @@ def save_masks(masks: PackedMasks, path: Path) -> None:
     os.replace(part, path)
 
 
-def load_masks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> PackedMasks:
-    """Read masks that `save_masks` wrote; `shapes` are the (rows, cols) of each linear."""
+def load_masks(
+    path: Path, shapes: Mapping[str, tuple[int, int]], digests: Mapping[str, str]
+) -> PackedMasks | None:
+    """Read masks that `save_masks` wrote.
+
+    Args:
+        path: npz file.
+        shapes: (rows, cols) of each linear, by key.
+        digests: `PackedMasks.digests` of the masks.
+
+    Returns:
+        The masks. None: there is no file, or its content does not match `digests`. The latter is
+        logged.
+    """
     masks = PackedMasks()
-    with np.load(path) as arrays:
-        for key, shape in shapes.items():
-            masks.add_bits(key, torch.from_numpy(arrays[key]), shape)
-    return masks
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key, shape in shapes.items():
+                masks.add_bits(key, torch.from_numpy(arrays[key]), shape)
+        if masks.digests() == digests:
+            return masks
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, BadZipFile):
+        pass  # a damaged file, as below
+    log.warning("%s: damaged; the masks are computed again", path)
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from neuroal.evaluation.task_table import ZERO_SHOT
 
 STATE_FOLDER = "state"
 """Folder under ``out`` for locks, summaries and the files of runs in progress."""
-Terms = tuple[int | None, int | None]
-"""``limit`` and ``seqlen`` that a task was evaluated with."""
+Terms = tuple[int | None, int | None, str | None]
+"""``limit``, ``seqlen`` and ``bos`` that a task was evaluated with."""
 
 
 @dataclass(frozen=True)
@@ -26,38 +26,65 @@ class Summary:
     """The fields of a record that a grid needs.
 
     Attributes:
-        terms: task → ``limit`` and ``seqlen`` of its evaluation.
+        terms: task → `Terms` of its evaluation.
         context: maximum number of tokens of the model.
         seconds: total time of all stages.
         peak_bytes: largest peak device memory of a stage; 0: not measured.
+        data: task → content of its data (`Contents.task`).
     """
 
     terms: Mapping[str, Terms]
     context: int | None
     seconds: float = 0.0
     peak_bytes: int = 0
+    data: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
     ) -> Summary:
-        terms = {name: (entry["limit"], entry["seqlen"]) for name, entry in metrics.items()}
+        terms = {
+            name: (entry["limit"], entry["seqlen"], bos_of(entry))
+            for name, entry in metrics.items()
+        }
         seconds = sum(costs.get("seconds", {}).values())
-        return cls(terms, context, seconds, max(costs.get("peak_bytes", {}).values(), default=0))
+        peak_bytes = max(costs.get("peak_bytes", {}).values(), default=0)
+        data = {name: entry.get("content") for name, entry in metrics.items()}
+        return cls(terms, context, seconds, peak_bytes, data)
 
-    def lacks(self, task: TaskConfig) -> list[str]:
-        """Return the tasks of `task` that were not evaluated, or with another limit or seqlen."""
-        return [name for name in task.names if not self._holds(name, task)]
+    def lacks(self, task: TaskConfig, data: Mapping[str, str | None]) -> list[str]:
+        """Return the tasks of `task` that were not evaluated, or with other terms or data.
+
+        `data` are the present contents of the tasks' data; None: not available on this machine.
+        """
+        return [
+            name
+            for name in task.names
+            if not (self._holds(name, task) and self._same_data(name, data.get(name)))
+        ]
+
+    def _same_data(self, name: str, present: str | None) -> bool:
+        recorded = self.data.get(name)
+        return present is None or recorded is None or present == recorded
 
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:
             return False
         if name in ZERO_SHOT:
-            return self.terms[name] == (task.limit, None)
+            return self.terms[name] == (task.limit, None, None)
         if task.seqlen is None and self.context is None:
             return False
         seqlen = task.seqlen or default_seqlen(None, int(self.context or 0), "task.seqlen")
-        return self.terms[name] == (task.limit, seqlen)
+        return self.terms[name] == (task.limit, seqlen, task.bos)
+
+
+def bos_of(metrics: Mapping[str, Any]) -> str | None:
+    """Return ``task.bos`` of a task's metrics: None for a zero-shot task.
+
+    Version 0.1 had no such key, and evaluated texts as ``stream``.
+    """
+    bos: str | None = metrics.get("bos", "stream" if metrics["kind"] == "perplexity" else None)
+    return bos
 
 
 def summary_path(record: Path) -> Path:
@@ -77,7 +104,7 @@ def read_summary(record: Path) -> Summary | None:
         content = json.loads(summary_path(record).read_text())
         if content.pop("size") == size:
             pairs = content.pop("terms")
-            terms = {name: (limit, seqlen) for name, (limit, seqlen) in pairs.items()}
+            terms = {name: (limit, seqlen, bos) for name, (limit, seqlen, bos) in pairs.items()}
             return Summary(terms, **content)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no valid summary: read the record instead

@@ -74,6 +74,7 @@ def linear_budgets(
     """
     shapes = {linear.key: (linear.rows, linear.cols) for linear in decoder}
     check_coverage(plan, shapes)
+    plan = plan.in_order(shapes)  # a file lists its linears in another order than the model
     if group is not None:
         return _pattern_budgets(plan, decoder, shapes, rules, group)
     if rules is Rules.REFERENCE:

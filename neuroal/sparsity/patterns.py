@@ -56,7 +56,8 @@ def nearest_patterns(
 ) -> dict[str, Pattern]:
     """Return one pattern N:`of` per unit (block) such that about `remaining` weights remain.
 
-    Linears of one unit with different densities form separate units.
+    Linears of one unit with different densities form separate units. The order of the units is
+    that of `shapes`, the model's own.
 
     N is first the unit's density times `of`, rounded down, and at least 1. Then, in descending
     order of the fraction lost by rounding (the first on ties), a unit's N is raised by 1 if this
@@ -64,8 +65,8 @@ def nearest_patterns(
     two roundings brings the total closer.
     """
     members: dict[tuple[int, float], list[str]] = {}
-    for key, density in densities.items():
-        members.setdefault((units[key], density), []).append(key)
+    for key in shapes:
+        members.setdefault((units[key], densities[key]), []).append(key)
     keeps = {unit: min(of, max(1, int(unit[1] * of))) for unit in members}
 
     def size(unit: tuple[int, float]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, shortened
 from neuroal.models.adapter import DecoderModel
 
 Ratio = float | Tensor
+MOST_OUTSIDE = 0.5
+"""Largest distance from [0, 1] at which a ratio of a file is clipped rather than refused."""
 
 
 @dataclass(frozen=True, eq=False)
 class SparsityPlan:
     """Nominal sparsity of every prunable linear; a budget rule converts it to counts of zeros.
 
+    Ratios are clipped to [0, 1] when a plan is built, so a plan that is saved and read back gives
+    the same counts.
+
     Attributes:
         ratios: ``"BLOCK.NAME"`` → one ratio for all rows, or a float64 tensor (rows,).
             Under ``rules=reference`` the two forms round differently (the authors' "row" and
             "neuron" granularity), so a linear with equal rows may still have a tensor.
         sparsity: target share of zeros over all prunable weights.
+
+    Raises:
+        UserError: a ratio is NaN or infinite.
     """
 
     ratios: Mapping[str, Ratio]
     sparsity: float
+
+    def __post_init__(self) -> None:
+        ratios = {key: _clipped(key, ratio) for key, ratio in self.ratios.items()}
+        object.__setattr__(self, "ratios", ratios)
+
+    def in_order(self, keys: Iterable[str]) -> SparsityPlan:
+        """Return this plan with its linears in the order of `keys`, which name all of them."""
+        return SparsityPlan({key: self.ratios[key] for key in keys}, self.sparsity)
 
     def per_row(self) -> bool:
         """Return whether any linear has one ratio per row."""
@@ -47,39 +65,96 @@ class SparsityPlan:
         return {"sparsity": self.sparsity, "ratios": ratios}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SparsityPlan:
-        """Return the plan that `to_dict` wrote."""
+    def from_dict(cls, data: Mapping[str, Any], source: str = "plan") -> SparsityPlan:
+        """Return the plan that `to_dict` wrote; errors and warnings name `source`.
+
+        Version 0.1 saved ratios outside [0, 1]. They are clipped, with a warning.
+
+        Raises:
+            UserError: `data` is not a saved plan, or has a ratio that is not a share.
+        """
         try:
-            ratios: dict[str, Ratio] = {
-                key: torch.tensor(r, dtype=torch.float64) if isinstance(r, list) else float(r)
-                for key, r in data["ratios"].items()
-            }
-            plan = cls(ratios, float(data["sparsity"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            sparsity, entries = json_number(data["sparsity"]), data["ratios"].items()
+            ratios = {str(key): _ratio_of(entry) for key, entry in entries}
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"plan: not a saved plan ({error!r}); use a file with the keys sparsity and ratios"
+                f"{source}: not a saved plan ({shortened(repr(error))}); "
+                "use a file with the keys sparsity and ratios"
             ) from error
-        for key, ratio in ratios.items():
-            values = torch.as_tensor(ratio)
-            # The budget clips ratios, so a saved plan may slightly exceed 0 and 1. The wide bounds
-            # still reject percentages.
-            if not bool(((values > -1) & (values < 2)).all()):
-                raise UserError(
-                    f"plan: a ratio of '{key}' is not between 0 and 1; use shares, not percentages"
-                )
-        return plan
+        if not 0 < sparsity < 1:
+            raise UserError(f"{source}: sparsity {sparsity:g} must be above 0 and below 1")
+        check_shares(source, ratios)
+        return cls(ratios, sparsity)
 
     @classmethod
     def load(cls, path: str | Path, key: str = "topup.path") -> SparsityPlan:
         """Read a plan that ``save.plan`` wrote to a JSON file; errors name `key`."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
+            data = json.loads(Path(path).read_text())
         except FileNotFoundError:
             raise UserError(f"{key}={path}: no such file; save one with save.plan=FILE") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"{key}={path}: cannot be read as JSON ({error})") from error
+        return cls.from_dict(data, f"{key}={path}")
+
+
+def check_shares(source: str, ratios: Mapping[str, Ratio]) -> None:
+    """Refuse ratios of a file that are not shares, and warn of those that will be clipped.
+
+    A ratio by at most `MOST_OUTSIDE` outside [0, 1] is clipped when the plan is built; the wide
+    bounds still refuse percentages, NaN and infinity.
+
+    Args:
+        source: the file, for the message.
+        ratios: ratio(s) by linear; an empty name if they are not of one linear.
+    """
+    outside = []
+    for name, ratio in ratios.items():
+        values = torch.as_tensor(ratio, dtype=torch.float64)
+        extremes = [float(value) for value in values.aminmax()] if values.numel() else []
+        for value in extremes:
+            if not -MOST_OUTSIDE <= value <= 1 + MOST_OUTSIDE:
+                entry = f"'{name}': " if name else ""
+                raise UserError(
+                    f"{source}: {entry}{value:g} is not between 0 and 1; use shares, not "
+                    "percentages"
+                )
+        outside += [value for value in extremes if not 0 <= value <= 1]
+    if outside:
+        warnings.warn(
+            f"{source}: ratios between {min(outside):g} and {max(outside):g} are outside [0, 1] "
+            "and are clipped",
+            stacklevel=3,
+        )
+
+
+def _clipped(key: str, ratio: Ratio) -> Ratio:
+    """Return the ratio(s) of the linear `key`, clipped to [0, 1] and, per row, as float64."""
+    if isinstance(ratio, Tensor):
+        ratio = ratio.double()
+        if bool(torch.isfinite(ratio).all()):
+            return ratio.clamp(0, 1)
+    elif math.isfinite(ratio):
+        return min(max(float(ratio), 0.0), 1.0)
+    raise UserError(
+        f"plan: a ratio of '{key}' is NaN or infinite; a top-up must return ratios from 0 to 1"
+    )
+
+
+def _ratio_of(entry: object) -> Ratio:
+    """Return one entry of the ratios of a saved plan: a number, or a list of one per row."""
+    if isinstance(entry, list):
+        return torch.tensor([json_number(value) for value in entry], dtype=torch.float64)
+    return json_number(entry)
 
 
 def uniform_plan(decoder: DecoderModel, sparsity: float) -> SparsityPlan:
     """Return the plan that gives every linear of `decoder` the ratio `sparsity`."""
     return SparsityPlan({linear.key: sparsity for linear in decoder}, sparsity)
+
+
+def json_number(value: object) -> float:
+    """Return a number of a JSON file; refuse strings and booleans, which `float` would accept."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)

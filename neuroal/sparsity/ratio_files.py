@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, first_line, nearest
 from neuroal.models.adapter import DecoderModel
-from neuroal.sparsity.plan import Ratio
+from neuroal.sparsity.plan import Ratio, check_shares, json_number
 
 VALUES = ("ratio", "sparsity", "density")
 
@@ -110,26 +110,27 @@ def read_ratios(path: str, density: bool) -> RatioFile:
     """
     try:
         if Path(path).suffix == ".npy":
-            return _list(path, np.load(path).ravel().tolist(), density)
+            return _list(path, map(json_number, np.load(path).ravel().tolist()), density)
         text = Path(path).read_text()
         if text.lstrip().startswith("["):
-            return _list(path, json.loads(text), density)
+            return _list(path, map(json_number, json.loads(text)), density)
         if any(name in text.splitlines()[0] for name in VALUES):
             return _table(path, text.splitlines(), density)
         return _list(path, text.replace(",", " ").split(), density)
     except FileNotFoundError:
         raise UserError(f"topup.path={path}: no such file; check the path") from None
-    except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
+    except (OSError, ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
         raise UserError(
-            f"topup.path={path}: not a list or table of ratios ({error}); "
+            f"topup.path={path}: not a list or table of ratios ({first_line(error)}); "
             "use a saved plan, a list of numbers or a CSV table"
         ) from error
 
 
 def _list(path: str, numbers: Iterable[float | str], density: bool) -> RatioFile:
-    ratios = [_sparsity(path, number, density) for number in numbers]
+    ratios = [_sparsity(number, density) for number in numbers]
     if not ratios:
         raise ValueError("it is empty")
+    check_shares(f"topup.path={path}", {"": torch.tensor(ratios, dtype=torch.float64)})
     return RatioFile(path, numbers=ratios)
 
 
@@ -147,19 +148,16 @@ def _table(path: str, lines: Sequence[str], density: bool) -> RatioFile:
             block=int(line["block"]) if "block" in names else None,
             linear=line["linear"].strip() if "linear" in names else None,
             row=int(line["row"]) if "row" in names else None,
-            ratio=_sparsity(path, line[value], density or value == "density"),
+            ratio=_sparsity(line[value], density or value == "density"),
         )
         for line in reader
     ]
     if not entries:
         raise ValueError("it has no entries")
+    ratios = torch.tensor([entry.ratio for entry in entries], dtype=torch.float64)
+    check_shares(f"topup.path={path}", {"": ratios})
     return RatioFile(path, entries=entries)
 
 
-def _sparsity(path: str, value: float | str, density: bool) -> float:
-    ratio = 1 - float(value) if density else float(value)
-    if not 0 <= ratio <= 1:
-        raise UserError(
-            f"topup.path={path}: {ratio:g} is not between 0 and 1; use shares, not percentages"
-        )
-    return ratio
+def _sparsity(value: float | str, density: bool) -> float:
+    return 1 - float(value) if density else float(value)

@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 
 from neuroal.config.naming import competitor, method_name, model_name, sparsity_name
-from neuroal.config.schema import value_at
 from neuroal.errors import UserError
 from neuroal.evaluation.task_table import KINDS
 from neuroal.files.atomic import without_ratios
 from neuroal.records.schema import Record
-from neuroal.tables.selection import Selection
+from neuroal.records.summary import bos_of
+from neuroal.tables.selection import Selection, setting
 
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
 SETTINGS = (
@@ -35,8 +35,10 @@ SETTINGS = (
     "calibration.windows",
     "calibration.search_windows",
     "calibration.seqlen",
+    "calibration.bos",
     "calibration.seed",
     "task.seqlen",
+    "task.bos",
     "task.limit",
 )
 """Keys whose values must be unique among the results of a table, unless they are selected."""
@@ -180,7 +182,7 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
 
 
 def _setting(config: Mapping[str, Any], dotted: str) -> Any:
-    value = value_at(config, dotted)
+    value = setting(config, dotted)
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -197,6 +199,7 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "dense": float(entry["dense"][figure]),
         "task.limit": entry["limit"],
         "task.seqlen": entry["seqlen"],
+        "task.bos": bos_of(entry),
     }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from neuroal.config.schema import value_at
 
-OF_RESULTS = ("task.limit", "task.seqlen")
+OF_RESULTS = ("task.limit", "task.seqlen", "task.bos")
 """Keys that belong to a result, because several runs can add results to one record."""
+OF_TEXTS = ("task.seqlen", "task.bos")
+"""Keys of `OF_RESULTS` that do not apply to zero-shot tasks."""
+BEFORE = {"calibration.bos": "stream", "task.bos": "stream"}
+"""Key that version 0.1 did not have → the value that its records imply."""
 ABSENT = object()
 """Value of a key that a configuration does not have."""
 
@@ -26,6 +30,7 @@ class Selection:
         limited: whether to include results on part of a task although no limit is requested.
         text: the condition in words, for messages: ``has seed=7``.
         names: identity → competitor, if a declared grid does not name it by its methods.
+        terms: identity → values of `OF_RESULTS` that the results of the record must have.
     """
 
     overrides: tuple[tuple[Mapping[str, Any], ...], ...] = ()
@@ -34,6 +39,7 @@ class Selection:
     limited: bool = False
     text: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """Return whether the configuration of a record is selected."""
@@ -41,7 +47,8 @@ class Selection:
 
     def allows(self, result: Mapping[str, Any]) -> bool:
         """Return whether a result (a row of `RecordFrames.results`) is selected."""
-        return self._requested(result) and (self._may_be_limited() or result["task.limit"] is None)
+        may_be_limited = self.limited or any("task.limit" in a for a in self._conditions(result))
+        return self._requested(result) and (may_be_limited or result["task.limit"] is None)
 
     def limited_only(self, result: Mapping[str, Any]) -> bool:
         """Return whether a result is excluded only because of its limit."""
@@ -50,16 +57,19 @@ class Selection:
     def _requested(self, result: Mapping[str, Any]) -> bool:
         return (self.tasks is None or result["task"] in self.tasks) and all(
             any(all(_agrees_on(result, key, choice) for key in OF_RESULTS) for choice in choices)
-            for choices in self.overrides
+            for choices in (*self.overrides, (self.terms.get(result["identity"], {}),))
         )
 
-    def _may_be_limited(self) -> bool:
-        return self.limited or any("task.limit" in a for group in self.overrides for a in group)
+    def _conditions(self, result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield all alternatives of all overrides, and the terms of the result's record."""
+        for choices in self.overrides:
+            yield from choices
+        yield self.terms.get(result["identity"], {})
 
 
 def _agrees_on(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) -> bool:
-    """Return whether a result has the value of `key`; seqlen does not apply to zero-shot tasks."""
-    if key not in alternative or (key == "task.seqlen" and result["kind"] == "zero_shot"):
+    """Return whether a result has the value of `key`, if the key applies to its task."""
+    if key not in alternative or (key in OF_TEXTS and result["kind"] == "zero_shot"):
         return True
     return bool(result[key] == alternative[key])
 
@@ -74,6 +84,16 @@ def _agrees(alternative: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 def _value(config: Mapping[str, Any], dotted: str) -> Any:
     try:
-        return value_at(config, dotted)
+        return setting(config, dotted)
     except (KeyError, TypeError):
         return ABSENT
+
+
+def setting(config: Mapping[str, Any], dotted: str) -> Any:
+    """Return the value at a dotted key of a record's configuration, or that of `BEFORE`."""
+    try:
+        return value_at(config, dotted)
+    except KeyError:
+        if dotted in BEFORE:
+            return BEFORE[dotted]
+        raise

@@ -47,13 +47,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_record_documents_the_terms_of_each_task(finished: tuple[Path, Path]) -> None:
     record = load_record(finished[1])
     terms = {
-        task: (metrics["kind"], metrics["limit"], metrics["seqlen"])
+        task: (metrics["kind"], metrics["limit"], metrics["seqlen"], metrics["bos"])
         for task, metrics in record.metrics.items()
     }
     assert terms == {
-        "builtin": ("perplexity", 3, 64),
-        "rte": ("zero_shot", 3, None),
-        "arc_easy": ("zero_shot", 3, None),
+        "builtin": ("perplexity", 3, 64, "stream"),
+        "rte": ("zero_shot", 3, None, None),
+        "arc_easy": ("zero_shot", 3, None, None),
     }
     for model in ("dense", "pruned"):
         assert set(record.metrics["builtin"][model]) == {"value", "stderr", "windows"}
@@ -137,7 +137,7 @@ def test_the_python_api_agrees_with_the_record(finished: tuple[Path, Path]) -> N
     )
     record = load_record(path)
     for task in ("builtin", "rte"):
-        terms = {key: record.metrics[task][key] for key in ("kind", "limit", "seqlen")}
+        terms = {key: record.metrics[task][key] for key in ("kind", "limit", "seqlen", "bos")}
         assert metrics[task] == {**terms, **record.metrics[task]["dense"]}
 
 
@@ -146,6 +146,7 @@ def test_the_python_api_agrees_with_the_record(finished: tuple[Path, Path]) -> N
     [
         ({"tasks": "wikitext"}, "did you mean 'wikitext2'"),
         ({"limit": 0}, "task.limit=0"),
+        ({"bos": "start"}, "bos=start: must be one of stream, window"),
         ({"seqlen": 4096}, "longer than the model's context of 512"),
         ({"tasks": ["hellaswag"]}, "neuroal-data fetch hellaswag"),
     ],

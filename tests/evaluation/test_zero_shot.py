@@ -17,10 +17,13 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from neuroal.config.schema import ModelConfig
 from neuroal.data.resolve import DataSplit, find_rows
+from neuroal.errors import UserError
 from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
 from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
-from neuroal.models.load import LoadedModel, load_model, save_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.save import save_model
 from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
+from tests.small_models import tiny_llama
 
 SOURCE = {  # keys of a task's data source; all other keys define the scoring
     "dataset_path",
@@ -133,13 +136,27 @@ def test_the_tokenizer_is_unchanged_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
+def test_requests_with_ids_beyond_the_embedding_are_refused(
+    loaded: LoadedModel, root: Path
+) -> None:
+    with pytest.raises(UserError, match=r"a request has token id \d+, but .* 64 rows"):
+        zero_shot(tiny_llama().model, loaded.tokenizer, "rte", data_of(root, "rte"), limit=2)
+
+
+def test_scores_that_are_not_finite_are_reported(loaded: LoadedModel, root: Path) -> None:
+    model = tiny_llama(vocab_size=4096, max_position_embeddings=512).model
+    model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.warns(UserWarning, match="4 of 4 log-likelihoods are not finite"):
+        zero_shot(model, loaded.tokenizer, "rte", data_of(root, "rte"), limit=2)
+
+
 COMPARED = ("rte", "arc_easy", "hellaswag")
 
 
 @pytest.fixture(scope="module")
 def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(loaded, folder, {})
+    save_model(loaded, folder, {}, "0" * 16)
     return folder
 
 

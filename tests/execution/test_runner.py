@@ -139,7 +139,7 @@ def test_include_and_exclude_select_linears() -> None:
         f"{block}.mlp.{name}_proj" for block in (1, 2, 3) for name in ("gate", "up")
     }
     with pytest.raises(UserError, match="leave no linear"):
-        DecoderModel(model, include=["nothing"])
+        DecoderModel(model, exclude=["*"])
 
 
 def test_blocks_must_be_a_module_list() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuroal.records.contents import FOLDER
+
 SMALL = [
     "+experiment=zoo",
     "model=zoo/llama",
@@ -37,5 +39,6 @@ def results(out: Path) -> dict[str, Mapping[str, Any]]:
 
 def leftovers(out: Path) -> list[str]:
     """Return the files that only a run in progress may have."""
-    state = [path.name for path in (out / "state").iterdir() if not path.name.endswith(".summary")]
+    state = [path.name for path in (out / "state").iterdir() if path.suffix != ".summary"]
+    state.remove(FOLDER)  # contents of inputs, kept for machines without them
     return sorted([*state, *(path.name for path in out.glob(".*"))])

@@ -85,6 +85,41 @@ def test_planned_configurations_equal_composed_ones() -> None:
         assert run.identity == identity_of(alone)
 
 
+@pytest.mark.parametrize("models", ["zoo/llama,gemma3-270m", "gemma3-270m,zoo/llama"])
+@pytest.mark.parametrize(
+    ("bos", "expected"),
+    [
+        ([], {("llama", "stream", "stream"), ("gemma", "window", "window")}),
+        (["task.bos=stream"], {("llama", "stream", "stream"), ("gemma", "stream", "window")}),
+        (["calibration=c4"], {("llama", "stream", "stream"), ("gemma", "window", "window")}),
+        (
+            ["calibration.bos=stream,window"],
+            {
+                ("llama", "stream", "stream"),
+                ("llama", "stream", "window"),
+                ("gemma", "window", "stream"),
+                ("gemma", "window", "window"),
+            },
+        ),
+    ],
+)
+def test_a_model_that_sets_keys_of_other_groups_keeps_them_unless_the_command_line_sets_them(
+    models: str, bos: list[str], expected: set[tuple[str, str, str]]
+) -> None:
+    from neuroal.cli.compose import composed
+
+    narrowed = ["pruner=wanda", "topup=uniform,owl", "refine=none", "sparsity=s60,s70"]
+    _, runs = planned(["experiment=zoo", f"model={models}", *narrowed, *bos])
+    settings = {
+        (run.config.model.path.partition("3")[0], run.config.task.bos, run.config.calibration.bos)
+        for run in runs
+    }
+    assert settings == expected
+    fixed = ["calibration=builtin", "logger.group=zoo", *(o for o in bos if "," not in o)]
+    for run in runs[:: len(runs) // 4]:
+        assert run.config == composed([*fixed, *run.run.overrides])
+
+
 @pytest.mark.parametrize(
     ("overrides", "cases", "competitors", "runs"),
     [

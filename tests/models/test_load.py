@@ -78,3 +78,10 @@ def test_a_gguf_file_without_the_package_names_the_extra(
     monkeypatch.setattr("neuroal.models.load.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'neuroal\[gguf\]'"):
         load_model(ModelConfig(source="gguf", path=str(path)), CPU)
+
+
+def test_an_error_of_a_gguf_file_names_the_file(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    refuse(path, rf"model\.path={path}: cannot be loaded", source="gguf")

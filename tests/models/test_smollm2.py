@@ -10,7 +10,8 @@ import torch
 
 import neuroal
 from neuroal.config.schema import ModelConfig
-from neuroal.models.load import load_model, save_model
+from neuroal.models.load import load_model
+from neuroal.models.save import save_model
 from tests.small_models import random_tokens
 
 pytestmark = [
@@ -25,7 +26,7 @@ def test_a_gguf_model_is_loaded_pruned_and_saved(tmp_path: Path) -> None:
     loaded = load_model(config, CPU)
     tokens = random_tokens(1, 16, vocabulary=1000)
     result = neuroal.prune(loaded.model, tokens, pruner="magnitude", topup="uniform", sparsity=0.5)
-    save_model(loaded, tmp_path / "pruned", result.plan.to_dict())
+    save_model(loaded, tmp_path / "pruned", result.plan.to_dict(), "0" * 16)
     reloaded = load_model(ModelConfig(source="hf", path=str(tmp_path / "pruned")), CPU)
     assert getattr(reloaded.model.config, "quantization_config", None) is None
     with torch.no_grad():

@@ -29,6 +29,9 @@ COMPETITORS = {
 def test_the_tables_name_all_methods() -> None:
     frames = read_records(FOLDER, Selection(limited=True))
     assert set(frames.results["competitor"]) == COMPETITORS
+    assert set(frames.results["task.bos"]) == set(frames.results["calibration.bos"]) == {"stream"}
+    chosen = Selection(limited=True, overrides=(({"calibration.bos": "stream"},),))
+    assert len(read_records(FOLDER, chosen).results) == len(frames.results)
     assert (frames.results["value"] > frames.results["dense"]).all()
 
 

@@ -19,6 +19,7 @@ SAME = [
     "batch=3",
     "task.names=[builtin,rte]",
     "task.limit=7",
+    "task.bos=window",
     "save.masks=true",
     "logger=wandb",
     "calibration.seed=0",
@@ -33,6 +34,7 @@ OTHER = [
     "sparsity.ratio=0.71",
     "rules=reference",
     "calibration.windows=127",
+    "calibration.bos=window",
     "seed=1",
 ]
 

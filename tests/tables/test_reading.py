@@ -91,6 +91,42 @@ def test_two_records_for_one_cell_are_refused_with_the_key_that_differs(
     assert len(study(tmp_path, chosen).results) == 1
 
 
+def test_bos_of_calibration_distinguishes_records_and_can_be_selected(tmp_path: Path) -> None:
+    for bos in ("stream", "window"):
+        calibration = CalibrationConfig(name="c4_sample", bos=bos)
+        save_record(record(calibration=calibration), tmp_path)
+    with pytest.raises(UserError, match=r"calibration.bos \((stream|window) and"):
+        study(tmp_path)
+    chosen = Selection(overrides=(({"calibration.bos": "window"},),))
+    assert set(study(tmp_path, chosen).results["calibration.bos"]) == {"window"}
+
+
+def test_bos_of_a_task_belongs_to_its_result(tmp_path: Path) -> None:
+    for competitor, bos in (("uniform", "stream"), ("owl", "window")):
+        saved = record(competitor=competitor, tasks=("ptb", "rte")).to_dict()
+        saved["metrics"]["ptb"]["bos"] = bos
+        save_record(Record.from_dict(saved), tmp_path)
+    assert any(note.startswith("task.bos differs") for note in study(tmp_path).notes)
+    chosen = read_records(tmp_path, Selection(overrides=(({"task.bos": "window"},),))).results
+    assert set(chosen[chosen["task"] == "ptb"]["competitor"]) == {"owl"}
+    assert set(chosen[chosen["task"] == "rte"]["competitor"]) == {"owl", "uniform"}
+
+
+def test_every_record_of_a_grid_has_terms_of_its_own(tmp_path: Path) -> None:
+    saved = []
+    for model in ("zoo/llama", "gemma"):
+        fields = record(model=model, tasks=("ptb",)).to_dict()
+        fields["metrics"]["ptb"]["bos"] = "window"
+        saved.append(Record.from_dict(fields))
+        save_record(saved[-1], tmp_path)
+    terms = {
+        one.identity: {"task.bos": bos, "task.seqlen": 256}
+        for one, bos in zip(saved, ("stream", "window"), strict=True)
+    }
+    results = read_records(tmp_path, Selection(terms=terms)).results
+    assert list(results["model"]) == ["gemma"]  # the other was evaluated on other terms
+
+
 def test_a_nan_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> None:
     fields = record().to_dict()
     fields["metrics"]["wikitext2"]["pruned"]["value"] = math.nan

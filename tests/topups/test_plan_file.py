@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from neuroal.errors import UserError
 from neuroal.pruners.sparsegpt import SparseGPT
@@ -127,15 +126,49 @@ def test_unsupported_ratios_per_row_are_rejected_before_a_run(tmp_path: Path) ->
         check(PlanFile(str(tmp_path / "none.csv")), Wanda(), 0.6, Rules.EXACT)
 
 
-def test_a_plan_that_exceeds_the_bounds_can_be_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_plan_that_exceeds_the_bounds_is_clipped_when_it_is_made_and_saved(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "plan.json"
-    plan = NeuroAL(step="block", block_candidates=[0.25]).allocate(
-        allocation_context(DECODER, sparsity=0.9)
-    )
-    assert max(plan.plan.means().values()) > 1
-    path.write_text(json.dumps(plan.plan.to_dict()))
-    again = PlanFile(str(path)).allocate(allocation_context(DECODER, sparsity=0.9))
-    assert torch.equal(
-        torch.tensor(list(again.plan.means().values())),
-        torch.tensor(list(plan.plan.means().values())),
-    )
+    context = allocation_context(DECODER, sparsity=0.9)
+    plan = NeuroAL(step="block", block_candidates=[0.25]).allocate(context).plan
+    assert max(plan.means().values()) == 1
+    path.write_text(json.dumps(plan.to_dict(), sort_keys=True))
+    again = PlanFile(str(path)).allocate(context).plan
+    assert again.to_dict() == plan.to_dict()
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved plan", "list"])
+def test_ratios_slightly_outside_are_clipped_with_one_line(tmp_path: Path, saved: bool) -> None:
+    path = tmp_path / "plan.json"
+    ratios = [-0.5, 0.8, 0.9, 1.2]
+    by_linear = {key: ratios[int(key[0])] for key in KEYS}
+    path.write_text(json.dumps({"sparsity": 0.6, "ratios": by_linear} if saved else ratios))
+    topup = PlanFile(str(path))
+    with pytest.warns(UserWarning, match=r"between -0\.5 and 1\.2 are outside") as caught:
+        plan = topup.allocate(allocation_context(DECODER, sparsity=0.675)).plan
+    assert len(caught) == 1
+    assert plan.ratios["0.mlp.up_proj"] == 0
+    assert plan.ratios["3.mlp.up_proj"] == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["true", '"0.6"', "NaN", "Infinity", "-0.6", "1.6", "60", "[0.6]"]
+)
+@pytest.mark.parametrize("form", ["linear", "row", "list", "sparsity"])
+def test_a_value_that_is_no_share_is_refused_in_one_line(
+    tmp_path: Path, value: str, form: str
+) -> None:
+    path = tmp_path / "plan.json"
+    ratios = dict.fromkeys(KEYS, "0.6")
+    ratios["1.mlp.up_proj"] = {"linear": value, "row": f"[{value}, 0.6]"}.get(form, "0.6")
+    if (form, value) == ("linear", "[0.6]"):
+        pytest.skip("a list of one row")
+    entries = ", ".join(f'"{key}": {ratio}' for key, ratio in ratios.items())
+    sparsity = value if form == "sparsity" else "0.6"
+    saved = f'{{"sparsity": {sparsity}, "ratios": {{{entries}}}}}'
+    path.write_text(f"[0.6, {value}, 0.6, 0.6]" if form == "list" else saved)
+    with pytest.raises(UserError) as raised:
+        ratios_of(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,146 @@
+"""Read whole models by `transformers`, with its errors as one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import LogRecord
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from neuroal.errors import UserError, first_line
+from neuroal.models.completeness import AGAIN, Comparison, check_complete, expected_shapes
+from neuroal.placement.headers import read_headers
+
+FAILED = re.compile(r"^(\S+)[^\n]*CONVERSION", re.MULTILINE)
+"""Row of the report of `transformers` for a tensor that is combined from several stored ones."""
+
+
+def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: Any) -> Any:
+    """Return the model in host memory, with every tensor read from the checkpoint.
+
+    Args:
+        folder: folder or hub name of the model.
+        options: keyword arguments of ``from_pretrained``.
+        dtype: dtype of the weights, or ``auto``.
+        model_config: configuration of the model, as stored.
+
+    Raises:
+        UserError: see `check_complete`.
+    """
+    gguf = options.get("gguf_file")
+    where = f"model.path={Path(folder) / gguf if gguf else folder}"
+    report = _Report()
+    with report.collected():
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except RuntimeError as error:
+            if (row := FAILED.search(report.text)) is None:
+                raise
+            raise UserError(
+                f"{where}: '{row[1]}' cannot be combined from the tensors of the checkpoint, "
+                f"because one is missing or has another shape; {AGAIN}"
+            ) from error
+    quantized = bool(gguf) or is_quantized(model_config)
+    mismatched = list(info["mismatched_keys"])
+    if quantized:
+        mismatched += _reshaped(model, model_config, options["trust_remote_code"])
+    files = Path(folder) if Path(folder).is_dir() else _cached(folder, options)
+    check_complete(
+        model,
+        where,
+        Comparison(info["missing_keys"], mismatched, info["unexpected_keys"]),
+        {} if gguf else read_headers(files),
+        quantized=quantized,
+    )
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point() or parameter.element_size() == 1:
+            raise UserError(
+                f"{where}: '{name}' stays quantised ({parameter.dtype}); use an unquantised checkpoint"
+            )
+    return model
+
+
+def is_quantized(model_config: Any) -> bool:
+    """Return whether loading the checkpoint dequantises its weights."""
+    return getattr(model_config, "quantization_config", None) is not None
+
+
+def _reshaped(model: Any, model_config: Any, trust_remote_code: bool) -> list[tuple[str, Any, Any]]:
+    """Return name, shape and expected shape of wrong tensors.
+
+    `transformers` compares no shapes when it dequantises.
+    """
+    expected = expected_shapes(model_config, trust_remote_code)
+    return [
+        (name, tensor.shape, expected[name])
+        for name, tensor in model.state_dict().items()
+        if tuple(tensor.shape) != expected.get(name, tuple(tensor.shape))
+    ]
+
+
+def _cached(name: str, options: dict[str, Any]) -> Path:
+    """Return the folder of the cache that holds the files of the hub's model `name`."""
+    config = try_to_load_from_cache(name, "config.json", revision=options.get("revision"))
+    return Path(str(config)).parent
+
+
+class _Report:
+    """Keeps the table of missing tensors that `transformers` logs; `check_complete` names them."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def filter(self, line: LogRecord) -> bool:
+        """Return whether `line` is to be logged."""
+        if "LOAD REPORT" not in line.getMessage():
+            return True
+        self.text = line.getMessage()
+        return False
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep the table inside the context instead of logging it."""
+        logger = transformers_logging.get_logger("transformers.modeling_utils")
+        logger.addFilter(self.filter)
+        try:
+            yield
+        finally:
+            logger.removeFilter(self.filter)
+
+
+@contextmanager
+def reading(path: str, problem: str) -> Iterator[None]:
+    """Disable the progress bars of `transformers`, and raise its errors as `UserError`."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # each stage of a run has its own
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _cause(error: Exception) -> str:
+    """Return the first line of `error`, with a remedy for common errors of `transformers`."""
+    text, first = str(error), first_line(error)
+    if "trust_remote_code" in text:
+        return f"{first}; if you trust the code, set model.trust_remote_code=true"
+    if "instantiate the backend tokenizer" in text:
+        return "its files, such as tokenizer.json, are missing; copy those of the model there"
+    if "gated repo" in text or "401" in text or "403" in text:
+        return f"{first}; request access on the model's page and set HF_TOKEN to your token"
+    return first

@@ -1,0 +1,48 @@
+"""What a run writes for the user besides its record: ``save.model`` and ``save.plan``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neuroal.config.schema import SaveConfig
+from neuroal.files.outputs import ModelFolder, PlanTarget
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Targets of one run; None: not configured."""
+
+    model: ModelFolder | None
+    plan: PlanTarget | None
+
+    @classmethod
+    def of(cls, save: SaveConfig, identity: str) -> Outputs:
+        return cls(
+            ModelFolder(save.model, identity, save.overwrite) if save.model else None,
+            PlanTarget(save.plan, identity, save.overwrite) if save.plan else None,
+        )
+
+    def prepare(self, again: bool = False) -> None:
+        """Recover what an interrupted start left, and check that the targets can be written.
+
+        Call it while holding the lock of the run.
+
+        Args:
+            again: the model is written even if it is there already.
+
+        Raises:
+            UserError: a target holds what this run must not replace.
+        """
+        if self.model is not None:
+            self.model.recover()
+            self.model.check(again)
+        if self.plan is not None:
+            self.plan.check()
+
+    def lacks_model(self) -> bool:
+        """Return whether the model is still to be saved."""
+        return self.model is not None and not self.model.is_complete()
+
+    def lacks_plan(self) -> bool:
+        """Return whether the plan is still to be saved."""
+        return self.plan is not None and not self.plan.is_complete()
