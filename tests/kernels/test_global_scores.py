@@ -55,7 +55,9 @@ def test_digits_count_all_scores_and_a_mask_has_the_lowest(seed: int) -> None:
     assert float(terms.scores(weight)[mask].max()) < float(terms.scores(weight)[~mask].min())
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed; its interpreter needs no GPU")
+@pytest.mark.skipif(
+    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
+)
 def test_the_kernels_compute_what_pytorch_does() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)
