@@ -5,10 +5,10 @@
     python experiments/benchmark.py offload 7b-none 7b-blocks
     python experiments/benchmark.py table
 
-`search`, `prune`, `evaluate`, `kernels`, `semi-structured` and `marginal` use LLaMA shapes with
-random weights on a GPU. `offload` compares weights in host memory or on disk with weights on the
-GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder. `cpu` times
-the search on SmolLM2.
+`search`, `prune`, `evaluate`, `kernels`, `semi-structured`, `marginal` and `fisher` use LLaMA
+shapes with random weights on a GPU. `offload` compares weights in host memory or on disk with
+weights on the GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder.
+`cpu` times the search on SmolLM2.
 
 Every measurement writes a JSON file under results/benchmark (or `--results`), and is repeated only
 with `--again`. An error stops only its own measurement. `table` fills the marked tables of
@@ -24,7 +24,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import cpu, evaluate, kernels, marginal, offload, prune, search, semi_structured, tables
+from bench import (
+    cpu,
+    evaluate,
+    fisher,
+    kernels,
+    marginal,
+    offload,
+    prune,
+    search,
+    semi_structured,
+    tables,
+)
 from bench.common import RESULTS, Store
 from bench.models import SHAPES
 
@@ -36,6 +47,7 @@ PARTS = {
     "semi-structured": semi_structured,
     "offload": offload,
     "marginal": marginal,
+    "fisher": fisher,
     "cpu": cpu,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from neuroal.execution.runner import BlockRunner
@@ -16,7 +18,7 @@ from tests.small_models import random_tokens
 TOKENS = random_tokens(5, 24)
 
 
-def objective_of(decoder: DecoderModel, batch: int, **options: bool) -> OutputDivergence:
+def objective_of(decoder: DecoderModel, batch: int, **options: Any) -> OutputDivergence:
     """Return the output divergence on `TOKENS`, with weights in the order of magnitude."""
     runner = BlockRunner.capture(decoder, TOKENS, batch)
     order = WeightOrder(decoder, Magnitude())

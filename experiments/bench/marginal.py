@@ -1,4 +1,4 @@
-"""Time an iteration of equal marginals and project 25 + 60, with or without offloading."""
+"""Time an iteration of equal marginals and project a preset, with or without offloading."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import Any
 
 from bench.common import DEVICE, Store, now, peak_gib, reset_peak
 from bench.models import allocation_context, llama_config, random_llama, random_tokens
+from neuroal.gradients.presets import PRESETS
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.offload import place_on_host
 from neuroal.pruners.wanda import Wanda
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.tracking import QuietProgress, Step
 
-ITERATIONS = {"linear": 25, "row": 60}
-"""Iterations of a whole allocation."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=PRESETS, default="first")
     parser.add_argument(
         "--iterations",
         nargs=2,
@@ -47,9 +46,9 @@ def at_least_two(text: str) -> int:
 def main(store: Store, arguments: argparse.Namespace) -> None:
     depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
     placed = "-blocks" if arguments.offload == "blocks" else ""
-    store.measure(
-        f"marginal-{arguments.shape}{depth}-{arguments.dtype}{placed}", partial(measure, arguments)
-    )
+    preset = "" if arguments.preset == "first" else f"-{arguments.preset}"
+    name = f"marginal-{arguments.shape}{depth}-{arguments.dtype}{preset}{placed}"
+    store.measure(name, partial(measure, arguments))
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -62,7 +61,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     clock = Clock()
     context = allocation_context(decoder, Wanda(), 0.7, tokens, arguments.batch, clock)
     linear, row = arguments.iterations
-    topup = EqualMarginals(linear_iterations=linear, row_iterations=row)
+    topup = EqualMarginals(arguments.preset, linear_iterations=linear, row_iterations=row)
+    whole = EqualMarginals(arguments.preset).resolved
     reset_peak()
     begin = now()
     with warnings.catch_warnings():
@@ -70,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         report = topup.allocate(context).report
     total = now() - begin
     each, before = clock.iterations(total)
-    projected = before + sum(count * each[unit] for unit, count in ITERATIONS.items())
+    projected = before + sum(whole[f"{unit}_iterations"] * each[unit] for unit in each)
     return {
         "shape": arguments.shape,
         "dtype": arguments.dtype,
@@ -82,9 +82,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "iterations": [linear, row],
         "seconds_an_iteration": each,
         "seconds_before_iterations": before,
-        "projected_25_60": projected,
+        "preset": arguments.preset,
+        "projected": projected,
         "peak_gib": peak_gib(),
-        "divergence": [report["objective_linear"][0], report["objective_row"][-1]],
+        "divergence": [
+            report.get("objective_linear", report["objective_row"])[0],
+            report["objective_row"][-1],
+        ],
     }
 
 
@@ -108,8 +112,10 @@ class Clock(QuietProgress):
     def iterations(self, total: float) -> tuple[dict[str, float], float]:
         """Return the seconds of one iteration, by kind, and the seconds of `total` before them."""
         each, spent = {}, 0.0
-        for unit in ITERATIONS:
-            marks = self.laps[f"equal {unit}s"]
+        for unit in ("linear", "row"):
+            marks = self.laps.get(f"equal {unit}s")
+            if marks is None:
+                continue
             # The first iteration of a stage warms up, so it is not representative.
             each[unit] = (marks[-1] - marks[1]) / (len(marks) - 2)
             spent += marks[-1] - marks[0]

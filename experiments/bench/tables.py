@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.common import Store
 from bench.page import Column, Part, Results, Row, Table, blank, fill, named
-from bench.tables_memory import MARGINAL, OFFLOAD
+from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
 
 SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "adaptive": 8.0}
 PRUNE_TARGETS = {"magnitude": 1.0, "wanda": 11.0, "multiflow": 11.0, "sparsegpt": 180.0}
@@ -238,6 +238,7 @@ PARTS: dict[str, Part] = {
     "semi-structured": SEMI_STRUCTURED,
     "offload": OFFLOAD,
     "marginal": MARGINAL,
+    "fisher": FISHER,
     "cpu": CPU,
     "machines": machines,
 }

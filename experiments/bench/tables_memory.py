@@ -17,8 +17,10 @@ OFFLOAD_TARGETS: dict[str, Targets] = {  # peak GiB, seconds as a multiple of th
 }
 STAGES = ("search", "perplexity", "prune")
 HOMES = ("none", "blocks", "disk")
-MARGINAL_SECONDS = 200.0
-MARGINAL_GIB = {"none": 60.0, "blocks": 24.0}
+MARGINAL_SECONDS = {"first": 200.0, "fast": 45.0, "default": 110.0}
+MARGINAL_GIB = {"none": 41.6, "blocks": 24.0}
+FISHER_TARGETS = {"factored": (8.0, 24.0), "elementwise": (11.0, 34.0)}
+"""Form → seconds and GiB."""
 
 
 def offload_rows(results: Results) -> Iterator[Row]:
@@ -86,6 +88,7 @@ OFFLOAD = Table(
 
 
 def marginal_rows(results: Results) -> Iterator[Row]:
+    """Yield all presets; files of version 0.1 have no preset, and their seconds another name."""
     for name in sorted(results):
         if not name.startswith("marginal-"):
             continue
@@ -96,22 +99,54 @@ def marginal_rows(results: Results) -> Iterator[Row]:
             **result,
             "subject": name.removeprefix("marginal-").replace("-", ", "),
             "size": f"{_size(result)}, {result['batch']}",
-            "each": f"{each['linear']:.2f} / {each['row']:.2f}",
-            "target": MARGINAL_SECONDS if whole else None,
+            "each": " / ".join(f"{seconds:.2f}" for seconds in each.values()),
+            "projected": result.get("projected", result.get("projected_25_60")),
+            "target": MARGINAL_SECONDS.get(result.get("preset", "first")) if whole else None,
             "gib": MARGINAL_GIB[result["offload"]] if whole else None,
         }
 
 
 MARGINAL = Table(
     (
-        Column("shape, dtype, offload", "subject"),
+        Column("shape, dtype, preset, offload", "subject"),
         Column("windows × tokens, batch", "size"),
-        Column("s an iteration, linear / row", "each"),
+        Column("s an iteration (linear / row)", "each"),
         Column("s before", "seconds_before_iterations", ".1f"),
         Column("target s", "target"),
-        Column("25 + 60, s", "projected_25_60", ".2f", target="target"),
+        Column("s, projected", "projected", ".2f", target="target"),
         Column("target GiB", "gib"),
         Column("GiB", "peak_gib", ".2f", target="gib"),
     ),
     marginal_rows,
+)
+
+
+def fisher_rows(results: Results) -> Iterator[Row]:
+    for name in sorted(results):
+        if not name.startswith("fisher-"):
+            continue
+        result = results[name]
+        whole = result["shape"] == "7b" and result["blocks"] == 32 and result["offload"] == "none"
+        seconds, gib = FISHER_TARGETS[result["form"]] if whole else (None, None)
+        yield {
+            **result,
+            "subject": name.removeprefix("fisher-").replace("-", ", "),
+            "size": f"{result['rounds']} × 8 × {result['seqlen']}, {result['batch']}",
+            "target": seconds,
+            "gib": gib,
+        }
+
+
+FISHER = Table(
+    (
+        Column("shape, dtype, form", "subject"),
+        Column("rounds × windows × tokens, batch", "size"),
+        Column("s before", "seconds_before_rounds", ".2f"),
+        Column("s a round", "seconds_a_round", ".2f"),
+        Column("target s", "target"),
+        Column("s", "seconds", ".2f", target="target"),
+        Column("target GiB", "gib"),
+        Column("GiB", "peak_gib", ".2f", target="gib"),
+    ),
+    fisher_rows,
 )

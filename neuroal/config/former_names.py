@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -29,6 +29,28 @@ ATTRIBUTES = {
     "neuroal.topups.fixed": {"FixedPlan": "PlanFile"},
 }
 """Former module → former name of an attribute → present name."""
+
+
+FORMER_SETTINGS: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    "neuroal.topups.marginal.EqualMarginals": (
+        "preset",
+        {"preset": "first"},
+        {"step": "both", "momentum": 0.8, "second_order": 0.0},
+    )
+}
+"""Import path of a method → a parameter that records of version 0.1 lack, the settings that such a
+record implies, and the former defaults of parameters whose default is now null."""
+
+
+def present_settings(target: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the parameters of a method in a record, with those of version 0.1 as present ones."""
+    lacking, implied, defaults = FORMER_SETTINGS.get(target, ("", {}, {}))
+    if not lacking or lacking in settings:
+        return dict(settings)
+    return implied | {
+        key: None if key in defaults and defaults[key] == value else value
+        for key, value in settings.items()
+    }
 
 
 def present_target(target: str) -> str:

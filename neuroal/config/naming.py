@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,25 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from neuroal.config import schema
-from neuroal.config.former_names import present_target
+from neuroal.config.former_names import present_settings, present_target
 from neuroal.config.schema import RunConfig
 
 
 def method_name(group: str, node: Mapping[str, Any] | None) -> str:
     """Return the name of a method: its option and the parameters that differ from its YAML.
 
-    Examples: ``neuroal``, ``neuroal(step=block)``, ``none``. If several YAMLs name the class, the
-    option with the fewest differences is used. A class without a YAML in ``conf/GROUP`` is named
-    by its own name in lower case and all its parameters.
+    Examples: ``neuroal``, ``neuroal(step=block)``, ``marginal(fast)``, ``none``. If several YAMLs
+    name the class, the option with the fewest differences is used. A class without a YAML in
+    ``conf/GROUP`` is named by its own name in lower case and all its parameters.
     """
     settings = dict(node or {})
     target = settings.pop("_target_", None)
     if target is None:
         return "none"
+    target = present_target(target)
+    settings = present_settings(target, settings)
     key = tuple(sorted((name, json.dumps(value)) for name, value in settings.items()))
-    return _method_name(schema.conf_dir() / group, present_target(target), key)
+    return _method_name(schema.conf_dir() / group, target, key)
 
 
 @lru_cache(maxsize=4096)
@@ -42,8 +44,11 @@ def _method_name(folder: Path, target: str, settings: tuple[tuple[str, str], ...
     return min(candidates, default=(0, own_name))[1]
 
 
-def _with(name: str, settings: Iterable[tuple[str, str]]) -> str:
-    listed = ", ".join(f"{key}={json.loads(value)}" for key, value in settings)
+def _with(name: str, settings: Sequence[tuple[str, str]]) -> str:
+    """Return `name` with `settings` in brackets; a preset comes first and without its key."""
+    presets = [str(json.loads(value)) for key, value in settings if key == "preset"]
+    others = [f"{key}={json.loads(value)}" for key, value in settings if key != "preset"]
+    listed = ", ".join([*presets, *others])
     return f"{name}({listed})" if listed else name
 
 

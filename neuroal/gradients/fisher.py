@@ -14,6 +14,7 @@ from neuroal.gradients.head import Chunk, output_gradients
 from neuroal.gradients.information import Collector, Information, collecting
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
+from neuroal.kernels.global_scores import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.weights import swapped_weights
 from neuroal.sparsity.plan import Ratio, SparsityPlan
@@ -70,7 +71,7 @@ class FisherRounds:
         for windows, count in zip(minibatches, self.settings.zeros(zeros), strict=True):
             with repeatable(self._decoder.device):
                 loss = self.measure(windows)
-            self.threshold = lowest_of_model(self._decoder, self.scores, count)
+            self.threshold = lowest_of_model(self._decoder, self.terms, count)
             self.losses.append(loss)
             step.advance(1, loss=loss)
 
@@ -97,20 +98,16 @@ class FisherRounds:
             self._join(collector.finish(linears, terms))
         return total / (len(windows) * seqlen)
 
-    def scores(self, linear: PrunableLinear) -> Tensor:
-        """Return |W|·F̄^½ of `linear`, whose block is present: (rows, cols) float32."""
-        return self._of(linear.key).scores(linear.weight)
+    def terms(self, linear: PrunableLinear) -> ScoreTerms:
+        """Return the terms of the scores of `linear`, which order its weights by W²·F̄."""
+        return self._of(linear.key).terms()
 
     def masked(self, linears: Sequence[PrunableLinear]) -> dict[str, Tensor]:
         """Return the weights of `linears` under the present mask, by key."""
         if self.threshold is None:
             return {linear.key: linear.weight for linear in linears}
-        return {
-            linear.key: linear.weight.masked_fill(
-                self.threshold.mask(linear.key, self.scores(linear)), 0
-            )
-            for linear in linears
-        }
+        threshold = self.threshold
+        return {linear.key: threshold.zeroed(linear, self.terms(linear)) for linear in linears}
 
     def plan(self, sparsity: float, by_row: bool) -> SparsityPlan:
         """Return the zeros of the present mask as one ratio per row, or one per linear."""
@@ -118,7 +115,7 @@ class FisherRounds:
         ratios: dict[str, Ratio] = {}
         for _, linears in self._decoder.walk():
             for linear in linears:
-                mask = self.threshold.mask(linear.key, self.scores(linear))
+                mask = self.threshold.mask(linear, self.terms(linear))
                 rows = mask.sum(1).double().cpu() / linear.cols
                 ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
         return SparsityPlan(ratios, sparsity)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.errors import UserError
+from neuroal.kernels.global_scores import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
 
 FORMS = ("elementwise", "factored")
@@ -23,8 +24,8 @@ FORMS = ("elementwise", "factored")
 class Information(Protocol):
     """The Fisher information of one linear, stored compactly."""
 
-    def scores(self, weight: Tensor) -> Tensor:
-        """Return |W|·F^½ (rows, cols) float32, whose square is twice the cost of each zero."""
+    def terms(self) -> ScoreTerms:
+        """Return the terms of scores that order weights by the cost of zeroing them, W²·F."""
 
     def values(self) -> Tensor:
         """Return F (rows, cols) float32."""
@@ -54,8 +55,8 @@ class Elementwise:
         scale = values.max().clamp(min=torch.finfo(torch.float32).tiny)
         return cls((values / scale).bfloat16(), scale)
 
-    def scores(self, weight: Tensor) -> Tensor:
-        return self.values().sqrt_().mul_(weight.float().abs())
+    def terms(self) -> ScoreTerms:
+        return ScoreTerms(shares=self.shares, scale=self.scale)
 
     def values(self) -> Tensor:
         return self.shares.float().mul_(self.scale)
@@ -81,9 +82,8 @@ class Factored:
     inputs: Tensor
     exponent: float
 
-    def scores(self, weight: Tensor) -> Tensor:
-        rows = self.outputs.pow(self.exponent / 2)[:, None]
-        return weight.float().abs().mul_(self.inputs.sqrt()).mul_(rows)
+    def terms(self) -> ScoreTerms:
+        return ScoreTerms(rows=self.outputs.pow(self.exponent / 2), cols=self.inputs.sqrt())
 
     def values(self) -> Tensor:
         return self.outputs.pow(self.exponent)[:, None] * self.inputs

@@ -1,8 +1,7 @@
 """The lowest scores of a whole model, selected by counting instead of sorting.
 
-Non-negative float32 numbers have the order of their bit patterns, read as integers. Three
-histograms, of the first 11 bits after the sign and then of 10 bits each among the scores that share
-all bits before, give the exact threshold. Only the scores of one block exist at a time.
+Three histograms, of the first 11 bits of a score after the sign and then of 10 bits each among the
+scores that share all bits before, give the exact threshold. No scores are stored.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.kernels.global_scores import ScoreTerms, digit_histogram, mask_below, zeroed_below
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 
 DIGITS = ((20, 11), (10, 10), (0, 10))
 """Shift and number of bits of each digit, from the highest to the lowest."""
 
-ScoresOf = Callable[[PrunableLinear], Tensor]
-"""Return the scores of a linear, (rows, cols) float32, at least 0; its block is present."""
+TermsOf = Callable[[PrunableLinear], ScoreTerms]
+"""Return the terms of the scores of a linear, whose block is present."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,24 @@ class Threshold:
 
     Attributes:
         bits: bit pattern of the K-th lowest score, as an integer.
-        ties: number of scores equal to it that count among the lowest, by linear.
+        ties: for each linear, how many scores equal it, and how many of these are among the lowest.
     """
 
     bits: int
-    ties: Mapping[str, int]
+    ties: Mapping[str, tuple[int, int]]
 
-    def mask(self, key: str, scores: Tensor) -> Tensor:
-        """Return the mask of the lowest `scores` (rows, cols) of linear `key`."""
-        bits = scores.view(torch.int32)
-        mask = bits < self.bits
-        if self.ties[key]:
-            tied = (bits == self.bits).flatten().nonzero()[: self.ties[key], 0]
-            mask.view(-1)[tied] = True
-        return mask
+    def mask(self, linear: PrunableLinear, terms: ScoreTerms) -> Tensor:
+        """Return the mask (rows, cols) of the lowest scores of `linear`."""
+        return mask_below(linear.weight, terms, self.bits, self.ties[linear.key][1])
+
+    def zeroed(self, linear: PrunableLinear, terms: ScoreTerms) -> Tensor:
+        """Return a copy of the weight of `linear` without the weights of the lowest scores."""
+        equal, lowest = self.ties[linear.key]
+        return zeroed_below(linear.weight, terms, self.bits, lowest, all_ties=equal == lowest)
 
 
 @torch.no_grad()
-def lowest_of_model(decoder: DecoderModel, scores_of: ScoresOf, zeros: int) -> Threshold:
+def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Threshold:
     """Return the threshold of the `zeros` lowest scores of the model.
 
     Of equal scores, those earlier in the model (block, linear, row, column) count first.
@@ -55,21 +55,16 @@ def lowest_of_model(decoder: DecoderModel, scores_of: ScoresOf, zeros: int) -> T
     for shift, width in DIGITS:
         for _, linears in decoder.walk():
             for linear in linears:
-                counts[linear.key] = _histogram(scores_of(linear), prefix, shift, width)
-        running = torch.stack([*counts.values()]).sum(0).cumsum(0)
+                counts[linear.key] = digit_histogram(
+                    linear.weight, terms_of(linear), prefix, shift, width
+                )
+        running = torch.stack([count.cpu() for count in counts.values()]).sum(0).cumsum(0)
         digit = int((running < remaining).sum())
         remaining -= int(running[digit - 1]) if digit else 0
         prefix = (prefix << width) | digit
     ties = {}
     for key, count in counts.items():
-        ties[key] = min(remaining, int(count[digit]))
-        remaining -= ties[key]
+        equal = int(count[digit])
+        ties[key] = equal, min(remaining, equal)
+        remaining -= ties[key][1]
     return Threshold(prefix, ties)
-
-
-def _histogram(scores: Tensor, prefix: int, shift: int, width: int) -> Tensor:
-    """Count the values of one digit among the scores whose higher bits equal `prefix`."""
-    bits = scores.view(torch.int32).flatten() >> shift
-    if prefix or shift + width < 31:
-        bits = bits[(bits >> width) == prefix]
-    return torch.bincount(bits & (2**width - 1), minlength=2**width).cpu()

@@ -21,7 +21,8 @@ NARROWEST = 32
 
 
 @lru_cache(maxsize=1)
-def _triton() -> bool:
+def has_triton() -> bool:
+    """Return whether Triton is installed, without importing it."""
     return find_spec("triton") is not None
 
 
@@ -32,7 +33,7 @@ def has_kernel(values: Tensor) -> bool:
         and values.dtype in (torch.float16, torch.bfloat16, torch.float32)
         and NARROWEST <= values.shape[1] <= WIDEST
         and len(values) > 0
-        and _triton()
+        and has_triton()
     )
 
 

