@@ -171,12 +171,22 @@ def _work(job: _Job) -> Record:
 def _restore_or_prune(
     job: _Job, decoder: DecoderModel, allocation: Allocation, tokens: Tensor
 ) -> PackedMasks:
-    """Apply the masks of an earlier start, or prune `decoder` and save its masks."""
-    masks = job.files.masks(decoder)
-    if masks is not None and not job.recipe.updates_weights:
-        apply_masks(decoder, masks)
-        return masks
-    masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress)
+    """Apply the masks of an earlier start, or prune `decoder` and save its masks.
+
+    A pruner that updates weights prunes again, to the masks of the earlier start.
+    """
+    stored = job.files.masks(decoder)
+    if stored is not None and not job.recipe.updates_weights:
+        apply_masks(decoder, stored)
+        return stored
+    masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress, masks=stored)
+    if stored is not None:
+        log.info(
+            "resumed with the masks of the first attempt; pruning freely would choose %d of their "
+            "%d entries differently",
+            masks.differing,
+            decoder.numel,
+        )
     job.files.keep_masks(masks)
     job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks

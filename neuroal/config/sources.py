@@ -7,14 +7,12 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
+from neuroal.config.constants import PACKAGE, constant
 from neuroal.config.former_names import present_target
 from neuroal.config.instantiate import locate
 
-PACKAGE = "neuroal"
 INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -31,25 +29,9 @@ def code_of(group: str, target: str) -> dict[str, object]:
     return {"source": _source_digest(locate(group, target))}
 
 
-@lru_cache(maxsize=256)
 def declared_version(module: str, name: str) -> int:
-    """Return the ``version`` in the body of class `name` of a module of this package; default 1."""
-    spec = find_spec(module)
-    tree = ast.parse(Path(spec.origin).read_text() if spec and spec.origin else "")
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for statement in node.body:
-                if _assigns_version(statement):
-                    return int(ast.literal_eval(statement.value))  # type: ignore[attr-defined]
-    return 1
-
-
-def _assigns_version(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.AnnAssign):
-        targets: list[ast.expr] = [statement.target]
-    else:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return any(isinstance(node, ast.Name) and node.id == "version" for node in targets)
+    """Return the ``version`` of class `name` of a module of this package; 1 by default."""
+    return int(str(constant(module, "version", name) or 1))
 
 
 def _source_digest(cls: type) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroal import __version__
+from neuroal.config.constants import constant
 from neuroal.config.instantiate import locate
 from neuroal.config.schema import RunConfig
 from neuroal.config.search_windows import search_windows
@@ -34,11 +35,6 @@ LOCATION = ("source", "path", "revision")
 """Keys of the model that do not count where its content can be read."""
 LATER_KEYS = ("bos",)
 """Keys of the calibration that version 0.1 did not have."""
-SHARED_VERSION = 1
-"""Version of the results of what all runs share: calibration, statistics and budgets.
-
-Raise it when they change; `tests/test_versions.py` fails otherwise.
-"""
 PACKAGES = ("neuroal", "torch", "transformers", "tokenizers", "numpy", "hydra-core")
 
 
@@ -75,7 +71,8 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
         target = (deciding[group] or {}).get("_target_")
         if target:
             methods[group] = code_of(group, str(target))
-    versions = {"schema": SCHEMA_VERSION, "shared": SHARED_VERSION, "methods": methods}
+    shared = constant("neuroal.pipeline", "SHARED_VERSION")
+    versions = {"schema": SCHEMA_VERSION, "shared": shared, "methods": methods}
     return digest_of({**versions, "config": deciding})
 
 

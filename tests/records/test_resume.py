@@ -177,3 +177,25 @@ def _config_from(recorded: dict[str, Any]) -> RunConfig:
     }
     rest = {key: recorded[key] for key in ("pruner", "topup", "refine", "rules", "seed")}
     return RunConfig(**parts, **rest)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_pruner_that_updates_weights_resumes_with_its_masks(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ["pruner=sparsegpt", "calibration.windows=4", "batch=2"]
+
+    def stop(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(neuroal.run, "first_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(config_of(tmp_path / "resumed", *settings))
+    with caplog.at_level(logging.INFO, logger="neuroal"):
+        resumed, _ = run(config_of(tmp_path / "resumed", *settings[:2], f"batch={batch}"))
+    undisturbed, _ = run(config_of(tmp_path / "undisturbed", *settings))
+    assert "pruning freely would choose 0 of their" in caplog.text
+    assert resumed.costs["batch"]["prune"] == 2  # that of the first attempt
+    assert resumed.masks == undisturbed.masks
+    assert resumed.metrics == undisturbed.metrics
