@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def prune(
     pruner: str | Pruner = "wanda",
     topup: str | TopUp = "neuroal",
     refine: str | MaskRefiner | None = None,
-    sparsity: float = 0.7,
+    sparsity: float | None = None,
     pattern: tuple[int, int] | None = None,
     rules: str = "exact",
     search_windows: int | None = None,
@@ -112,9 +113,10 @@ def prune(
         pruner: option of the group ``pruner``, or a pruner.
         topup: option of the group ``topup``, or a top-up.
         refine: option of the group ``refine``, or a refinement; None: masks stay as pruned.
-        sparsity: share of zeros over all prunable weights, in (0, 1).
+        sparsity: share of zeros over all prunable weights, in (0, 1); None: that of `pattern`, or
+            0.7.
         pattern: N:M pattern (N, M) that keeps N of every M consecutive columns, on average over the
-            blocks if the top-up varies their sparsity; replaces `sparsity`.
+            blocks if the top-up varies their sparsity.
         rules: ``exact`` for equal budgets, or ``reference`` for the rounding of the authors' code.
         search_windows: number of leading windows of `tokens` that the top-up uses; None: its own
             number, 64 for ``fisher`` and ``marginal``, 8 for the others.
@@ -186,15 +188,23 @@ def _method(group: str, method: Any) -> Any:
     return named_method(group, method) if isinstance(method, str) else method
 
 
-def _ratio(sparsity: float, pattern: tuple[int, int] | None) -> float:
-    """Return the share of zeros, which `pattern` determines if given."""
-    if pattern is not None:
-        if not 0 < pattern[0] < pattern[1]:
+def _ratio(sparsity: float | None, pattern: tuple[int, int] | None) -> float:
+    """Return the share of zeros, which `pattern` determines unless it is None."""
+    if pattern is None:
+        ratio = 0.7 if sparsity is None else sparsity
+    else:
+        integers = len(pattern) == 2 and all(type(number) is int for number in pattern)
+        if not (integers and 0 < pattern[0] < pattern[1]):
             raise UserError(f"pattern={pattern}: must be (N, M) with 0 < N < M, as in (2, 4)")
-        sparsity = 1 - pattern[0] / pattern[1]
-    if not 0 < sparsity < 1:
+        ratio = 1 - pattern[0] / pattern[1]
+        if sparsity is not None and not math.isclose(sparsity, ratio, abs_tol=1e-6):
+            raise UserError(
+                f"sparsity={sparsity}: contradicts pattern={pattern}, which prunes {ratio:.6g}; "
+                "leave out one of them"
+            )
+    if not 0 < ratio < 1:
         raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
-    return sparsity
+    return ratio
 
 
 def _windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
@@ -274,7 +284,7 @@ def calibration_tokens(
 
     Args:
         source: name of a calibration set (``builtin``, ``c4``, ``wikitext2``, ``ptb``,
-            ``c4_sample``); path to a file (.txt, or .jsonl with a field ``text``); texts, or a
+            ``c4_sample``); path to a file (.txt, or .jsonl with a field ``text``, …); texts, or a
             `datasets.Dataset` with a column ``text``, which are joined by blank lines.
         tokenizer: the model's tokenizer.
         windows: number of windows.

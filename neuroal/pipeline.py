@@ -20,6 +20,10 @@ from neuroal.sparsity.allocation import Allocation
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
 
+SHARED_VERSION = 1
+"""Number of the results' version of what all methods share: calibration, statistics, budgets. It is
+part of a run's identity; raise it when a change of this code changes results."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
@@ -82,21 +86,24 @@ def prune(
     tokens: Tensor,
     costs: StageCosts,
     progress: Progress,
+    *,
+    masks: PackedMasks | None = None,
 ) -> PackedMasks:
     """Prune the dense model `decoder` in place; return the masks of all pruned linears.
 
     `tokens` are the calibration windows of the pruner: (windows, seqlen). `costs` receives the
-    costs of the stage.
+    costs of the stage. With `masks`, prune to these masks of an earlier run (`prune_model`).
     """
     settings = recipe.settings
     pruner = RefinedPruner(settings.pruner, recipe.refiner)
     costs.calibration_tokens["prune"] = tokens.numel() if pruner.needs else 0
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
+        settings.check_total(budgets, decoder)
         # A resumed run uses the batch size of its first attempt, on which rounding depends.
         size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)
-        masks = prune_model(decoder, pruner, budgets, tokens, batch, progress)
+        pruned = prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)
     if pruner.needs:
         costs.record_batch(batch)
-    return masks
+    return pruned

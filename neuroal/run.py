@@ -59,7 +59,7 @@ def run(
         UserError: an invalid value in `config`; no record is written.
         Busy: another process is doing this run.
     """
-    config, contents = _resolved(config), Contents()
+    contents = Contents()
     identity = identity or identity_of(config, contents)
     with tracker_for(config, identity) as tracker:
         progress = progress or progress_for_terminal()
@@ -69,13 +69,6 @@ def run(
         if tracker:
             tracker.record(record, path)
     return record, path
-
-
-def _resolved(config: RunConfig) -> RunConfig:
-    """Return `config` with the top-up's own number of search windows, unless it is set."""
-    windows = search_windows(config)
-    calibration = dataclasses.replace(config.calibration, search_windows=windows)
-    return dataclasses.replace(config, calibration=calibration)
 
 
 def _run(

@@ -129,6 +129,10 @@ def test_patterns_work_with_every_pruner_and_block_plan() -> None:
             "rules=exact",
         ),
         ({"pattern": (4, 4)}, r"pattern=\(4, 4\)"),
+        ({"pattern": (2, 4, 8)}, r"must be \(N, M\)"),
+        ({"pattern": (2.0, 4)}, r"must be \(N, M\)"),
+        ({"pattern": (2, 4), "sparsity": 0.9}, r"sparsity=0\.9: contradicts pattern=\(2, 4\)"),
+        ({"sparsity": float("nan")}, "above 0 and below 1"),
     ],
 )
 def test_invalid_combinations_are_reported_before_any_work(

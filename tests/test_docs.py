@@ -22,7 +22,7 @@ from neuroal.cli.compose import check, hydra_session
 from neuroal.cli.declared import declared
 from neuroal.cli.tables import parse
 from neuroal.errors import UserError
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 from tests.rows import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ SMALL_SEARCH = {
 }
 """Top-up → settings that shorten its search."""
 NOT_RUN = {
-    r"^neuroal .*model=(llama-7b|gguf)": "needs a model that is not in the repository",
+    r"^neuroal .*model=(llama-7b|gguf|gemma3-270m)": "needs a model that is not in the repository",
     r"^neuroal(-eval)? .*(task=|boolq)": "needs the public data sets",
     r"^neuroal .*logger=wandb": "starts W&B's process; tests/tracking runs it",
     r"^neuroal .*hydra/launcher=": "needs an extra; tests/cluster runs launchers",

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 import neuroal
 from neuroal.config.schema import CalibrationConfig
 from neuroal.data.text import CalibrationText
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [f"the {adjective} sea was calm and the ship sailed on" for adjective in ("old", "grey")]

@@ -153,7 +153,7 @@ def test_a_text_shorter_than_a_window_is_named(tmp_path: Path) -> None:
 def test_the_model_card_states_the_perplexity_of_the_weights(family: str) -> None:
     from neuroal.data.resolve import JsonLines
     from neuroal.data.text import BUILTIN
-    from neuroal.models.load import ZOO
+    from neuroal.models.location import ZOO
 
     loaded = load_model(ModelConfig(source="zoo", path=family), torch.device("cpu"))
     stated = json.loads((ZOO / family / "training.json").read_text())["heldout_ppl"]

@@ -14,7 +14,8 @@ import neuroal
 from neuroal.config.schema import CalibrationConfig, ModelConfig
 from neuroal.data.text import CalibrationText, evaluation_windows
 from neuroal.evaluation.perplexity import perplexity
-from neuroal.models.load import ZOO, load_model
+from neuroal.models.load import load_model
+from neuroal.models.location import ZOO
 
 FAMILIES = {
     "llama": "LlamaForCausalLM",

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from neuroal.cli.declared import planned
 from neuroal.config import schema
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, first_line, nearest
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
 
@@ -160,8 +161,8 @@ def _run(
         if not flags.multirun:
             raise UserError("experiment: is a grid of runs; add -m, or use neuroal-grid run")
         work = _attempt
-    if _run_by_hydra(flags, overrides, work):
-        sys.exit(2)
+    if code := _run_by_hydra(flags, overrides, work):
+        sys.exit(code)
     if any(status.state is RunState.FAILED for status in status_of(runs)):
         sys.exit(1)
 
@@ -178,26 +179,56 @@ def _attempt(config: RunConfig) -> None:
 def _run_by_hydra(
     flags: argparse.Namespace, overrides: Sequence[str], work: Callable[[RunConfig], object]
 ) -> int:
-    """Let Hydra call `work` for every run; return the number of runs with a `UserError`."""
-    parent, failures = os.getpid(), 0
+    """Let Hydra call `work` for every run; return the exit code.
+
+    In a multirun, a run that fails prints its line and does not stop the others: 2 if all failures
+    are mistakes of the user, else 1. A single run raises its error.
+    """
+    multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
+    every_traceback = "HYDRA_FULL_ERROR" in os.environ
+    parent, codes = os.getpid(), list[int]()
 
     def task(composed: DictConfig) -> None:
-        nonlocal failures
+        task_overrides = HydraConfig.get().overrides.task
         try:
-            work(resolve(composed))
-        except UserError as error:
-            if os.getpid() != parent:
-                raise  # in a worker process; the launcher passes the error on
-            task_overrides = " ".join(HydraConfig.get().overrides.task)
-            _print_error(error, f"{task_overrides}: " if flags.multirun else "")
-            failures += 1
+            work(resolve(composed, task_overrides))
+        except Exception as error:
+            if not (multirun or isinstance(error, UserError)):
+                raise
+            is_first = 1 not in codes
+            where = f"{' '.join(task_overrides)}: " if multirun else ""
+            codes.append(_report(error, where, with_traceback=every_traceback or is_first))
+            if os.getpid() != parent:  # the launcher passes the first error of its workers on
+                raise WorkerFailed(codes[-1]) from None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # keep exceptions unchanged
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
-    hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(task)()
-    return failures
+    try:
+        hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(
+            task
+        )()
+    except WorkerFailed as failure:
+        print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
+        codes.extend(failure.args)
+    return min(codes, default=0)
+
+
+class WorkerFailed(Exception):
+    """A run failed in another process, which has reported it; the argument is the exit code."""
+
+
+def _report(error: Exception, where: str, with_traceback: bool) -> int:
+    """Print the error of one run; return its exit code."""
+    if isinstance(error, UserError):
+        _print_error(error, where)
+        return 2
+    if with_traceback:
+        traceback.print_exception(error)
+    reason = f"{type(error).__name__}: {first_line(error)}" if str(error) else repr(error)
+    print(f"neuroal: {where}{reason}", file=sys.stderr, flush=True)
+    return 1
 
 
 def _for_hydra(flags: argparse.Namespace) -> Iterator[str]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.cli.help import bare_word, search_folder, wrong_name
+from neuroal.cli.help import search_folder, wrong_name
+from neuroal.cli.overrides import parse
 from neuroal.cli.targets import check_continuous, check_sweep
 from neuroal.config import schema
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
-from neuroal.errors import UserError, first_line
+from neuroal.errors import UserError
 from neuroal.grid.overrides import listed
 
 MAX_CHECKED_VALUES = 1000
@@ -83,10 +83,8 @@ def check(
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir={config_dir}: no such folder")
     with hydra_session():
-        parsed = parse(overrides)
+        parsed = parse(overrides, multirun)
         sweeps = [o for o in parsed if o.is_sweep_override()]
-        if sweeps and not multirun:
-            raise UserError(f"{sweeps[0].input_line}: has several values; add -m to run each")
         paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
         own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
         search = [*own, *(str(path) for o in paths for path in listed(o.value()))]
@@ -104,22 +102,6 @@ def check(
         if not all(o.is_discrete_sweep() for o in sweeps):
             check_continuous(overrides, configs[0])
     return configs, is_grid
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides by Hydra's grammar; raise `UserError` if one is invalid."""
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    parsed = []
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise UserError(bare_word(text))
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            raise UserError(f"'{text}': {first_line(error)}") from error
-        override.config_loader = parser.config_loader
-        parsed.append(override)
-    return parsed
 
 
 def _choices(parsed: Sequence[Override]) -> Iterator[tuple[int, list[str]]]:
@@ -160,7 +142,7 @@ def compose_run(
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
     with _hydra_values(composition, number):
-        return resolve(composition), composition.hydra.sweeper.get("_target_") == GRID
+        return resolve(composition, overrides), composition.hydra.sweeper.get("_target_") == GRID
 
 
 @contextmanager

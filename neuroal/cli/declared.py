@@ -9,8 +9,9 @@ from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from neuroal.cli.compose import GRID, compose_run, hydra_session, parse, with_experiment
+from neuroal.cli.compose import GRID, compose_run, hydra_session, with_experiment
 from neuroal.cli.help import wrong_name
+from neuroal.cli.overrides import parse
 from neuroal.cli.targets import with_own_targets
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration

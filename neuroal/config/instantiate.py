@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import schema
 from neuroal.config.former_names import present_target, warn_former
-from neuroal.config.validation import explain
+from neuroal.config.validation import check_finite, explain
 from neuroal.errors import UserError, nearest
 
 
@@ -42,7 +42,12 @@ def build(key: str, node: Any) -> Any:
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and not variadic and name not in settings:
             raise UserError(f"{key}.{name}: must be given, as in {key}.{name}=VALUE")
-    return cls(**_typed(key, cls, settings))
+    typed = _typed(key, cls, settings)
+    check_finite(typed, key)
+    for name, value in typed.items():
+        if isinstance(value, bool) and not isinstance(settings[name], bool):
+            raise UserError(f"{key}.{name}={settings[name]}: must be true or false")
+    return cls(**typed)
 
 
 def locate(key: str, target: str) -> Any:

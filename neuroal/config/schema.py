@@ -74,7 +74,7 @@ class CalibrationConfig:
     """Calibration text, and the windows drawn from it."""
 
     name: str = _key("calibration text: c4 | c4_sample | wikitext2 | ptb | builtin | text")
-    path: str | None = _key("file for calibration=text: .txt, .jsonl or .jsonl.gz", None)
+    path: str | None = _key("file for calibration=text: .txt, .jsonl, .jsonl.gz, …", None)
     windows: int = _key("windows used by the pruner", 128)
     search_windows: int | None = _key(
         "windows used by the top-up (null: 64 for fisher and marginal, 8 for the others)", None
@@ -95,6 +95,12 @@ class TaskConfig:
         "most windows per text, documents per zero-shot task (null: all)", None
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+
+
+LONGEST_TAG = 64
+"""Maximum length of a tag in W&B, in characters."""
+LONGEST_NAME = 128
+"""Maximum length of the name of a run, project or group in W&B, in characters."""
 
 
 @dataclass

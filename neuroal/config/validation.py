@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import schema
 from neuroal.config.locations import check_locations
-from neuroal.config.schema import RunConfig, SparsityConfig, TaskConfig, value_at
+from neuroal.config.schema import (
+    LONGEST_NAME,
+    LONGEST_TAG,
+    LoggerConfig,
+    RunConfig,
+    SparsityConfig,
+    TaskConfig,
+    value_at,
+)
 from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
 from neuroal.errors import UserError, check_choice, first_line, nearest
 from neuroal.evaluation.task_table import TASKS
 
 
-def resolve(composed: DictConfig) -> RunConfig:
-    """Convert a composed configuration to `RunConfig` and validate it."""
+def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
+    """Convert a composed configuration to `RunConfig` and validate it.
+
+    `overrides` are those of the command line: a ratio that they set must be that of the pattern.
+    """
+    _check_names(composed)
     try:
         missing = sorted(key for key in OmegaConf.missing_keys(composed) if "hydra" not in key)
         if missing:
@@ -28,7 +43,34 @@ def resolve(composed: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, RunConfig)
-    return checked(config)
+    return checked(config, explicit_ratio=_sets_ratio(overrides))
+
+
+def _check_names(composed: DictConfig) -> None:
+    """Raise `UserError` for a key that the schema lacks, as ``+KEY=VALUE`` adds one."""
+    types = get_type_hints(RunConfig)
+    for name in map(str, composed):
+        if name not in types and name != "hydra":
+            raise UserError(f"{name}: no such group or key{nearest(name, types)}")
+        node = None if OmegaConf.is_missing(composed, name) else composed[name]
+        if isinstance(node, DictConfig) and dataclasses.is_dataclass(types.get(name)):
+            keys = [field.name for field in dataclasses.fields(types[name])]
+            for key in map(str, node):
+                if key not in keys:
+                    listed, close = ", ".join(keys), nearest(key, keys)
+                    raise UserError(f"{name}.{key}: no such key; there are: {listed}{close}")
+
+
+def _sets_ratio(overrides: Sequence[str]) -> bool:
+    """Return whether `overrides` set the ratio: by its key, or by an option without a pattern."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        option = schema.conf_dir() / "sparsity" / f"{value}.yaml"
+        if key == "sparsity.ratio":
+            return True
+        if key == "sparsity" and option.is_file() and "keep" not in OmegaConf.load(option):
+            return True
+    return False
 
 
 def explain(error: OmegaConfBaseException) -> str:
@@ -50,13 +92,16 @@ def message_of(error: BaseException) -> str:
     return explain(cause) if cause is not None else first_line(error)
 
 
-def checked(config: RunConfig) -> RunConfig:
+def checked(config: RunConfig, explicit_ratio: bool = True) -> RunConfig:
     """Validate all values of `config`; return a copy without values that follow from others.
 
-    These are the ratio of an N:M pattern and the number of search windows of the top-up.
+    These are the ratio of an N:M pattern and the number of search windows of the top-up. If
+    `explicit_ratio`, the ratio must be that of the pattern; else the pattern sets it.
     """
+    check_finite(dataclasses.asdict(config))
+    sparsity = _with_ratio(config.sparsity, explicit_ratio)
     windows = dataclasses.replace(config.calibration, search_windows=search_windows(config))
-    config = dataclasses.replace(config, sparsity=_with_ratio(config.sparsity), calibration=windows)
+    config = dataclasses.replace(config, sparsity=sparsity, calibration=windows)
     for key, leaf in schema.leaves():
         if choices := leaf.metadata["choices"]:
             check_choice(key, value_at(config, key), choices)
@@ -74,11 +119,22 @@ def checked(config: RunConfig) -> RunConfig:
             f"devices={config.devices}: every device holds the whole model, so "
             f"offload={config.offload} saves no memory; use devices=1 or offload=none"
         )
-    if config.logger.timeout <= 0:
-        raise UserError(f"logger.timeout={config.logger.timeout}: must be above 0 seconds")
+    _check_logger(config.logger)
     _check_device(config.device)
     check_locations(config)
     return config
+
+
+def check_finite(value: Any, key: str = "") -> None:
+    """Raise `UserError` for a number in `value`, the value of `key`, that is infinite or NaN."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_finite(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_finite(item, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: must be a finite number")
 
 
 def _check_least(key: str, number: int | None, least: int) -> None:
@@ -97,14 +153,28 @@ def check_task(task: TaskConfig) -> None:
     _check_least("task.batch", task.batch, 1)
 
 
+def _check_logger(logger: LoggerConfig) -> None:
+    """Raise `UserError` for a value that W&B refuses, which would end tracking."""
+    if logger.timeout <= 0:
+        raise UserError(f"logger.timeout={logger.timeout}: must be above 0 seconds")
+    for tag in logger.tags:
+        if not tag.strip() or len(tag) > LONGEST_TAG:
+            raise UserError(f"logger.tags: the tag '{tag}' must have 1 to {LONGEST_TAG} characters")
+    for key, name in (("project", logger.project), ("group", logger.group)):
+        if name is not None and not 0 < len(name) <= LONGEST_NAME:
+            raise UserError(f"logger.{key}={name}: must have 1 to {LONGEST_NAME} characters")
+    if wrong := set(logger.project) & set("/\\#?%:"):
+        raise UserError(f"logger.project={logger.project}: must not contain {min(wrong)}")
+
+
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         close = nearest(device, ("auto", "cpu", "cuda"))
         raise UserError(f"device={device}: must be auto, cpu, cuda or cuda:N{close}")
 
 
-def _with_ratio(sparsity: SparsityConfig) -> SparsityConfig:
-    """Return `sparsity` with the ratio of its N:M pattern, if any."""
+def _with_ratio(sparsity: SparsityConfig, explicit: bool) -> SparsityConfig:
+    """Return `sparsity` with the ratio of its N:M pattern, if any; `explicit`: must be equal."""
     keep, of = sparsity.keep, sparsity.of
     if of is not None and of < 2:
         raise UserError(f"sparsity.of={of}: must be at least 2, the smallest group of a pattern")
@@ -114,4 +184,10 @@ def _with_ratio(sparsity: SparsityConfig) -> SparsityConfig:
         raise UserError(f"sparsity.keep={keep}: needs the group size; set sparsity.of=M as well")
     if not 0 < keep < of:
         raise UserError(f"sparsity.keep={keep}: must be above 0 and below sparsity.of={of}")
-    return dataclasses.replace(sparsity, ratio=1 - keep / of)
+    ratio = 1 - keep / of
+    if explicit and not math.isclose(sparsity.ratio, ratio, abs_tol=1e-6):
+        raise UserError(
+            f"sparsity.ratio={sparsity.ratio}: contradicts the pattern {keep}:{of}, which prunes "
+            f"{ratio:.6g}; leave out the ratio, or set sparsity.keep=null sparsity.of=null"
+        )
+    return dataclasses.replace(sparsity, ratio=ratio)

@@ -12,6 +12,7 @@ from neuroal.execution.runner import BlockRunner
 from neuroal.kernels.bands import band_costs
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner, ScorePruner
+from neuroal.pruners.faults import naming
 from neuroal.pruners.wanda import Wanda
 from neuroal.tracking.progress import Progress
 
@@ -45,7 +46,8 @@ class WeightOrder:
             linears: Sequence[PrunableLinear], statistics: Statistics
         ) -> dict[str, Tensor]:
             for linear in linears:
-                scores = self._pruner.scores(linear.weight, statistics.get(linear.key))
+                with naming(linear.key):
+                    scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
                 self._ranks[linear.key] = ranks_of(scores)
             if counts is None:
                 return {linear.key: linear.weight for linear in linears}

@@ -14,8 +14,8 @@ from neuroal.config.schema import ModelConfig, RunConfig
 from neuroal.config.search_windows import search_windows
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
+from neuroal.models.location import ZOO
 
-ZOO = Path(__file__).parents[1] / "zoo"
 PARAMETERS = {"microsoft/phi-2": 2.8e9}
 """Hub model → number of parameters, where the name does not contain it."""
 GPU_RATE, CPU_RATE = 2e14, 5e10

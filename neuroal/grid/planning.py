@@ -143,7 +143,7 @@ def set_key(config: RunConfig, key: str, text: str) -> RunConfig:
         value = OmegaConf.select(node, key)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
-    return checked(_with(config, key, value))
+    return checked(_with(config, key, value), explicit_ratio=key == "sparsity.ratio")
 
 
 def _with(config: RunConfig, path: str, value: Any) -> RunConfig:

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-LARGEST_COPY = 2**26
-"""Maximum number of entries in a float32 copy of an input."""
 
 
 class Need(enum.Enum):
@@ -77,6 +75,8 @@ class StatisticsCollector:
     """Accumulates `InputStatistics` of several linears over batches of windows.
 
     Consecutive linears with the same input tensor (q, k and v; gate and up) share its statistics.
+    Windows are measured one by one and in order, because a sum over the windows of a batch rounds
+    as the size of the batch requires.
     """
 
     def __init__(self, needs: frozenset[Need]) -> None:
@@ -84,7 +84,7 @@ class StatisticsCollector:
         self._batch = 0
         self._leader: dict[str, str] = {}
         self._last: tuple[Tensor, str] | None = None
-        self._totals: dict[str, InputStatistics] = {}
+        self._totals: dict[str, _Totals] = {}
         self.seen_in_batch = 0
 
     def start_batch(self, windows: int) -> None:
@@ -100,58 +100,63 @@ class StatisticsCollector:
             return
         self._last = (x, key)
         self._leader[key] = key
-        windows = x.reshape(self._batch, -1, x.shape[-1])
-        limit = len(windows) if self._copies_none(x) else LARGEST_COPY // windows[0].numel()
-        for piece in windows.split(max(1, limit)):
-            part = self._measure(piece)
-            self._totals[key] = _join(self._totals[key], part) if key in self._totals else part
-
-    def _copies_none(self, x: Tensor) -> bool:
-        """Return whether the statistics need no float32 copy of `x`: GPU kernels convert it."""
-        return x.is_cuda and Need.VARIANCE not in self._needs
-
-    def _measure(self, x: Tensor) -> InputStatistics:
-        gram = _gram(x.flatten(0, 1)) if Need.GRAM in self._needs else None
-        if not self._copies_none(x):
-            x = x.float()
-        return InputStatistics(
-            square_sums=_square_sums(x),
-            sums=x.sum(1, dtype=torch.float32) if Need.SUM in self._needs else None,
-            variances=x.var(1, correction=0) if Need.VARIANCE in self._needs else None,
-            gram=gram,
-        )
+        totals = self._totals.setdefault(key, _Totals(self._needs))
+        for window in x.reshape(self._batch, -1, x.shape[-1]):
+            totals.add(window.contiguous())
 
     def finish(self) -> dict[str, InputStatistics]:
         """Return the statistics over all batches, by key of the linear."""
-        return {key: self._totals[leader] for key, leader in self._leader.items()}
+        statistics = {leader: totals.statistics() for leader, totals in self._totals.items()}
+        return {key: statistics[leader] for key, leader in self._leader.items()}
+
+
+class _Totals:
+    """Statistics of one input, accumulated over windows."""
+
+    def __init__(self, needs: frozenset[Need]) -> None:
+        self._needs = needs
+        self._by_window: dict[str, list[Tensor]] = {}
+        self._gram: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """Add one window x: (tokens, cols)."""
+        if Need.GRAM in self._needs:
+            self._gram = _plus_gram(self._gram, x)
+        if not x.is_cuda or Need.VARIANCE in self._needs:  # GPU kernels convert sums themselves
+            x = x.float()
+        self._append("square_sums", _square_sums(x))
+        if Need.SUM in self._needs:
+            self._append("sums", x.sum(0, dtype=torch.float32))
+        if Need.VARIANCE in self._needs:
+            self._append("variances", x.var(0, correction=0))
+
+    def _append(self, name: str, values: Tensor) -> None:
+        self._by_window.setdefault(name, []).append(values)
+
+    def statistics(self) -> InputStatistics:
+        """Return the statistics over all windows so far."""
+        by_window: dict[str, Any] = {
+            name: torch.stack(values) for name, values in self._by_window.items()
+        }
+        return InputStatistics(**by_window, gram=self._gram)
 
 
 def _square_sums(x: Tensor) -> Tensor:
-    """Sum x² over the tokens in float32: (windows, tokens, cols) → (windows, cols)."""
+    """Sum x² over the tokens in float32: (tokens, cols) → (cols,)."""
     if x.dtype == torch.float32:
-        return x.square().sum(1)
-    norms: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
+        return x.square().sum(0)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
     return norms.square()
 
 
-def _gram(x: Tensor) -> Tensor:
-    """Return xᵀ x in float32: (tokens, cols) → (cols, cols).
+def _plus_gram(total: Tensor | None, x: Tensor) -> Tensor:
+    """Return `total` + xᵀ x in float32, `total` (cols, cols) and x (tokens, cols).
 
     A GPU multiplies 16-bit inputs without conversion and accumulates in float32.
     """
     if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
-        return torch.mm(x.T, x, out_dtype=torch.float32)
+        if total is None:
+            return torch.mm(x.T, x, out_dtype=torch.float32)
+        return torch.addmm(total, x.T, x, out_dtype=torch.float32)
     x = x.float()
-    return x.T @ x
-
-
-def _join(first: InputStatistics, second: InputStatistics) -> InputStatistics:
-    def cat(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.cat([a, b])
-
-    return InputStatistics(
-        square_sums=torch.cat([first.square_sums, second.square_sums]),
-        sums=cat(first.sums, second.sums),
-        variances=cat(first.variances, second.variances),
-        gram=None if first.gram is None or second.gram is None else first.gram + second.gram,
-    )
+    return x.T @ x if total is None else total.addmm_(x.T, x)

@@ -133,3 +133,9 @@ def zeroed(weight: Tensor, mask: Tensor) -> Tensor:
     integer = INTEGERS[weight.element_size()]
     bits = mask.to(integer).sub_(1)  # True becomes 0 (no bit set), False becomes -1 (all bits set)
     return bits.bitwise_and_(weight.view(integer)).view(weight.dtype)
+
+
+def largest(values: Tensor) -> Tensor:
+    """Return the largest magnitude of `values`, NaN if one is: () on their device."""
+    low, high = values.aminmax()
+    return torch.maximum(-low, high)

@@ -102,7 +102,8 @@ def _check_missing(model: Any, where: str, comparison: Comparison) -> None:
     if all(name.rpartition(".")[0] in heads for name in names):
         raise UserError(
             f"{where}: the checkpoint has no tensor '{names[0]}', the model's head, and "
-            f"config.json does not tie it to the embeddings (tie_word_embeddings); {comparison.remedy}"
+            "config.json does not tie it to the embeddings (tie_word_embeddings); "
+            f"{comparison.remedy}"
         )
     raise UserError(f"{where}: the checkpoint has no tensor {_listed(names)}; {comparison.remedy}")
 

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoTokenizer
 
 from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError
 from neuroal.models.finite import check_finite
+from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
+from neuroal.models.location import Location, locate_model
 from neuroal.models.offload import open_on_disk, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
 from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
-
-ZOO = Path(__file__).parents[1] / "zoo"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +66,14 @@ def load_model(
         UserError: if the model or its tokenizer cannot be found or loaded, if it is not a
             decoder-only model, or if its weights contain NaN or infinity.
     """
-    folder, gguf = _locate(config)
-    if gguf and find_spec("gguf") is None:
+    location = locate_model(config)
+    if location.gguf and find_spec("gguf") is None:
         raise UserError(
             f"model.path={config.path}: a GGUF file needs the package gguf; "
             "pip install 'neuroal[gguf]'"
         )
-    options = _loading_options(config, folder, gguf)
-    where = str(Path(folder) / gguf) if gguf else folder
+    folder, where = location.folder, str(location)
+    options = _loading_options(config, location)
     with reading(where, "cannot be loaded"):
         model = _read_model(config, folder, options, device, offload, scratch)
     model = model.eval().requires_grad_(False)
@@ -85,18 +85,20 @@ def load_model(
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     check_tokenizer(tokenizer, where)
+    if location.gguf:
+        check_gguf_tokenizer(tokenizer, Path(where))
     return LoadedModel(model, tokenizer, config.name or config.path)
 
 
-def _loading_options(config: ModelConfig, folder: str, gguf: str | None) -> dict[str, Any]:
+def _loading_options(config: ModelConfig, location: Location) -> dict[str, Any]:
     """Return the keyword arguments of ``from_pretrained`` for model and tokenizer."""
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if not Path(folder).is_dir() and unreachable():
+    if location.on_hub and unreachable():
         options["local_files_only"] = True  # avoids minutes of retries
     if config.revision:
         options["revision"] = config.revision
-    if gguf:
-        options["gguf_file"] = gguf
+    if location.gguf:
+        options["gguf_file"] = location.gguf
     return options
 
 
@@ -141,40 +143,6 @@ def _is_encoder(config: Any) -> bool:
     return (not supported) or (config.model_type in ("bert", "roberta", "electra") and not causal)
 
 
-def _locate(config: ModelConfig) -> tuple[str, str | None]:
-    """Return the folder or hub name of the model, and the name of its GGUF file or None."""
-    if config.source == "zoo":
-        folder = ZOO / config.path
-        if not folder.is_dir():
-            names = sorted(path.name for path in ZOO.glob("*/"))
-            raise UserError(
-                f"model.path={config.path}: not in the zoo{nearest(config.path, names)}"
-            )
-        return str(folder), None
-    if config.source == "package":
-        spec = find_spec(config.path)
-        if spec is None or not spec.submodule_search_locations:
-            extra = config.path.removeprefix("llm_")
-            raise UserError(
-                f"model.path={config.path}: the package is missing; "
-                f"run pip install 'neuroal[{extra}]'"
-            )
-        files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-        return str(files[0].parent), files[0].name
-    path = Path(config.path).expanduser()
-    if config.source == "gguf":
-        if not path.is_file():
-            raise UserError(f"model.path={config.path}: no such GGUF file")
-        return str(path.parent), path.name
-    if path.is_dir():
-        _check_folder(path)
-        return str(path), None
-    if path.is_absolute() or config.path.startswith(".") or config.path.count("/") > 1:
-        raise UserError(f"model.path={config.path}: no such folder")
-    _check_hub(config.path, config.revision)
-    return config.path, None
-
-
 def snapshot(folder: str, revision: str | None) -> Path:
     """Return the local folder of a model, downloading it from the hub if necessary."""
     if Path(folder).is_dir():
@@ -187,25 +155,3 @@ def snapshot(folder: str, revision: str | None) -> Path:
             folder, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
     )
-
-
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise UserError(f"model.path={path}: the folder has no config.json")
-    weights = ("*.safetensors", "*.bin", "*.safetensors.index.json")
-    if not any(any(path.glob(pattern)) for pattern in weights):
-        raise UserError(f"model.path={path}: the folder has no weights (*.safetensors, *.bin)")
-
-
-def _check_hub(name: str, revision: str | None) -> None:
-    """Require a cached model or a reachable hub, whose client would otherwise retry for minutes."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return
-    if why := unreachable():
-        target = f"{name} --revision {revision}" if revision else name
-        raise UserError(
-            f"model.path={name}: no such folder, not in the Hugging Face cache, and the hub cannot "
-            f"be reached ({why}); with network access, run: hf download {target}"
-        )

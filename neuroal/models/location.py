@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
 from neuroal.errors import UserError, nearest
+from neuroal.models.packaged import packaged_gguf
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -19,6 +19,9 @@ class Location:
 
     folder: str
     gguf: str | None = None
+
+    def __str__(self) -> str:
+        return str(Path(self.folder) / self.gguf) if self.gguf else self.folder
 
     @property
     def on_hub(self) -> bool:
@@ -40,7 +43,8 @@ def locate_model(config: ModelConfig) -> Location:
             )
         return Location(str(folder))
     if config.source == "package":
-        return _in_package(config.path)
+        path = packaged_gguf(config.path)
+        return Location(str(path.parent), path.name)
     path = Path(config.path).expanduser()
     if config.source == "gguf":
         if not path.is_file():
@@ -53,17 +57,6 @@ def locate_model(config: ModelConfig) -> Location:
         raise UserError(f"model.path={config.path}: no such folder")
     _check_hub(config.path, config.revision)
     return Location(config.path)
-
-
-def _in_package(name: str) -> Location:
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        extra = name.removeprefix("llm_")
-        raise UserError(
-            f"model.path={name}: the package is missing; run pip install 'neuroal[{extra}]'"
-        )
-    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    return Location(str(files[0].parent), files[0].name)
 
 
 def _check_folder(path: Path) -> None:

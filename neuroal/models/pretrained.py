@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from neuroal.errors import UserError, first_line
 from neuroal.models.completeness import AGAIN, Comparison, check_complete, expected_shapes
+from neuroal.placement.gguf_header import WITHOUT_WEIGHTS, read_header
 from neuroal.placement.headers import read_headers
 
 FAILED = re.compile(r"^(\S+)[^\n]*CONVERSION", re.MULTILINE)
@@ -45,6 +46,8 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
                 ignore_mismatched_sizes=True,
                 **options,
             )
+        except NotImplementedError as error:
+            raise UserError(f"{where}: {_unreadable(folder, gguf, error)}; {AGAIN}") from error
         except RuntimeError as error:
             if (row := FAILED.search(report.text)) is None:
                 raise
@@ -67,9 +70,19 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() or parameter.element_size() == 1:
             raise UserError(
-                f"{where}: '{name}' stays quantised ({parameter.dtype}); use an unquantised checkpoint"
+                f"{where}: '{name}' stays quantised ({parameter.dtype}); "
+                "use an unquantised checkpoint"
             )
     return model
+
+
+def _unreadable(folder: str, gguf: str | None, error: Exception) -> str:
+    """Return which tensor of a GGUF file has a type that is not for weights, or the error."""
+    types = read_header(Path(folder, gguf)).types if gguf else {}
+    for name, kind in types.items():
+        if kind in WITHOUT_WEIGHTS:
+            return f"'{name}' has dtype {WITHOUT_WEIGHTS[kind]}, which is not for weights"
+    return first_line(error)
 
 
 def is_quantized(model_config: Any) -> bool:

@@ -49,8 +49,8 @@ class Checkpoint:
         stored_name = self.find(name)
         if stored_name is None:
             raise UserError(
-                f"offload=disk: {self._folder} has no tensor '{name}'; the checkpoint is incomplete, "
-                "or stores it in another form, which needs offload=blocks"
+                f"offload=disk: {self._folder} has no tensor '{name}'; the checkpoint is "
+                "incomplete, or stores it in another form, which needs offload=blocks"
             )
         return stored_name
 

@@ -6,20 +6,32 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from neuroal.kernels.input_statistics import InputStatistics, Need
-from neuroal.kernels.selection import lowest_per_row, prune_rows, scores_of, zeroed
+from neuroal.kernels.selection import largest, lowest_per_row, prune_rows, scores_of, zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.pruners.faults import check_tensor
 from neuroal.sparsity.budget import LinearBudget, Rules
 
 
 @dataclass(frozen=True, eq=False)
 class PrunedWeight:
-    """A pruned linear: weight (rows, cols), zero wherever mask (rows, cols) is True."""
+    """A pruned linear.
+
+    Attributes:
+        weight: (rows, cols), zero wherever `mask` is True.
+        mask: (rows, cols) bool, True = pruned.
+        finite: whether the scores were finite, () bool on their device; None: there are none.
+        differing: entries of a prescribed mask that the pruner would choose differently, () int64
+            on the device; None: the pruner chose the mask.
+    """
 
     weight: Tensor
     mask: Tensor
+    finite: Tensor | None = None
+    differing: Tensor | None = None
 
 
 class Method:
@@ -28,9 +40,12 @@ class Method:
     Attributes:
         file_parameters: parameters that name files. Their content, not their name, is part of a
             run's identity.
+        version: number of the results' version, part of a run's identity. Raise it when a change of
+            the code changes results.
     """
 
     file_parameters: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
@@ -53,6 +68,11 @@ class Pruner(Method, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     updates_weights: ClassVar[bool] = False
 
+    @property
+    def setting(self) -> str:
+        """Beginning of messages about the pruner, as in ``pruner=wanda``."""
+        return f"pruner={self.name}"
+
     def supports_row_ratios(self, rules: Rules) -> bool:
         """Return whether a plan may have one ratio per row under `rules`."""
         return not (self.updates_weights and rules is Rules.REFERENCE)
@@ -69,6 +89,33 @@ class Pruner(Method, ABC):
             budget: zeros of each row.
         """
 
+    def prune_to(
+        self,
+        weight: Tensor,
+        statistics: InputStatistics | None,
+        budget: LinearBudget,
+        mask: Tensor,
+    ) -> PrunedWeight | None:
+        """Return `weight` pruned to `mask` (rows, cols), which an earlier run chose.
+
+        With the mask that `prune` chooses, the result has the bytes of `prune`. `differing` counts
+        the entries that it would choose differently. None: the pruner updates weights and cannot
+        do so to a prescribed mask.
+        """
+        if self.updates_weights:
+            return None
+        return masked_to(weight, mask, self.prune(weight, statistics, budget))
+
+    def meets(self, mask: Tensor, budget: LinearBudget) -> Tensor:
+        """Return whether `mask` (rows, cols) has the zeros of `budget`: () bool, on its device.
+
+        Every row has its count, and every group of a pattern. A pruner that updates weights may
+        distribute the zeros of a linear with one ratio over its rows.
+        """
+        if self.updates_weights and budget.pattern is None and not isinstance(budget.ratio, Tensor):
+            return mask.sum() == budget.counts.sum().to(mask.device, non_blocking=True)
+        return budget.met_by(mask)
+
     def pruned_weight(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
@@ -81,6 +128,14 @@ class Pruner(Method, ABC):
         """Return the mask from which a refinement starts, for unchanged weights."""
         return self.prune(weight, statistics, budget).mask
 
+    def start(
+        self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
+    ) -> PrunedWeight:
+        """Return `weight` pruned by `initial_mask`, and whether its scores are finite."""
+        if type(self).initial_mask is Pruner.initial_mask:
+            return self.prune(weight, statistics, budget)
+        return PrunedWeight(weight, self.initial_mask(weight, statistics, budget))
+
     def input_norm(self, statistics: InputStatistics, *, reference: bool) -> Tensor:
         """Return the activation norm (cols,) that the alignment criterion compares."""
         return statistics.norm
@@ -91,13 +146,23 @@ class ScorePruner(Pruner):
 
     @abstractmethod
     def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
-        """Return the score of every weight, (rows, cols) float32; the lowest are pruned first."""
+        """Return the score of every weight, (rows, cols) float32; the lowest are pruned first.
+
+        Scores must be finite.
+        """
+
+    def checked_scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+        """Return `scores`, after a check of their shape."""
+        scores = self.scores(weight, statistics)
+        check_tensor(self.setting, "tensor of scores", scores, weight)
+        return scores
 
     def prune(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
-        mask = lowest(self.scores(weight, statistics), budget)
-        return PrunedWeight(zeroed(weight, mask), mask)
+        scores = self.checked_scores(weight, statistics)
+        mask = lowest(scores, budget)
+        return PrunedWeight(zeroed(weight, mask), mask, largest(scores).isfinite())
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +172,14 @@ class Factors:
     rows: Tensor | None = None
     cols: Tensor | None = None
 
+    def bound(self, weight: Tensor) -> Tensor:
+        """Return an upper bound of the scores of `weight`, NaN if a factor is: () float32."""
+        bound = largest(weight).float()
+        for factor in (self.rows, self.cols):
+            if factor is not None:
+                bound = bound * largest(factor)
+        return bound
+
 
 class FactorPruner(ScorePruner):
     """A pruner with the score |W_rc|·u_r·v_c; a GPU kernel computes it without storing it."""
@@ -115,8 +188,18 @@ class FactorPruner(ScorePruner):
     def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
         """Return u and v of `weight` (rows, cols)."""
 
-    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+    def checked_factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        """Return `factors`, after a check of their shapes."""
         factors = self.factors(weight, statistics)
+        for name, factor, size in zip(
+            ("rows", "cols"), (factors.rows, factors.cols), weight.shape, strict=True
+        ):
+            if factor is not None:
+                check_tensor(self.setting, f"factor of the {name}", factor, torch.Size([size]))
+        return factors
+
+    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+        factors = self.checked_factors(weight, statistics)
         return scores_of(weight, factors.rows, factors.cols)
 
     def prune(
@@ -124,26 +207,22 @@ class FactorPruner(ScorePruner):
     ) -> PrunedWeight:
         if budget.pattern is not None:
             return super().prune(weight, statistics, budget)
-        pruned, mask = self._prune_rows(weight, statistics, budget, with_mask=True)
+        factors = self.checked_factors(weight, statistics)
+        pruned, mask = self._prune_rows(weight, factors, budget, with_mask=True)
         assert mask is not None
-        return PrunedWeight(pruned, mask)
+        return PrunedWeight(pruned, mask, factors.bound(weight).isfinite())
 
     def pruned_weight(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> Tensor:
         if budget.pattern is not None:
             return super().pruned_weight(weight, statistics, budget)
-        return self._prune_rows(weight, statistics, budget, with_mask=False)[0]
+        factors = self.checked_factors(weight, statistics)
+        return self._prune_rows(weight, factors, budget, with_mask=False)[0]
 
     def _prune_rows(
-        self,
-        weight: Tensor,
-        statistics: InputStatistics | None,
-        budget: LinearBudget,
-        *,
-        with_mask: bool,
+        self, weight: Tensor, factors: Factors, budget: LinearBudget, *, with_mask: bool
     ) -> tuple[Tensor, Tensor | None]:
-        factors = self.factors(weight, statistics)
         return prune_rows(
             weight,
             factors.rows,
@@ -169,6 +248,11 @@ class MaskRefiner(Method, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     patterns: ClassVar[bool] = False
 
+    @property
+    def setting(self) -> str:
+        """Beginning of messages about the refiner, as in ``refine=dsnot``."""
+        return f"refine={self.name}"
+
     def applies_to(self, decoder: DecoderModel, linear: PrunableLinear) -> bool:
         """Return whether the mask of `linear` is changed at all."""
         return True
@@ -181,6 +265,11 @@ class MaskRefiner(Method, ABC):
 
         Under ``rules=exact`` every row has as many True entries as before.
         """
+
+
+def masked_to(weight: Tensor, mask: Tensor, free: PrunedWeight) -> PrunedWeight:
+    """Return `weight` zeroed by a prescribed `mask`, compared with the mask of `free`."""
+    return PrunedWeight(zeroed(weight, mask), mask, free.finite, (free.mask != mask).sum())
 
 
 def lowest(scores: Tensor, budget: LinearBudget) -> Tensor:

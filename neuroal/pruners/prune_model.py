@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.replay import Replay
 from neuroal.kernels.input_statistics import InputStatistics, Need
+from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
+from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
+from neuroal.pruners.faults import naming
 from neuroal.pruners.packed import PackedMasks
 from neuroal.sparsity.budget import LinearBudget
 from neuroal.tracking.progress import Progress
@@ -36,21 +37,40 @@ class RefinedPruner:
         linear: PrunableLinear,
         statistics: InputStatistics | None,
         budget: LinearBudget,
+        target: Tensor | None = None,
     ) -> PrunedWeight:
-        """Return the pruned weight of `linear`; the linear itself does not change."""
+        """Return the pruned weight of `linear`; the linear itself does not change.
+
+        With a `target` (rows, cols), prune to this mask if the method can (`Pruner.prune_to`).
+
+        Raises:
+            MethodFault: the method returned a mask of another shape, or changed its input.
+        """
+        weight = linear.weight
+        version = weight._version
+        if target is not None:
+            check_mask("masks", target, weight)
         if self.refiner is None:
-            pruned = self.pruner.prune(linear.weight, statistics, budget)
-        else:
-            mask = self.pruner.initial_mask(linear.weight, statistics, budget)
-            if statistics is not None and self.refiner.applies_to(decoder, linear):
-                mask = self.refiner.refine(linear.weight, mask, statistics, budget.rules)
-            pruned = PrunedWeight(linear.weight.masked_fill(mask, 0), mask)
-        if self.pruner.updates_weights and not bool(torch.isfinite(pruned.weight).all()):
-            raise UserError(
-                f"pruner={self.pruner.name}: the updated weight of '{linear.key}' is NaN or "
-                "infinite; try model.dtype=bfloat16 or float32"
+            pruned = None
+            if target is not None:
+                pruned = self.pruner.prune_to(weight, statistics, budget, target)
+            if pruned is None:
+                pruned = self.pruner.prune(weight, statistics, budget)
+            check_result(self.pruner.setting, pruned, weight)
+            check_unwritten(self.pruner.setting, weight, version)
+            return pruned
+        start = self.pruner.start(weight, statistics, budget)
+        mask = start.mask
+        check_mask(self.pruner.setting, mask, weight)
+        if statistics is not None and self.refiner.applies_to(decoder, linear):
+            mask = self.refiner.refine(weight, mask, statistics, budget.rules)
+            check_mask(self.refiner.setting, mask, weight)
+        check_unwritten(self.refiner.setting, weight, version)
+        if target is not None:
+            return PrunedWeight(
+                zeroed(weight, target), target, start.finite, (mask != target).sum()
             )
-        return pruned
+        return PrunedWeight(zeroed(weight, mask), mask, start.finite)
 
 
 def prune_model(
@@ -60,6 +80,8 @@ def prune_model(
     tokens: Tensor,
     batch: AdaptiveBatch,
     progress: Progress,
+    *,
+    masks: PackedMasks | None = None,
 ) -> PackedMasks:
     """Prune `decoder` in place and return its masks.
 
@@ -74,28 +96,38 @@ def prune_model(
         tokens: calibration windows (windows, seqlen); unused without `needs`.
         batch: windows in one forward pass, with ``divides=True``.
         progress: receives progress updates.
+        masks: masks of an earlier run with these arguments, to which to prune again; None: the
+            method chooses. A pruner that updates weights and has no `Pruner.prune_to` chooses
+            freely all the same.
 
     Returns:
-        Masks by linear: (rows, cols) bool on the CPU, True = pruned.
+        Masks by linear: (rows, cols) bool on the CPU, True = pruned. Their `differing` is the
+        number of entries of `masks` that the method would choose differently.
 
     Raises:
-        UserError: an updated weight is NaN or infinite.
+        UserError: what the method returned for a linear cannot be used, does not have the zeros
+            of its budget, or is NaN or infinite. `decoder` is then pruned in part.
     """
     method = pruner if isinstance(pruner, RefinedPruner) else RefinedPruner(pruner)
     replay = Replay(decoder, tokens, batch) if method.needs else None
-    masks = PackedMasks()
+    pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
             statistics = replay.measure(index, method.needs) if replay else {}
             for linear in linears:
                 inputs, budget = statistics.get(linear.key), budgets[linear.key]
-                pruned = method.prune(decoder, linear, inputs, budget)
+                target = None if masks is None else masks[linear.key].to(linear.weight.device)
+                with naming(linear.key):
+                    pruned = method.prune(decoder, linear, inputs, budget, target)
+                    checks.add(linear.key, linear.weight, pruned, budget)
                 linear.weight = pruned.weight
-                masks.add(linear.key, pruned.mask)
+                pruned_masks.add(linear.key, pruned.mask)
             if replay and index < len(decoder) - 1:
                 replay.advance(index)
+            checks.read()  # after work for a GPU was queued, so that it does not wait
             step.advance(1)
-    return masks
+    pruned_masks.differing = checks.differing
+    return pruned_masks
 
 
 def apply_masks(decoder: DecoderModel, masks: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import Pruner
-from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
+from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets, total_zeros
 from neuroal.sparsity.plan import SparsityPlan
 
 
@@ -40,12 +41,29 @@ class PruningSettings:
         """Return the zeros of every row of every linear of `decoder` under `plan`.
 
         Raises:
-            UserError: the plan does not match the model, or has ratios per row that these settings
-                do not allow.
+            UserError: the plan does not match the model or the sparsity, or has ratios per row
+                that these settings do not allow.
         """
+        if abs(plan.sparsity - self.sparsity) > 1e-9:
+            raise UserError(
+                f"plan: made for a sparsity of {plan.sparsity:g}, not for "
+                f"sparsity.ratio={self.sparsity:g}; a top-up must allocate settings.sparsity"
+            )
         if plan.per_row():
             self.check_row_ratios("plan: the plan has ratios per row", "topup.step=block")
         return linear_budgets(plan, decoder, self.rules, self.group)
+
+    def check_total(self, budgets: Mapping[str, LinearBudget], decoder: DecoderModel) -> None:
+        """Raise `UserError` unless `budgets`, which a top-up returned, have the exact total."""
+        if self.rules is not Rules.EXACT or self.group is not None:
+            return
+        zeros = int(torch.stack([budget.counts.sum() for budget in budgets.values()]).sum())
+        total = total_zeros(self.sparsity, decoder.numel)
+        if zeros != total:
+            raise UserError(
+                f"plan: its budgets have {zeros} zeros, not the {total} of "
+                f"sparsity.ratio={self.sparsity:g}; a top-up must return context.budgets(plan)"
+            )
 
     def check_row_ratios(self, key: str, remedy: str) -> None:
         """Raise `UserError` if a plan with a ratio per row cannot be used.

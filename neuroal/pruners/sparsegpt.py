@@ -12,6 +12,7 @@ from neuroal.errors import UserError
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import lowest_per_row
 from neuroal.pruners.base import PrunedWeight, Pruner, lowest, measured
+from neuroal.pruners.faults import MethodFault
 from neuroal.sparsity.budget import LinearBudget, Rules
 from neuroal.sparsity.patterns import Pattern
 
@@ -51,15 +52,46 @@ class SparseGPT(Pruner):
     def prune(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
     ) -> PrunedWeight:
+        return self._prune(weight, statistics, budget, None)
+
+    def prune_to(
+        self,
+        weight: Tensor,
+        statistics: InputStatistics | None,
+        budget: LinearBudget,
+        mask: Tensor,
+    ) -> PrunedWeight:
+        return self._prune(weight, statistics, budget, mask)
+
+    def _prune(
+        self,
+        weight: Tensor,
+        statistics: InputStatistics | None,
+        budget: LinearBudget,
+        target: Tensor | None,
+    ) -> PrunedWeight:
         factor, dead = self._factor(measured(statistics))
         updated = weight.float().clone()
         updated[:, dead] = 0
-        mask = torch.zeros_like(updated, dtype=torch.bool)
+        elimination = _Elimination(updated, factor, budget, target)
         cols, width = weight.shape[1], self._width(budget.pattern)
         for begin in range(0, cols, width):
-            end = min(begin + width, cols)
-            self._prune_columns(updated, mask, factor, budget, begin, end)
-        return PrunedWeight(updated.to(weight.dtype), mask)
+            elimination.prune_columns(begin, min(begin + width, cols))
+        mask, differing = elimination.mask, elimination.differing
+        return PrunedWeight(updated.to(weight.dtype), mask, differing=differing)
+
+    def meets(self, mask: Tensor, budget: LinearBudget) -> Tensor:
+        """Return whether `mask` has the zeros of `budget`.
+
+        Under ``rules=reference`` each column block has at least ⌊s·numel⌋ + 1 zeros, as the mask
+        contains the entry at the threshold and all ties with it.
+        """
+        if budget.rules is not Rules.REFERENCE or budget.pattern is not None:
+            return super().meets(mask, budget)
+        blocks = mask.split(self.block_size, dim=1)
+        zeros = torch.stack([block.sum() for block in blocks])
+        least = [_position(budget, block.numel()) + 1 for block in blocks]
+        return (zeros >= torch.tensor(least).to(zeros.device, non_blocking=True)).all()
 
     def initial_mask(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget
@@ -83,7 +115,7 @@ class SparseGPT(Pruner):
         """Return the Cholesky factor (cols, cols) of the damped H⁻¹, and the always-zero inputs.
 
         Raises:
-            UserError: the damped H is not positive definite.
+            MethodFault: H is not finite, or damped H is not positive definite.
         """
         if statistics.gram is None:
             raise ValueError("SparseGPT needs the Gram matrix")
@@ -96,52 +128,91 @@ class SparseGPT(Pruner):
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
             return torch.linalg.cholesky(inverse, upper=True), dead
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise UserError(
-                f"pruner.damping={self.damping}: the Hessian is not positive definite; "
-                "increase pruner.damping or calibration.windows"
-            ) from error
+            raise self._fault(hessian) from error
 
-    def _prune_columns(
-        self,
-        weight: Tensor,
-        mask: Tensor,
-        factor: Tensor,
-        budget: LinearBudget,
-        begin: int,
-        end: int,
+    def _fault(self, hessian: Tensor) -> MethodFault:
+        """Return the reason why a damped Hessian has no Cholesky factor."""
+        if not bool(torch.isfinite(hessian).all()):
+            return MethodFault(
+                self.setting,
+                "the products of its inputs are NaN or infinite, because the inputs overflow; try "
+                "model.dtype=bfloat16 or float32",
+            )
+        return MethodFault(
+            f"pruner.damping={self.damping}",
+            "the Hessian of its inputs is not positive definite; increase pruner.damping or "
+            "calibration.windows",
+        )
+
+
+class _Elimination:
+    """Pruning of one weight column by column, with updates of the columns that follow.
+
+    Args:
+        weight: (rows, cols) float32; changed in place.
+        factor: Cholesky factor (cols, cols) of the inverse Hessian.
+        budget: zeros of the weight.
+        target: prescribed mask (rows, cols); None: the lowest scores are pruned.
+
+    Attributes:
+        mask: entries pruned so far, (rows, cols) bool.
+        differing: entries of `target` so far that the scores would choose differently, () int64;
+            None without a target.
+    """
+
+    def __init__(
+        self, weight: Tensor, factor: Tensor, budget: LinearBudget, target: Tensor | None
     ) -> None:
-        """Prune columns [begin, end) of `weight` in place and update the columns after them."""
-        block, triangle = weight[:, begin:end].clone(), factor[begin:end, begin:end]
+        self._weight, self._factor, self._budget = weight, factor, budget
+        self._target = target
+        self.mask = torch.zeros_like(weight, dtype=torch.bool)
+        self.differing = None if target is None else torch.zeros((), device=weight.device).long()
+
+    def prune_columns(self, begin: int, end: int) -> None:
+        """Prune columns [begin, end) and update the columns after them."""
+        weight, pruned, pattern = self._weight, self.mask[:, begin:end], self._budget.pattern
+        block, triangle = weight[:, begin:end].clone(), self._factor[begin:end, begin:end]
         scale = triangle.diagonal().square()
-        pattern = budget.pattern
         if pattern is None:
             saliency = block.square() / scale
-            pruned = _block_mask(saliency, budget, begin, end, weight.shape[1])
-        else:
-            pruned = torch.zeros_like(block, dtype=torch.bool)
+            free = _block_mask(saliency, self._budget, begin, end, weight.shape[1])
+            pruned.copy_(self._chosen(free, begin, end))
         errors = torch.zeros_like(block)
         for column in range(end - begin):
             if pattern is not None and column % pattern.of == 0:
-                group = slice(column, column + pattern.of)
-                pruned[:, group] = pattern.lowest(block[:, group].square() / scale[group])
+                group = slice(column, min(column + pattern.of, end - begin))
+                free = pattern.lowest(block[:, group].square() / scale[group])
+                pruned[:, group] = self._chosen(free, begin + group.start, begin + group.stop)
             remaining = block[:, column].masked_fill(pruned[:, column], 0)
             errors[:, column] = (block[:, column] - remaining) / triangle[column, column]
             block[:, column:] -= errors[:, column, None] * triangle[None, column, column:]
             block[:, column] = remaining
         weight[:, begin:end] = block
-        mask[:, begin:end] = pruned
-        weight[:, end:] -= errors @ factor[begin:end, end:]
+        weight[:, end:] -= errors @ self._factor[begin:end, end:]
+
+    def _chosen(self, free: Tensor, begin: int, end: int) -> Tensor:
+        """Return the mask of columns [begin, end): the target's, or `free` without a target."""
+        if self._target is None or self.differing is None:
+            return free
+        target = self._target[:, begin:end]
+        self.differing += (target != free).sum()
+        return target
 
 
 def _block_mask(saliency: Tensor, budget: LinearBudget, begin: int, end: int, cols: int) -> Tensor:
     """Return the mask of columns [begin, end), which get their share of the budget's zeros."""
     if budget.rules is Rules.REFERENCE:
         # `PruningSettings.check_row_ratios` has rejected ratios per row, so this is one number.
-        threshold = saliency.flatten().sort().values[int(float(budget.ratio) * saliency.numel())]
+        threshold = saliency.flatten().sort().values[_position(budget, saliency.numel())]
         return saliency <= threshold
     if isinstance(budget.ratio, Tensor):
         return lowest_per_row(saliency, _share(budget.counts, begin, end, cols))
     return lowest_overall(saliency, int(_share(budget.counts.sum(), begin, end, cols)))
+
+
+def _position(budget: LinearBudget, numel: int) -> int:
+    """Return the position of the reference's threshold among `numel` ascending scores."""
+    return int(float(budget.ratio) * numel)
 
 
 def lowest_overall(scores: Tensor, count: int) -> Tensor:

@@ -55,6 +55,16 @@ class LinearBudget:
         """Whether a tie prunes the higher column, as the reference's "neuron" granularity does."""
         return self.rules is Rules.REFERENCE and isinstance(self.ratio, Tensor)
 
+    def met_by(self, mask: Tensor) -> Tensor:
+        """Return whether every row, or every group of a pattern, of `mask` has its zeros.
+
+        The result is a () bool on the device of `mask`, (rows, cols) bool.
+        """
+        if self.pattern is not None:
+            return self.pattern.holds(mask)
+        zeros = mask.view(torch.uint8).sum(1, dtype=torch.int32)  # faster than a sum of bools
+        return (zeros == self.counts.to(mask.device, non_blocking=True)).all()
+
 
 def total_zeros(sparsity: float, numel: int) -> int:
     """Return K = round(s·numel), with halves rounded up."""

@@ -46,6 +46,15 @@ class Pattern:
             mask[:, whole:] = lowest_per_row(scores[:, whole:], torch.full((rows,), zeros))
         return mask
 
+    def holds(self, mask: Tensor) -> Tensor:
+        """Return whether every group of every row of `mask` (rows, cols) has its zeros: () bool."""
+        rows, cols = mask.shape
+        last = cols % self.of
+        groups = mask[:, : cols - last].reshape(rows, -1, self.of).sum(2)
+        zeros_of_last = last - self._remaining_in_last(last)
+        holds = (groups == self.of - self.keep).all()
+        return holds & (mask[:, cols - last :].sum(1) == zeros_of_last).all()
+
 
 def nearest_patterns(
     densities: Mapping[str, float],

@@ -20,6 +20,7 @@ from neuroal.evaluation.task_table import KINDS
 from neuroal.files.atomic import without_ratios
 from neuroal.records.schema import Record
 from neuroal.records.summary import bos_of
+from neuroal.tables.mask_counts import wrong_count
 from neuroal.tables.selection import Selection, setting
 
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
@@ -144,14 +145,23 @@ def _read_all(paths: Sequence[Path], selection: Selection) -> Iterable[Rows | No
 
 
 def _read(path: Path, selection: Selection) -> Rows | None:
-    """Read one record; return None if it is not selected."""
+    """Read one record; return None if it is not selected.
+
+    Raises:
+        UserError: it cannot be read, or its masks do not have the zeros of its budget.
+    """
     try:
         record = Record.from_dict(json.loads(without_ratios(path.read_text())))
         if record.identity != path.stem:
             raise ValueError(f"its identity is {record.identity}")
-        return _rows(record, selection.names) if selection.matches(record.config) else None
+        if not selection.matches(record.config):
+            return None
+        rows, problem = _rows(record, selection.names), wrong_count(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"record {path}: cannot be read ({error}); move it away") from error
+    if problem:
+        raise UserError(f"record {path}: {problem}; move it away, and run it again")
+    return rows
 
 
 def _rows(record: Record, names: Mapping[str, str]) -> Rows:

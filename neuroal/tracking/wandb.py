@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import wandb
 
 from neuroal.config.naming import tags_of
+from neuroal.config.schema import LONGEST_NAME, LONGEST_TAG
 from neuroal.errors import first_line
 
 if TYPE_CHECKING:
     from neuroal.config.schema import RunConfig
     from neuroal.records.schema import Record
-
-LONGEST_TAG = 64
-"""Maximum length of a tag in W&B, in characters."""
 
 
 class WandbTracker:
@@ -108,7 +106,7 @@ class WandbTracker:
             project=logger.project,
             entity=logger.entity,
             group=logger.group,
-            name=" ".join(tags_of(self._config)),
+            name=" ".join(tags_of(self._config))[:LONGEST_NAME],
             tags=[tag[:LONGEST_TAG] for tag in (*tags_of(self._config), *logger.tags)],
             config=dataclasses.asdict(self._config),
             dir=self._config.out,

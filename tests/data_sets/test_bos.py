@@ -15,7 +15,7 @@ from neuroal.data.bos import adds_bos, begin_with_bos
 from neuroal.data.text import CalibrationText, evaluation_windows
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from neuroal.config.schema import CalibrationConfig
 from neuroal.data.text import CalibrationText, Windows, evaluation_windows
 from neuroal.errors import UserError
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 from tests.rows import write_jsonl
 
 TEXT = "the old sea was calm and the ship went on under a pale sky toward the cape"

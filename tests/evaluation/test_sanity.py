@@ -15,7 +15,7 @@ from neuroal.cli.compose import composed
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import Perplexity, perplexity
 from neuroal.evaluation.sanity import warn_if_chance, warn_if_infinite
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 from neuroal.records.store import load_record
 from neuroal.run import run
 from tests.architectures import build

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from neuroal.cli import declared as reading
-from neuroal.cli.compose import hydra_session
+from neuroal.cli.compose import compose_run, hydra_session
 from neuroal.cli.declared import planned
+from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
-from neuroal.grid.declaration import Declaration
+from neuroal.grid.declaration import Declaration, Part
+from neuroal.grid.planning import plan_runs
 from neuroal.grid.report import cases_text, plan_text
 from neuroal.grid.status import RunState, Status
 from neuroal.records.identity import identity_of
@@ -83,6 +87,26 @@ def test_planned_configurations_equal_composed_ones() -> None:
         alone = composed([*fixed, *run.run.overrides])
         assert run.config == alone
         assert run.identity == identity_of(alone)
+
+
+def test_options_of_two_groups_that_set_one_key_are_planned_as_composed() -> None:
+    def compose(overrides: Sequence[str]) -> RunConfig:
+        """Compose with an option of calibration that sets a key of the model's option as well."""
+        config = compose_run(overrides)[0]
+        sets_bos = "calibration=c4" in overrides
+        return replace(config, task=replace(config.task, bos="stream")) if sets_bos else config
+
+    axes = {"model": ("zoo/llama", "gemma3-270m"), "calibration": ("builtin", "c4")}
+    competitors = ((("topup", "uniform"), ("refine", "none")),)
+    with hydra_session():
+        runs = plan_runs(Declaration(axes, (Part(("wanda",), LM),), competitors), [], compose)
+    values = [(*(value for _, value in run.run.choices[:2]), run.config.task.bos) for run in runs]
+    assert values == [
+        ("zoo/llama", "builtin", "stream"),
+        ("zoo/llama", "c4", "stream"),
+        ("gemma3-270m", "builtin", "window"),
+        ("gemma3-270m", "c4", "stream"),
+    ]
 
 
 @pytest.mark.parametrize("models", ["zoo/llama,gemma3-270m", "gemma3-270m,zoo/llama"])

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, LlamaForSequenceClassification
 from neuroal.config.schema import ModelConfig
 from neuroal.data import hub
 from neuroal.errors import UserError
-from neuroal.models.load import ZOO, load_model
+from neuroal.models.load import load_model
+from neuroal.models.location import ZOO
 from tests.architectures import ARCHITECTURES, build
 from tests.small_models import random_tokens
 

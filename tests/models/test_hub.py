@@ -15,6 +15,7 @@ from neuroal.data import hub
 from neuroal.errors import UserError
 from neuroal.models import load
 from neuroal.models.fingerprint import fingerprint
+from neuroal.models.location import ZOO
 from tests.small_models import tiny_llama
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def save(folder: Path, seed: int) -> str:
     with torch.no_grad():
         model.lm_head.weight.fill_(float(seed))
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(load.ZOO / "llama").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(ZOO / "llama").save_pretrained(folder)
     return fingerprint(model)
 
 

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.files.outputs import ModelFolder
-from neuroal.models.load import ZOO, LoadedModel, load_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.location import ZOO
 from neuroal.models.save import save_model
 from neuroal.topups.plan_file import PlanFile
 from tests.small_models import check, tiny_llama

@@ -13,7 +13,8 @@ from neuroal.cli.compose import composed
 from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
-from neuroal.models.load import ZOO, load_model
+from neuroal.models.load import load_model
+from neuroal.models.location import ZOO
 from neuroal.models.tokens import check_tokens
 from neuroal.run import run
 from tests.architectures import ARCHITECTURES, build
@@ -25,7 +26,7 @@ SMALL = ["calibration.windows=2", "calibration.seqlen=16", "task.seqlen=16", "ta
 @pytest.mark.parametrize("model_type", ["opt", "gpt_neox", "qwen2", "gemma", "llama"])
 def test_a_folder_without_tokenizer_files_is_named(model_type: str, tmp_path: Path) -> None:
     build(model_type, **ARCHITECTURES[model_type][0]).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="missing.*copy those of the model there") as caught:
+    with pytest.raises(UserError, match=r"missing.*copy those of the model there") as caught:
         load_model(ModelConfig(source="hf", path=str(tmp_path)), torch.device("cpu"))
     assert str(tmp_path) in str(caught.value)
 

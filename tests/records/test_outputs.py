@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from neuroal.cli.compose import composed
 from neuroal.errors import UserError
 from neuroal.files.manifest import MANIFEST, Manifest
-from neuroal.models.load import ZOO
+from neuroal.models.location import ZOO
 from neuroal.records.resume import open_run
 from neuroal.records.schema import Record
 from neuroal.run import run

@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neuroal.errors import UserError
+from neuroal.execution.costs import StageCosts
 from neuroal.files.atomic import write_json
 from neuroal.models.adapter import DecoderModel
+from neuroal.pipeline import Recipe, prune
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
 from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
 from neuroal.topups.plan_file import PlanFile
-from tests.small_models import allocation_context
+from neuroal.topups.uniform import Uniform
+from neuroal.tracking import QuietProgress
+from tests.small_models import allocation_context, tiny_llama
 
 
 @lru_cache
@@ -109,3 +113,16 @@ def test_a_plan_with_a_ratio_that_is_not_finite_is_refused(value: float, by_row:
 def test_a_plan_holds_ratios_within_the_bounds() -> None:
     plan = SparsityPlan({"0.a": 1.2, "0.b": torch.tensor([-0.1, 0.5])}, 0.5)
     assert plan.to_dict()["ratios"] == {"0.a": 1.0, "0.b": [0.0, 0.5]}
+
+
+def test_a_plan_or_budgets_for_another_sparsity_are_refused() -> None:
+    context = allocation_context(tiny_llama(), sparsity=0.6)
+    other = uniform_plan(context.decoder, 0.5)
+    with pytest.raises(UserError, match=r"made for a sparsity of 0\.5"):
+        context.budgets(other)
+    budgets = linear_budgets(other, context.decoder, Rules.EXACT)
+    recipe = Recipe(context.settings, Uniform())
+    allocation = Allocation(uniform_plan(context.decoder, 0.6), budgets=budgets)
+    costs = StageCosts(context.decoder.device)
+    with pytest.raises(UserError, match="zeros, not the"):
+        prune(context.decoder, recipe, allocation, context.tokens, costs, QuietProgress())

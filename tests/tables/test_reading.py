@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import pytest
 
-from neuroal.config.schema import CalibrationConfig
+from neuroal.config.schema import CalibrationConfig, SparsityConfig
 from neuroal.errors import UserError
 from neuroal.files.atomic import without_ratios
 from neuroal.records.schema import Record
@@ -161,6 +162,57 @@ def test_an_invalid_record_is_named(tmp_path: Path, change, message: str) -> Non
     with pytest.raises(UserError, match=message) as raised:
         read_records(tmp_path)
     assert path.name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "pattern", "rules", "overall", "is_read"),
+    [
+        (0.7, (None, None), "exact", 0.7, True),
+        (0.7, (None, None), "exact", 0.7004, True),
+        (0.7, (None, None), "exact", 0.0, False),
+        (0.7, (None, None), "exact", 0.6936, False),
+        (0.7, (None, None), "reference", 0.693, True),
+        (0.7, (None, None), "reference", 0.0, False),
+        (0.5, (2, 4), "exact", 0.5, True),
+        (0.5, (2, 4), "exact", 0.25, False),
+        (0.55, (None, 4), "exact", 0.5625, True),
+        (0.9, (None, 4), "exact", 0.75, True),
+        (0.6, (None, 4), "exact", 0.5, False),
+        (0.7, (None, None), "exact", math.nan, False),
+        (0.7, (None, None), "exact", 1.5, False),
+    ],
+)
+def test_a_record_whose_masks_are_not_its_budget_is_refused(
+    tmp_path: Path,
+    ratio: float,
+    pattern: tuple[int | None, int | None],
+    rules: str,
+    overall: float,
+    is_read: bool,
+) -> None:
+    sparsity = SparsityConfig(ratio, *pattern)
+    fields = record(sparsity=ratio, rules=rules).to_dict()
+    fields["config"]["sparsity"] = dataclasses.asdict(sparsity)
+    fields["sparsity"] = {
+        "overall": overall,
+        "linears": dict.fromkeys(fields["sparsity"]["linears"], overall),
+    }
+    path = save_record(Record.from_dict(fields), tmp_path)
+    if is_read:
+        assert len(read_records(tmp_path).runs) == 1
+        return
+    with pytest.raises(UserError) as raised:
+        read_records(tmp_path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_total_that_is_not_the_mean_of_its_linears_is_refused(tmp_path: Path) -> None:
+    fields = record().to_dict()
+    fields["sparsity"]["linears"] = dict.fromkeys(fields["sparsity"]["linears"], 0.0)
+    save_record(Record.from_dict(fields), tmp_path)
+    with pytest.raises(UserError, match=r"0\.7000 pruned weights is not the mean of its linears"):
+        read_records(tmp_path)
 
 
 def test_a_missing_folder_and_a_folder_without_records_are_errors(tmp_path: Path) -> None:

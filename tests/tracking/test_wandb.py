@@ -15,6 +15,7 @@ from neuroal.errors import UserError
 from neuroal.records.schema import Record
 from neuroal.records.store import load_record
 from neuroal.run import run
+from neuroal.tracking.wandb import WandbTracker
 from tests.tracking import offline_files
 
 pytestmark = pytest.mark.xdist_group("wandb")  # many tests read the same runs
@@ -166,3 +167,16 @@ def test_any_error_of_wandb_causes_one_warning(
 def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         composed([setting])
+
+
+def test_a_long_name_is_cut_to_what_wandb_accepts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = ",".join(f"0.{number:03}" for number in range(1, 60))
+    config = composed(["logger=wandb", f"topup.block_candidates=[{candidates}]", f"out={tmp_path}"])
+    options: dict[str, Any] = {}
+    monkeypatch.setattr("wandb.init", lambda **named: options.update(named))
+    WandbTracker(config, "0" * 16).begin()
+    assert len(options["name"]) == 128
+    assert options["name"].startswith("zoo/llama wanda neuroal(block_candidates=")
+    assert max(map(len, options["tags"])) == 64

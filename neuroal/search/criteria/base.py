@@ -11,6 +11,7 @@ from torch import Tensor
 from neuroal.execution.pruned_walk import Statistics, WeightsOf
 from neuroal.models.adapter import PrunableLinear
 from neuroal.pruners.base import Pruner
+from neuroal.pruners.faults import check_tensor, naming
 from neuroal.sparsity.budget import LinearBudget
 
 Budgets = Mapping[str, LinearBudget]
@@ -40,11 +41,13 @@ def pruned_by(pruner: Pruner, budgets: Budgets) -> WeightsOf:
     """Return a function that computes the pruned weights of a block's linears."""
 
     def weights_of(linears: Sequence[PrunableLinear], statistics: Statistics) -> dict[str, Tensor]:
-        return {
-            linear.key: pruner.pruned_weight(
-                linear.weight, statistics.get(linear.key), budgets[linear.key]
-            )
-            for linear in linears
-        }
+        weights = {}
+        for linear in linears:
+            inputs, budget = statistics.get(linear.key), budgets[linear.key]
+            with naming(linear.key):
+                weight = pruner.pruned_weight(linear.weight, inputs, budget)
+                check_tensor(pruner.setting, "pruned weight", weight, linear.weight)
+            weights[linear.key] = weight
+        return weights
 
     return weights_of

@@ -1,0 +1,57 @@
+"""Statistics of inputs do not depend on how windows are batched, to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
+
+STATISTICS = ("square_sums", "sums", "variances", "gram")
+
+
+def collected(x: Tensor, batch: int) -> InputStatistics:
+    collector = StatisticsCollector(frozenset(Need))
+    for part in x.split(batch):
+        collector.start_batch(len(part))
+        collector.see("q", part)
+        collector.see("k", part)
+    statistics = collector.finish()
+    assert statistics["q"] is statistics["k"]
+    return statistics["q"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    windows=st.integers(1, 6),
+    tokens=st.integers(2, 40),
+    cols=st.integers(1, 40),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    swapped=st.booleans(),
+)
+def test_batches_do_not_change_statistics(
+    windows: int, tokens: int, cols: int, dtype: torch.dtype, swapped: bool
+) -> None:
+    generator = torch.Generator().manual_seed(windows)
+    x = torch.randn(windows, tokens, cols, generator=generator).to(dtype)
+    if swapped:  # as a model that puts tokens before windows passes it
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)
+    expected = collected(x, 1)
+    for batch in range(2, windows + 1):
+        statistics = collected(x, batch)
+        for name in STATISTICS:
+            assert torch.equal(getattr(statistics, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_are_those_of_float64(dtype: torch.dtype) -> None:
+    x = torch.randn(5, 30, 12, generator=torch.Generator().manual_seed(0)).to(dtype)
+    statistics, exact = collected(x, 2), x.double()
+    flat = exact.flatten(0, 1)
+    torch.testing.assert_close(statistics.square_sums, exact.square().sum(1).float())
+    torch.testing.assert_close(statistics.sums, exact.sum(1).float())
+    torch.testing.assert_close(statistics.variances, exact.var(1, correction=0).float())
+    torch.testing.assert_close(statistics.gram, (flat.T @ flat).float(), rtol=1e-5, atol=1e-4)
