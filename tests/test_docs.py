@@ -43,7 +43,8 @@ SMALL = {
     "task.limit": "2",
 }
 SMALL_SEARCH = {
-    "marginal": ["topup.linear_iterations=2", "topup.row_iterations=2", "topup.windows=2"],
+    "fisher": ["topup.windows=2"],
+    "marginal": ["topup.row_iterations=2", "topup.windows=2"],
     "neuroal": ["topup.block_candidates=[0.05,0.1]", "topup.row_candidates=[0.1]"],
 }
 """Top-up → settings that shorten its search."""
