@@ -61,7 +61,7 @@ def test_other_formats_are_refused_with_the_formats_that_can_be_read(name: str) 
         ("a.json", LINES),
         ("a.json", json.dumps(ROWS, indent=2).encode()),
         ("a.json.GZ", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
-        ("a.Jsonl.Gz", gzip.compress(LINES)),
+        ("a.Jsonl.Gz", gzip.compress(LINES, mtime=0)),
         ("a.txt", JOINED.encode()),
         ("a", JOINED.replace("\n", "\r\n").encode()),
     ],
