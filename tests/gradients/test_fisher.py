@@ -75,12 +75,12 @@ def brute_force(
     return result
 
 
-@pytest.mark.parametrize("model_type", ["llama", "opt", "phi", "gemma2"])
 @pytest.mark.parametrize("skip", [0, 3])
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_information_equals_that_of_the_gradients_of_single_tokens(
     model_type: str, skip: int
 ) -> None:
-    decoder = DecoderModel(build(model_type, **ARCHITECTURES.get(model_type, ({}, None))[0]))
+    decoder = DecoderModel(build(model_type, **ARCHITECTURES[model_type][0]))
     for form in ("elementwise", "factored"):
         rounds = rounds_of(decoder, form=form, skip=skip)
         rounds.measure(CHOSEN)
@@ -113,6 +113,22 @@ def test_information_does_not_depend_on_the_batch(form: str) -> None:
         torch.testing.assert_close(
             information.values(), second.information[key].values(), rtol=1e-2, atol=1e-12
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", ["elementwise", "factored"])
+def test_half_precision_gives_nearly_the_same_information(form: str, dtype: torch.dtype) -> None:
+    exact, decoder = rounds_of(tiny_llama(), form=form), tiny_llama()
+    half = rounds_of(DecoderModel(decoder.model.to(dtype)), form=form)
+    exact.measure(CHOSEN)
+    half.measure(CHOSEN)
+    for key, information in exact.information.items():
+        pair = torch.stack(
+            [information.values().flatten(), half.information[key].values().flatten()]
+        )
+        assert float(pair.corrcoef()[0, 1]) > 0.98, key
+        ratio = float(pair[1].mean() / pair[0].mean())
+        assert ratio == pytest.approx(1, rel=0.1), key
 
 
 def test_later_rounds_average_with_the_past_and_prune_from_dense_weights() -> None:
