@@ -94,6 +94,7 @@ class EqualMarginals(TopUp):
     rerank: int = 0
     start: str | None = None
 
+    version: ClassVar[int] = 2
     searches: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
     file_parameters: ClassVar[frozenset[str]] = frozenset({"start"})

@@ -62,12 +62,13 @@ def test_no_line_without_need() -> None:
     assert bos_warning(model_that_needs_bos(strength=0.1), [task()]) is None  # no difference
 
 
-def test_the_line_is_printed_once_and_not_for_cached_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_line_is_logged_once_and_not_for_cached_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaded, tasks = model_that_needs_bos(), [task("a"), task("b")]
     lines = []
     for _ in range(2):
         evaluate_cached(loaded, tasks, None, tmp_path, QuietProgress(), "evaluate")
-        lines.append(capsys.readouterr().err.count("neuroal: task.bos=stream"))
+        lines.append(caplog.text.count("task.bos=stream"))
+        caplog.clear()
     assert lines == [1, 0]

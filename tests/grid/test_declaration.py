@@ -147,8 +147,8 @@ def test_a_model_that_sets_keys_of_other_groups_keeps_them_unless_the_command_li
 @pytest.mark.parametrize(
     ("overrides", "cases", "competitors", "runs"),
     [
-        (["model=zoo/llama,zoo/opt"], 108, 8, 144),
-        (["pruner=wanda"], 4 * 3 * 8, 8, 96),
+        (["model=zoo/llama,zoo/opt"], 108, 9, 162),
+        (["pruner=wanda"], 4 * 3 * 8, 9, 108),
         (["pruner=sparsegpt", "topup=uniform"], 4 * 3 * 8, 2, 24),
         (["topup=owl,neuroal"], 216, 2, 72),
         (["topup=evolve"], 216, 1, 36),

@@ -16,6 +16,7 @@ from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded, 
 from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
 from neuroal.pruners.packed import PackedMasks
+from neuroal.pruners.prune_model import apply_masks
 from neuroal.records.resume import RunFiles
 from neuroal.topups.fisher import Fisher
 from neuroal.topups.marginal import EqualMarginals
@@ -155,9 +156,11 @@ def test_stored_masks_are_applied_on_resume(offload: str, tmp_path: Path) -> Non
     assert isinstance(result.masks, PackedMasks)
     files.keep_masks(result.masks)
     model = build_placed("llama", offload, tmp_path / "dense")
-    restored = files.restore(DecoderModel(model))
-    assert restored is not None
-    assert restored.sparsity == result.sparsity
+    decoder = DecoderModel(model)
+    stored = files.masks(decoder)
+    assert stored is not None
+    assert stored.sparsity == result.sparsity
+    apply_masks(decoder, stored)
     assert torch.equal(model(TOKENS).logits, resident(TOKENS).logits)
 
 

@@ -151,7 +151,7 @@ def test_curves_contain_the_candidates_with_a_criterion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"version": 1', '"version": 0'), "schema 0"),
+        (lambda text: text.replace('"version": 2', '"version": 9'), "schema 9"),
         (lambda text: text[: len(text) // 2], "cannot be read"),
         (lambda text: text.replace('"identity": "', '"identity": "0'), "its identity is"),
     ],
