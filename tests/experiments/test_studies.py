@@ -11,7 +11,7 @@ from neuroal.cli import grid, tables
 from neuroal.cli.declared import planned
 
 COUNTS = {
-    "topups": 4 * 4 * 3 * 15,
+    "topups": 4 * 4 * 3 * 16,
     "adaptive": 4 * 4 * 3 * 2,
     "topups_rows": 4 * 3 * 3,
     "zoo_ladder": 4 * 2 * 4,
