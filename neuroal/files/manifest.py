@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from neuroal.files.atomic import write_json
 
@@ -35,6 +35,8 @@ class Manifest:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             identity, complete = str(content["identity"]), content["complete"] is True
             files = {str(name): int(size) for name, size in content.get("files", {}).items()}
+            if not all(map(_is_inside, files)):
+                return None  # edited: deleting these files would reach out of the folder
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return cls(identity, complete, files)
@@ -65,6 +67,12 @@ class Manifest:
     def strangers(self, folder: Path) -> list[str]:
         """Return the files of `folder` that the run did not write."""
         return [name for name in _files_in(folder) if name not in self.files]
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether the relative path `name` stays inside its folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _files_in(folder: Path) -> Iterator[str]:

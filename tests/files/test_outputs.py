@@ -243,3 +243,17 @@ def test_a_link_is_not_replaced_by_a_plan(tmp_path: Path) -> None:
     (tmp_path / "plan.json").symlink_to(tmp_path / "other.json")
     with pytest.raises(UserError, match="symbolic link"):
         PlanTarget(tmp_path / "plan.json", MINE).check()
+
+
+@pytest.mark.parametrize("name", ["../notes.txt", "/etc/hostname", "a/../../notes.txt"])
+def test_a_manifest_that_reaches_out_of_its_folder_deletes_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "P", "other")
+    (tmp_path / "notes.txt").write_text("mine")
+    content = json.loads((tmp_path / "P" / MANIFEST).read_text())
+    content["files"][name] = 4
+    (tmp_path / "P" / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="NeuroAL did not write"):
+        save(tmp_path / "P", MINE, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
