@@ -14,7 +14,7 @@ from neuroal.gradients.head import Chunk, output_gradients
 from neuroal.gradients.information import Collector, Information, collecting
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
-from neuroal.kernels.global_scores import ScoreTerms
+from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.weights import swapped_weights
 from neuroal.sparsity.plan import Ratio, SparsityPlan

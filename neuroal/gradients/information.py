@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.errors import UserError
-from neuroal.kernels.global_scores import ScoreTerms
+from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
 
 FORMS = ("elementwise", "factored")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroal.kernels.global_scores import ScoreTerms, digit_histogram, mask_below, zeroed_below
+from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_below
+from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 
 DIGITS = ((20, 11), (10, 10), (0, 10))

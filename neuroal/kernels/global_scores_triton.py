@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuroal.kernels.global_scores import ScoreTerms
+from neuroal.kernels.score_terms import ScoreTerms
 
 ENTRIES = 4096
 """Entries that a program processes at once."""

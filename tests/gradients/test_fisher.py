@@ -17,7 +17,7 @@ from neuroal.gradients.fisher import FisherRounds, FisherSettings
 from neuroal.gradients.information import Elementwise, Factored
 from neuroal.gradients.labels import draw_labels
 from neuroal.gradients.threshold import lowest_of_model
-from neuroal.kernels.global_scores import ScoreTerms
+from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.sparsity.budget import total_zeros
 from neuroal.tracking import QuietProgress

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from neuroal.kernels.global_scores import ScoreTerms, digit_histogram, mask_below
+from neuroal.kernels.global_scores import digit_histogram, mask_below
+from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.kernels.selection import has_triton
 
 KERNELS = """
