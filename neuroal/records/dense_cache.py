@@ -57,7 +57,7 @@ def evaluate_cached(
     """
     weights = fingerprint(loaded.model)
     entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
-    due = [task for task in tasks if entries[task.name].read() is None]
+    due = [task for task in tasks if not entries[task.name].path.exists()]
     if warning := bos_warning(loaded, due):
         log.warning("%s", warning)
     pending, results = list(tasks), {}

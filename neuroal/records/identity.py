@@ -51,26 +51,18 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
         config: configuration of the run.
         contents: contents that are already read, for many runs; None: read them.
     """
-    contents = contents or Contents()
-    deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
+    contents, deciding = contents or Contents(), _deciding(config)
     model, calibration = deciding["model"], deciding["calibration"]
     content = contents.model(config)
-    for key in ("name", *(LOCATION if content else ())):
+    for key in LOCATION if content else ():
         model.pop(key)
     model["content"] = content
-    if calibration["seed"] is None:
-        calibration["seed"] = config.seed
-    calibration["search_windows"] = search_windows(config)
     calibration["content"] = contents.calibration(config)
     if calibration["path"]:
         text = calibration["path"]
         calibration["path"] = f"{text_format(text)} {content_of_file(text)}"
-    methods = {}
-    for group in METHODS:
-        deciding[group] = with_file_contents(group, deciding[group])
-        target = (deciding[group] or {}).get("_target_")
-        if target:
-            methods[group] = code_of(group, str(target))
+    targets = {group: (deciding[group] or {}).get("_target_") for group in METHODS}
+    methods = {group: code_of(group, str(target)) for group, target in targets.items() if target}
     shared = constant("neuroal.pipeline", "SHARED_VERSION")
     versions = {"schema": SCHEMA_VERSION, "shared": shared, "methods": methods}
     return digest_of({**versions, "config": deciding})
@@ -78,19 +70,26 @@ def identity_of(config: RunConfig, contents: Contents | None = None) -> str:
 
 def former_identity_of(config: RunConfig) -> str:
     """Return the identity by which version 0.1 named the record of `config`."""
-    deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
-    deciding["model"].pop("name")
+    deciding = _deciding(config)
     calibration = deciding["calibration"]
     for key in LATER_KEYS:
         calibration.pop(key, None)
+    if calibration["path"]:
+        calibration["path"] = content_of_file(calibration["path"])
+    return digest_of({"schema": 1, "config": deciding})
+
+
+def _deciding(config: RunConfig) -> dict[str, Any]:
+    """Return a copy of the settings that determine the pruned model, with defaults resolved."""
+    deciding = {key: _plain(getattr(config, key)) for key in DECIDING}
+    deciding["model"].pop("name")
+    calibration = deciding["calibration"]
     if calibration["seed"] is None:
         calibration["seed"] = config.seed
     calibration["search_windows"] = search_windows(config)
-    if calibration["path"]:
-        calibration["path"] = content_of_file(calibration["path"])
     for group in METHODS:
         deciding[group] = with_file_contents(group, deciding[group])
-    return digest_of({"schema": 1, "config": deciding})
+    return deciding
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
