@@ -21,46 +21,18 @@ from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.devices import pick_devices, placed, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
-from neuroal.models.offload import place_on_host, take_back
 from neuroal.models.tokens import check_tokens
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
-from neuroal.placement.base import placement_of
 from neuroal.pruners.base import MaskRefiner, Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, QuietProgress
-
-
-@contextmanager
-def placed(
-    model: PreTrainedModel, device: str | None, offload: str, devices: int
-) -> Iterator[None]:
-    """Place `model` by the parameters of `prune` inside the context, and move it back afterwards.
-
-    A model that already offloads its blocks keeps its placement.
-    """
-    home = model.device
-    if placement_of(model).offloads or (offload == "none" and device is None):
-        yield
-        return
-    if offload not in ("none", "blocks"):
-        raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
-    if offload == "blocks":
-        if devices > 1:
-            raise UserError(f"offload=blocks: needs devices=1, not devices={devices}")
-        place_on_host(model, resolve_device(device or "auto"))
-    elif device is not None:
-        model.to(resolve_device(device))
-    try:
-        yield
-    finally:
-        take_back(model, home)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,20 @@
-"""Select devices and copy a model to them."""
+"""Select devices, and place or copy a model there."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.offload import place_on_host, take_back
+from neuroal.placement.base import placement_of
 
 
 def resolve_device(name: str) -> torch.device:
@@ -49,3 +54,29 @@ def replica(decoder: DecoderModel, device: torch.device) -> DecoderModel:
         copies[id(parameter)] = moved
     copies |= {id(buffer): buffer.to(device) for buffer in decoder.model.buffers()}
     return decoder.of(copy.deepcopy(decoder.model, copies))
+
+
+@contextmanager
+def placed(
+    model: PreTrainedModel, device: str | None, offload: str, devices: int
+) -> Iterator[None]:
+    """Place `model` by the parameters of `neuroal.prune`, and move it back after the context.
+
+    A model that already offloads its blocks keeps its placement.
+    """
+    home = model.device
+    if placement_of(model).offloads or (offload == "none" and device is None):
+        yield
+        return
+    if offload not in ("none", "blocks"):
+        raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
+    if offload == "blocks":
+        if devices > 1:
+            raise UserError(f"offload=blocks: needs devices=1, not devices={devices}")
+        place_on_host(model, resolve_device(device or "auto"))
+    elif device is not None:
+        model.to(resolve_device(device))
+    try:
+        yield
+    finally:
+        take_back(model, home)
