@@ -80,7 +80,7 @@ class CompiledBlocks:
         least_work: float = ENOUGH_WORK,
         devices: Sequence[str] = ("cuda",),
     ) -> None:
-        self._backend, self._least_work, self._devices = backend, least_work, devices
+        self.backend, self._least_work, self._devices = backend, least_work, devices
         self._broken = False
         self.runs = 0
 
@@ -104,7 +104,7 @@ class CompiledBlocks:
 
         Return None if the block cannot be compiled.
         """
-        function = _compiled(self._backend)
+        function = compiled(_traced, self.backend)
         _allow_any_length(call, hidden)
         with _lock:
             try:
@@ -138,14 +138,13 @@ def _traced(
     return (output if outputs else None), inputs
 
 
-@lru_cache(maxsize=4)
-def _compiled(
-    backend: str | Callable[..., Any],
-) -> Callable[..., tuple[Tensor | None, Mapping[int, Tensor]]]:
+@lru_cache(maxsize=8)
+def compiled(function: Callable[..., Any], backend: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled with `backend`, the same object for the same arguments."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     # Round like the uncompiled block, so that criteria do not depend on the compiler.
     options: Any = {"emulate_precision_casts": True} if backend == "inductor" else None
-    return torch.compile(_traced, backend=backend, options=options)
+    return torch.compile(function, backend=backend, options=options)
 
 
 def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroal.errors import UserError
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks
+from neuroal.execution.compiled_gradients import CompiledGradients, Reduction
 from neuroal.execution.probe import probe_blocks
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -111,14 +112,9 @@ class BlockRunner:
 
         Only batches of the first batch's size are compiled, as another size needs another graph.
         """
-        order, compiled = self._orders[index], self.decoder.once("compiled", CompiledBlocks)
-        linears = self.decoder.linears[index]
-        if (
-            order is None
-            or torch.is_grad_enabled()
-            or len(hidden) != self._windows
-            or not compiled.takes(sum(linear.numel for linear in linears), hidden)
-        ):
+        compiled = self._compiled_blocks
+        order, linears = self._orders[index], self.decoder.linears[index]
+        if order is None or torch.is_grad_enabled() or not self._compiles(index, hidden, compiled):
             return None
         return compiled.run(
             self.decoder.blocks[index],
@@ -127,6 +123,56 @@ class BlockRunner:
             self._calls[index][number],
             hidden,
             outputs=outputs,
+        )
+
+    @property
+    def _compiled_blocks(self) -> CompiledBlocks:
+        return self.decoder.once("compiled", CompiledBlocks)
+
+    @property
+    def _compiled_gradients(self) -> CompiledGradients:
+        blocks = self._compiled_blocks
+        return self.decoder.once("compiled gradients", lambda: CompiledGradients(blocks))
+
+    def _compiles(
+        self, index: int, hidden: Tensor, compiled: CompiledBlocks | CompiledGradients
+    ) -> bool:
+        weights = sum(linear.numel for linear in self.decoder.linears[index])
+        return len(hidden) == self._windows and compiled.takes(weights, hidden)
+
+    def compiles_gradients(self, index: int) -> bool:
+        """Return whether `gradients` computes those of block `index`, for full batches."""
+        takes = self._compiles(index, self.embedded[0], self._compiled_gradients)
+        return self._orders[index] is not None and takes
+
+    def gradients(
+        self, index: int, number: int, hidden: Tensor, upstream: Tensor, reduction: Reduction
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]] | None:
+        """Run block `index` forward and backward on batch `number` in one compiled graph.
+
+        Args:
+            index: index of the block.
+            number: index of the batch.
+            hidden: input of the block, (windows, seqlen, hidden).
+            upstream: gradient at its output, of the same shape.
+            reduction: what to compute for each linear.
+
+        Returns:
+            The gradient at `hidden`, and the reduction of every linear by key; None if the block
+            is not compiled.
+        """
+        order, compiled = self._orders[index], self._compiled_gradients
+        if order is None or not self._compiles(index, hidden, compiled):
+            return None
+        modules = {linear.key: linear.module for linear in self.decoder.linears[index]}
+        return compiled.run(
+            self.decoder.blocks[index],
+            [modules[key] for key in order.keys],
+            order,
+            self._calls[index][number],
+            hidden,
+            upstream,
+            reduction,
         )
 
     @torch.no_grad()

@@ -6,15 +6,16 @@ weight W_rc is δ_r·x_c. So F_rc = mean over tokens of δ_r²·x_c² needs no g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.compiled_gradients import Reduction
+from neuroal.gradients.backward import Sums
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
 
@@ -100,100 +101,54 @@ class Factored:
         return Factored(self.outputs.to(device), self.inputs.to(device), self.exponent)
 
 
-class Collector:
-    """Sums over tokens that become the `Information` of the linears of one block.
+def reduction(form: str, skip: int) -> Reduction:
+    """Return the sums over tokens that `information` takes, without the first `skip` positions."""
+    return Reduction(_factored_sums if form == "factored" else _elementwise_sums, (skip,))
 
-    Args:
-        form: ``elementwise`` or ``factored``.
-        exponent: p of `Factored`.
-        skip: number of leading positions of every window to leave out.
+
+def information(
+    form: str, exponent: float, sums: Sums, linears: Sequence[PrunableLinear], tokens: int
+) -> dict[str, Information]:
+    """Return the information of `linears` by key, from sums over `tokens` tokens.
+
+    Linears without sums, which no token reached, have none.
+
+    Raises:
+        UserError: a gradient overflowed.
     """
-
-    def __init__(self, form: str, exponent: float, skip: int) -> None:
-        self._form, self._exponent, self._skip = form, exponent, skip
-        self._sums: dict[str, tuple[Tensor, ...]] = {}
-        self._squared: tuple[Tensor, Tensor] | None = None
-
-    def see(self, key: str, windows: int, x: Tensor, gradient: Tensor) -> None:
-        """Add the input and the output gradient of linear `key` on a batch of `windows`."""
-        outputs = _squares(gradient, windows, self._skip)
-        # Linears with one input (q, k and v; gate and up) share its squares.
-        if self._squared is None or self._squared[0] is not x:
-            self._squared = x, _squares(x, windows, self._skip)
-        inputs = self._squared[1]
-        if self._form == "factored":
-            parts: tuple[Tensor, ...] = tuple(
-                part.sum(0, dtype=torch.float32) for part in (outputs, inputs)
-            )
+    checks = [torch.isfinite(part).all() for parts in sums.values() for part in parts]
+    if checks and not bool(torch.stack(checks).all()):
+        raise UserError(
+            "topup: the gradients of the output are not finite; use model.dtype=bfloat16 or float32"
+        )
+    result: dict[str, Information] = {}
+    for linear in linears:
+        zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+        if form == "factored":
+            outputs, inputs = sums.get(linear.key) or (zeros[:, 0], zeros[0])
+            result[linear.key] = Factored(outputs / tokens, inputs / tokens, exponent)
         else:
-            parts = (_product(outputs, inputs),)
-        if key in self._sums:
-            for total, part in zip(self._sums[key], parts, strict=True):
-                total += part
-        else:
-            self._sums[key] = parts
-
-    def finish(self, linears: Sequence[PrunableLinear], tokens: int) -> dict[str, Information]:
-        """Return the information of `linears` by key, as means over `tokens` tokens, and forget it.
-
-        Raises:
-            UserError: a gradient overflowed.
-        """
-        sums, self._sums, self._squared = self._sums, {}, None
-        checks = [torch.isfinite(part).all() for parts in sums.values() for part in parts]
-        if checks and not bool(torch.stack(checks).all()):
-            raise UserError(
-                "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
-                "or float32"
-            )
-        information: dict[str, Information] = {}
-        for linear in linears:
-            zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
-            if self._form == "factored":
-                outputs, inputs = sums.get(linear.key) or (zeros[:, 0], zeros[0])
-                information[linear.key] = Factored(
-                    outputs / tokens, inputs / tokens, self._exponent
-                )
-            else:
-                (product,) = sums.get(linear.key) or (zeros,)
-                information[linear.key] = Elementwise.of(product / tokens)
-        return information
+            (product,) = sums.get(linear.key) or (zeros,)
+            result[linear.key] = Elementwise.of(product / tokens)
+    return result
 
 
-@contextmanager
-def collecting(
-    linears: Sequence[PrunableLinear], collector: Collector, seqlen: int
-) -> Iterator[None]:
-    """Feed `collector` from backward passes, for forward passes on windows of `seqlen` tokens."""
-
-    def hook(key: str) -> Any:
-        def see(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # The whole input, not a detached copy, so that linears with one input share it.
-            x, windows = inputs[0], inputs[0].shape[:-1].numel() // seqlen
-            output.register_hook(lambda gradient: collector.see(key, windows, x, gradient))
-
-        return see
-
-    with ExitStack() as stack:
-        for linear in linears:
-            handle = linear.module.register_forward_hook(hook(linear.key))
-            stack.callback(handle.remove)
-        yield
+def _factored_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:
+    """Return Σ δ² (rows,) and Σ x² (cols,) over tokens."""
+    parts = (part[:, skip:].flatten(0, 1) for part in (gradient, x))
+    return tuple(part.float().square().sum(0) for part in parts)
 
 
-def _squares(x: Tensor, windows: int, skip: int) -> Tensor:
-    """Return x² without the first `skip` positions: (tokens, features).
+def _elementwise_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:
+    """Return Σ δ²·x² over tokens, (rows, cols)."""
+    outputs, inputs = (_squares(part[:, skip:].flatten(0, 1)) for part in (gradient, x))
+    if outputs.dtype == torch.bfloat16:
+        return (torch.mm(outputs.T, inputs, out_dtype=torch.float32),)
+    return (outputs.T @ inputs,)
 
-    A GPU gets bfloat16 squares of 16-bit tensors, which have the range of float32.
-    """
-    x = x.reshape(windows, -1, x.shape[-1])[:, skip:].flatten(0, 1)
+
+def _squares(x: Tensor) -> Tensor:
+    """Return x² in float32, or on a GPU, of 16-bit tensors, in bfloat16, which has its range."""
     if not x.is_cuda or x.dtype == torch.float32:
         return x.float().square()
-    return x.square() if x.dtype == torch.bfloat16 else x.float().square_().bfloat16()
-
-
-def _product(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Return outputsᵀ·inputs in float32: (tokens, rows), (tokens, cols) → (rows, cols)."""
-    if outputs.dtype == torch.bfloat16:
-        return torch.mm(outputs.T, inputs, out_dtype=torch.float32)
-    return outputs.T @ inputs
+    return x.square() if x.dtype == torch.bfloat16 else x.float().square().bfloat16()
