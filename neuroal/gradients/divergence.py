@@ -80,7 +80,7 @@ class OutputDivergence:
         """
         while self._scale > LEAST_SCALE:
             margins = self._margins(counts, windows)
-            if all(bool(torch.isfinite(cost).all()) for cost in margins.costs.values()):
+            if bool(torch.isfinite(torch.cat(list(margins.costs.values()))).all()):
                 return margins
             self._scale /= 16
         raise UserError(

@@ -43,30 +43,23 @@ class Elementwise:
     """F_rc = mean over tokens of δ_r²·x_c².
 
     Attributes:
-        shares: F divided by `scale`, (rows, cols) bfloat16.
-        scale: the largest F, () float32.
+        entries: F (rows, cols) bfloat16, which has the range of float32.
     """
 
-    shares: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, values: Tensor) -> Elementwise:
-        """Store `values` (rows, cols) float32."""
-        scale = values.max().clamp(min=torch.finfo(torch.float32).tiny)
-        return cls((values / scale).bfloat16(), scale)
+    entries: Tensor
 
     def terms(self) -> ScoreTerms:
-        return ScoreTerms(shares=self.shares, scale=self.scale)
+        return ScoreTerms(entries=self.entries)
 
     def values(self) -> Tensor:
-        return self.shares.float().mul_(self.scale)
+        return self.entries.float()
 
     def joined(self, past: Information, share: float) -> Elementwise:
-        return Elementwise.of(past.values().mul_(share).add_(self.values(), alpha=1 - share))
+        assert isinstance(past, Elementwise)
+        return Elementwise(torch.lerp(past.entries, self.entries, 1 - share))
 
     def to(self, device: torch.device) -> Elementwise:
-        return Elementwise(self.shares.to(device), self.scale.to(device))
+        return Elementwise(self.entries.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +122,7 @@ def information(
             result[linear.key] = Factored(outputs / tokens, inputs / tokens, exponent)
         else:
             (product,) = sums.get(linear.key) or (zeros,)
-            result[linear.key] = Elementwise.of(product / tokens)
+            result[linear.key] = Elementwise(product.div_(tokens).bfloat16())
     return result
 
 

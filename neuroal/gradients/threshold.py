@@ -1,6 +1,6 @@
 """The lowest scores of a whole model, selected by counting instead of sorting.
 
-Three histograms, of the first 11 bits of a score after the sign and then of 10 bits each among the
+Four histograms, of the first 7 bits of a score after the sign and then of 8 bits each among the
 scores that share all bits before, give the exact threshold. No scores are stored.
 """
 
@@ -16,7 +16,7 @@ from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_be
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 
-DIGITS = ((20, 11), (10, 10), (0, 10))
+DIGITS = ((24, 7), (16, 8), (8, 8), (0, 8))
 """Shift and number of bits of each digit, from the highest to the lowest."""
 
 TermsOf = Callable[[PrunableLinear], ScoreTerms]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuroal.execution.pruned_walk import PrunedWalk, Statistics
 from neuroal.execution.runner import BlockRunner
-from neuroal.kernels.bands import band_costs
+from neuroal.kernels.bands import band_costs, zeroed_below_rank
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner, ScorePruner
 from neuroal.pruners.faults import naming
@@ -61,12 +61,12 @@ class WeightOrder:
 
     def masked(self, linears: Sequence[PrunableLinear], counts: Counts) -> dict[str, Tensor]:
         """Return the weights of `linears` with the lowest ranks of each row zeroed, by key."""
-        masked = {}
-        for linear in linears:
-            ranks = self._ranks[linear.key]
-            mask = ranks < counts[linear.key].to(ranks.device, ranks.dtype)[:, None]
-            masked[linear.key] = linear.weight.masked_fill(mask, 0)
-        return masked
+        return {
+            linear.key: zeroed_below_rank(
+                linear.weight, self._ranks[linear.key], counts[linear.key]
+            )
+            for linear in linears
+        }
 
     def costs(
         self,

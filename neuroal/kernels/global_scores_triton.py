@@ -20,8 +20,7 @@ ENTRIES = 2**16
 @triton.jit  # type: ignore[untyped-decorator]
 def _bits(  # type: ignore[no-untyped-def]
     weight,
-    shares,
-    scale,
+    factors,
     rows,
     cols,
     width,
@@ -36,14 +35,13 @@ def _bits(  # type: ignore[no-untyped-def]
         score = value * tl.load(cols + column, mask=there, other=0.0)
         score = score * tl.load(rows + row)
     else:
-        share = tl.load(shares + place, mask=there, other=0.0).to(tl.float32)
-        score = (value * value) * (share * tl.load(scale))
+        score = value * value * tl.load(factors + place, mask=there, other=0.0).to(tl.float32)
     return score.to(tl.int32, bitcast=True)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _histogram(  # type: ignore[no-untyped-def]
-    weight, shares, scale, rows, cols, counts, height, width, steps, prefix,
+    weight, factors, rows, cols, counts, height, width, steps, prefix,
     SHIFT: tl.constexpr, BITS: tl.constexpr, FACTORED: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
@@ -53,25 +51,21 @@ def _histogram(  # type: ignore[no-untyped-def]
         row = tl.program_id(0).to(tl.int64) * steps + step
         for begin in range(0, tl.where(row < height, width, 0), COLUMNS):
             column = begin + tl.arange(0, COLUMNS)
-            bits = _bits(weight, shares, scale, rows, cols, width, row, column, FACTORED)
+            bits = _bits(weight, factors, rows, cols, width, row, column, FACTORED)
             inside = (column < width) & ((bits >> (SHIFT + BITS)) == prefix)
-            count = tl.sum(inside.to(tl.int32), 0)
-            if count > 0:
-                # The others are counted as digit 0, and then subtracted.
-                digit = tl.where(inside, (bits >> SHIFT) & (2**BITS - 1), 0)
-                total += tl.histogram(digit, 2**BITS)
-                total -= tl.where(bins == 0, COLUMNS - count, 0)
+            digit = (bits >> SHIFT) & (2**BITS - 1)
+            total += tl.histogram(digit, 2**BITS, mask=inside)
     tl.atomic_add(counts + bins, total.to(tl.int64), mask=total != 0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _zeroed(  # type: ignore[no-untyped-def]
-    weight, shares, scale, rows, cols, output, width, threshold,
+    weight, factors, rows, cols, output, width, threshold,
     FACTORED: tl.constexpr, COLUMNS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    bits = _bits(weight, shares, scale, rows, cols, width, row, column, FACTORED)
+    bits = _bits(weight, factors, rows, cols, width, row, column, FACTORED)
     place, there = row * width + column, column < width
     value = tl.load(weight + place, mask=there, other=0.0)
     tl.store(output + place, tl.where(bits < threshold, 0.0, value), mask=there)
@@ -87,7 +81,7 @@ def digit_histogram(
     with torch.cuda.device_of(weight):
         _histogram[(triton.cdiv(rows, steps),)](
             *_pointers(weight, terms), counts, rows, cols, steps, prefix,
-            SHIFT=shift, BITS=width, FACTORED=terms.shares is None, COLUMNS=_columns(cols),
+            SHIFT=shift, BITS=width, FACTORED=terms.entries is None, COLUMNS=_columns(cols),
         )  # fmt: skip
     return counts
 
@@ -99,7 +93,7 @@ def zeroed_below(weight: Tensor, terms: ScoreTerms, threshold: int) -> Tensor:
     with torch.cuda.device_of(weight):
         _zeroed[(rows, triton.cdiv(cols, _columns(cols)))](
             *_pointers(weight, terms), output, cols, threshold,
-            FACTORED=terms.shares is None, COLUMNS=_columns(cols),
+            FACTORED=terms.entries is None, COLUMNS=_columns(cols),
         )  # fmt: skip
     return output
 
@@ -109,6 +103,6 @@ def _columns(cols: int) -> int:
 
 
 def _pointers(weight: Tensor, terms: ScoreTerms) -> tuple[Any, ...]:
-    """Return weight, shares, scale, rows and cols; `weight` takes the places of unused ones."""
-    parts = (terms.shares, terms.scale, terms.rows, terms.cols)
+    """Return weight, entries, rows and cols; `weight` takes the places of unused ones."""
+    parts = (terms.entries, terms.rows, terms.cols)
     return weight, *(weight if part is None else part.contiguous() for part in parts)

@@ -59,6 +59,7 @@ class Fisher(TopUp):
     skip: int = 8
     step: str = "row"
 
+    version: ClassVar[int] = 2
     searches: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
 
