@@ -66,6 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": total,
         "seconds_before_rounds": laps[0] - labels[0],
         "seconds_a_round": median(b - a for a, b in pairwise(laps)),
+        "seconds_by_round": [b - a for a, b in pairwise(laps)],
         "peak_gib": peak_gib(),
         "loss": report["loss"],
     }

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import BlockPass, repeatable, walk_back
 from neuroal.gradients.head import Chunk, output_gradients
-from neuroal.gradients.information import Information, information, reduction
+from neuroal.gradients.information import Information, finite, information, reduction
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
 from neuroal.kernels.score_terms import ScoreTerms
@@ -76,7 +77,11 @@ class FisherRounds:
             step.advance(1, loss=loss)
 
     def measure(self, windows: Sequence[int]) -> float:
-        """Update the information on `windows` under the present mask; return the mean loss."""
+        """Update the information on `windows` under the present mask; return the mean loss.
+
+        Raises:
+            UserError: a gradient overflowed.
+        """
         runner = self.runner.on(self.tokens[list(windows)], self.batch)
         hidden, inputs = runner.embedded, []
         for index, linears in self._decoder.walk():
@@ -87,12 +92,18 @@ class FisherRounds:
         del hidden
         settings, seqlen = self.settings, self.tokens.shape[1]
         sums_of = reduction(settings.form, settings.skip)
-        terms = len(windows) * (seqlen - settings.skip)
+        terms, checks = len(windows) * (seqlen - settings.skip), list[Tensor]()
         for index, linears in self._decoder.walk(backwards=True):
             forward = BlockPass(inputs.pop())
             with swapped_weights(linears, self.masked(linears)):
                 sums, upstream = walk_back(runner, index, forward, upstream, sums_of)
+            checks += finite(sums)
             self._join(information(settings.form, settings.exponent, sums, linears, terms))
+        if checks and not bool(torch.stack(checks).all()):
+            raise UserError(
+                "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
+                "or float32"
+            )
         return total / (len(windows) * seqlen)
 
     def terms(self, linear: PrunableLinear) -> ScoreTerms:

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
 from neuroal.execution.compiled_gradients import Reduction
 from neuroal.gradients.backward import Sums
 from neuroal.kernels.score_terms import ScoreTerms
@@ -105,25 +104,24 @@ def information(
     """Return the information of `linears` by key, from sums over `tokens` tokens.
 
     Linears without sums, which no token reached, have none.
-
-    Raises:
-        UserError: a gradient overflowed.
     """
-    checks = [torch.isfinite(part).all() for parts in sums.values() for part in parts]
-    if checks and not bool(torch.stack(checks).all()):
-        raise UserError(
-            "topup: the gradients of the output are not finite; use model.dtype=bfloat16 or float32"
-        )
     result: dict[str, Information] = {}
     for linear in linears:
-        zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+        parts = sums.get(linear.key)
+        if parts is None:
+            zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+            parts = (zeros[:, 0], zeros[0]) if form == "factored" else (zeros,)
         if form == "factored":
-            outputs, inputs = sums.get(linear.key) or (zeros[:, 0], zeros[0])
+            outputs, inputs = parts
             result[linear.key] = Factored(outputs / tokens, inputs / tokens, exponent)
         else:
-            (product,) = sums.get(linear.key) or (zeros,)
-            result[linear.key] = Elementwise(product.div_(tokens).bfloat16())
+            result[linear.key] = Elementwise(parts[0].div_(tokens).bfloat16())
     return result
+
+
+def finite(sums: Sums) -> list[Tensor]:
+    """Return whether each of `sums` is finite, () bool each, without waiting for a GPU."""
+    return [part.amax().isfinite() for parts in sums.values() for part in parts]
 
 
 def _factored_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:

@@ -5,11 +5,37 @@ These PyTorch implementations define the results of the GPU kernels in `column_b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from neuroal.kernels.selection import has_triton, lowest_per_row
-from neuroal.sparsity.patterns import Pattern
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of consecutive columns with a fixed number of zeros in each row.
+
+    Attributes:
+        of: columns of a group.
+        zeros: zeros of a group.
+        zeros_of_last: zeros of the last group, if it has fewer columns.
+    """
+
+    of: int
+    zeros: int
+    zeros_of_last: int
+
+    def lowest(self, scores: Tensor) -> Tensor:
+        """Return the mask of the lowest `scores` (rows, columns) of one group.
+
+        Of equal scores, the lower column comes first.
+        """
+        rows, columns = scores.shape
+        zeros = self.zeros if columns == self.of else self.zeros_of_last
+        return lowest_per_row(scores, torch.full((rows,), zeros))
+
 
 WIDEST = 256
 """Maximum number of columns of a block that the GPU kernels hold in registers."""
@@ -57,7 +83,7 @@ def eliminate(block: Tensor, triangle: Tensor, mask: Tensor) -> Tensor:
 
 
 def eliminate_groups(
-    block: Tensor, triangle: Tensor, pattern: Pattern, target: Tensor | None
+    block: Tensor, triangle: Tensor, groups: Groups, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Eliminate like `eliminate`, with a mask chosen group by group.
 
@@ -66,7 +92,7 @@ def eliminate_groups(
     Args:
         block: (rows, width) float32; changed in place.
         triangle: U (width, width), upper triangular.
-        pattern: N:M pattern; the first group starts at the first column.
+        groups: groups of columns; the first one starts at the first column.
         target: entries to prune instead of those with the lowest scores, (rows, width) bool.
 
     Returns:
@@ -75,8 +101,8 @@ def eliminate_groups(
     if has_kernel(block):
         from neuroal.kernels import column_blocks_triton
 
-        return column_blocks_triton.eliminate_groups(block, triangle, pattern, target)
-    return _eliminate(block, triangle, pattern, target)
+        return column_blocks_triton.eliminate_groups(block, triangle, groups, target)
+    return _eliminate(block, triangle, groups, target)
 
 
 def subtract_product(columns: Tensor, errors: Tensor, factor: Tensor) -> None:
@@ -99,17 +125,17 @@ def has_kernel(values: Tensor) -> bool:
 
 
 def _eliminate(
-    block: Tensor, triangle: Tensor, pattern: Pattern | None, target: Tensor | None
+    block: Tensor, triangle: Tensor, groups: Groups | None, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the errors and the mask of the lowest scores, or `target` without a pattern."""
+    """Return the errors and the mask of the lowest scores, or `target` without groups."""
     tile, errors = block.clone(), torch.zeros_like(block)
-    lowest = torch.zeros_like(block, dtype=torch.bool) if pattern or target is None else target
+    lowest = torch.zeros_like(block, dtype=torch.bool) if groups or target is None else target
     pruned = lowest if target is None else target
     scale, width = triangle.diagonal().square(), block.shape[1]
     for column in range(width):
-        if pattern is not None and column % pattern.of == 0:
-            group = slice(column, min(column + pattern.of, width))
-            lowest[:, group] = pattern.lowest(tile[:, group].square() / scale[group])
+        if groups is not None and column % groups.of == 0:
+            group = slice(column, min(column + groups.of, width))
+            lowest[:, group] = groups.lowest(tile[:, group].square() / scale[group])
         remaining = tile[:, column].masked_fill(pruned[:, column], 0)
         errors[:, column] = (tile[:, column] - remaining) / triangle[column, column]
         tile[:, column:] -= errors[:, column, None] * triangle[None, column, column:]

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuroal.sparsity.patterns import Pattern
+from neuroal.kernels.column_blocks import Groups
 
 ENTRIES = 4096
 """Entries whose digits a program counts."""
@@ -111,7 +111,7 @@ def lowest_overall(scores: Tensor, count: int, all_ties: bool) -> Tensor:
 def _eliminate(  # type: ignore[no-untyped-def]
     block, block_stride, triangle, triangle_stride, target, target_stride, errors, lowest,
     rows, width, group, zeros, zeros_of_last,
-    PATTERN: tl.constexpr, TARGET: tl.constexpr,  # noqa: N803
+    GROUPS: tl.constexpr, TARGET: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -126,7 +126,7 @@ def _eliminate(  # type: ignore[no-untyped-def]
         pruned = tl.load(place, mask=inside, other=0) != 0
     diagonal = tl.load(triangle + column * (triangle_stride + 1), mask=column < width, other=1.0)
     for at in range(width):
-        if PATTERN and at % group == 0:
+        if GROUPS and at % group == 0:
             scores = tl.div_rn(tile * tile, diagonal * diagonal + tl.zeros_like(tile))
             rank = tl.zeros([ROWS, WIDTH], dtype=tl.int32)
             for other in range(at, min(at + group, width)):
@@ -149,7 +149,7 @@ def _eliminate(  # type: ignore[no-untyped-def]
         error = tl.where(column == at, removed, error)
     tl.store(block + row * block_stride + column, tile, mask=inside)
     tl.store(errors + row * width + column, error, mask=inside)
-    if PATTERN:
+    if GROUPS:
         tl.store(lowest + row * width + column, chosen.to(tl.int8), mask=inside)
 
 
@@ -159,14 +159,14 @@ def eliminate(block: Tensor, triangle: Tensor, mask: Tensor) -> Tensor:
 
 
 def eliminate_groups(
-    block: Tensor, triangle: Tensor, pattern: Pattern, target: Tensor | None
+    block: Tensor, triangle: Tensor, groups: Groups, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute `neuroal.kernels.column_blocks.eliminate_groups`."""
-    return _run(block, triangle, pattern, target)
+    return _run(block, triangle, groups, target)
 
 
 def _run(
-    block: Tensor, triangle: Tensor, pattern: Pattern | None, target: Tensor | None
+    block: Tensor, triangle: Tensor, groups: Groups | None, target: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     if block.stride(1) != 1 or triangle.stride(1) != 1:
         raise ValueError("the rows of a block and of its factor must be contiguous")
@@ -176,16 +176,14 @@ def _run(
     if target is not None and target.stride(1) != 1:
         target = target.contiguous()
     entries = lowest if target is None else target
-    last = 0 if pattern is None else width % pattern.of
+    sizes = (1, 0, 0) if groups is None else (groups.of, groups.zeros, groups.zeros_of_last)
     with torch.cuda.device_of(block):
         _eliminate[(triton.cdiv(rows, ROWS),)](
             block, block.stride(0), triangle, triangle.stride(0),
             entries.view(torch.int8), entries.stride(0), errors, lowest.view(torch.int8),
             rows, width,
-            1 if pattern is None else pattern.of,
-            0 if pattern is None else pattern.of - pattern.keep,
-            0 if pattern is None else last - pattern.remaining(last),
-            PATTERN=pattern is not None, TARGET=target is not None,
+            *sizes,
+            GROUPS=groups is not None, TARGET=target is not None,
             ROWS=ROWS, WIDTH=max(16, triton.next_power_of_2(width)),
         )  # fmt: skip
     return errors, lowest

@@ -157,6 +157,6 @@ def _plus_gram(total: Tensor | None, x: Tensor) -> Tensor:
     if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
         if total is None:
             return torch.mm(x.T, x, out_dtype=torch.float32)
-        return torch.addmm(total, x.T, x, out_dtype=torch.float32)
+        return torch.addmm(total, x.T, x, out_dtype=torch.float32, out=total)
     x = x.float()
     return x.T @ x if total is None else total.addmm_(x.T, x)

@@ -188,7 +188,7 @@ class _Elimination:
             free = self._lowest(saliency, begin, end)
             errors = eliminate(block, triangle, free if target is None else target)
         else:
-            errors, free = eliminate_groups(block, triangle, pattern, target)
+            errors, free = eliminate_groups(block, triangle, pattern.groups(end - begin), target)
         if target is not None and self.differing is not None:
             self.differing += (target != free).sum()
         self.mask[:, begin:end] = free if target is None else target

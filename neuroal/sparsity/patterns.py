@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.kernels.column_blocks import Groups
 from neuroal.kernels.selection import lowest_per_row
 
 
@@ -45,6 +46,11 @@ class Pattern:
             zeros = cols - whole - self._remaining_in_last(cols - whole)
             mask[:, whole:] = lowest_per_row(scores[:, whole:], torch.full((rows,), zeros))
         return mask
+
+    def groups(self, cols: int) -> Groups:
+        """Return the zeros of the groups of `cols` columns."""
+        last = cols % self.of
+        return Groups(self.of, self.of - self.keep, last - self._remaining_in_last(last))
 
     def holds(self, mask: Tensor) -> Tensor:
         """Return whether every group of every row of `mask` (rows, cols) has its zeros: () bool."""

@@ -53,6 +53,6 @@ def test_the_lowest_ranks_of_each_row_are_zeroed(device: str, dtype: torch.dtype
     zeroed = zeroed_below_rank(weight.to(device), ranks.to(device), counts)
     assert torch.equal((zeroed == 0).sum(1).cpu(), counts)
     for row, count in enumerate(counts.tolist()):
-        kept = zeroed[row].cpu() != 0
-        assert torch.equal(zeroed[row].cpu()[kept], weight[row][kept])
-        assert bool((ranks[row][kept] >= count).all())
+        remaining = zeroed[row].cpu() != 0
+        assert torch.equal(zeroed[row].cpu()[remaining], weight[row][remaining])
+        assert bool((ranks[row][remaining] >= count).all())

@@ -73,11 +73,12 @@ def check_groups(seed: int, device: str, function: object = eliminate_groups) ->
     for targeted in (False, True):
         block, triangle, generator = block_of(seed, device)
         pattern = (Pattern(2, 4), Pattern(1, 4), Pattern(3, 8), Pattern(5, 16))[seed % 4]
+        groups = pattern.groups(block.shape[1])
         target = torch.rand(block.shape, generator=generator) < 0.5 if targeted else None
         expected = block.cpu().clone()
-        errors, lowest = eliminate_groups(expected, triangle.cpu(), pattern, target)
+        errors, lowest = eliminate_groups(expected, triangle.cpu(), groups, target)
         moved = None if target is None else target.to(device)
-        result, chosen = function(block, triangle, pattern, moved)  # type: ignore[operator]
+        result, chosen = function(block, triangle, groups, moved)  # type: ignore[operator]
         assert bool(pattern.holds(chosen))
         assert (chosen.cpu() == lowest).float().mean() >= 0.9999
         torch.testing.assert_close(result.cpu(), errors, rtol=1e-3, atol=1e-4)
