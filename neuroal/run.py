@@ -181,12 +181,15 @@ def _restore_or_prune(
         return stored
     masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress, masks=stored)
     if stored is not None:
-        log.info(
-            "resumed with the masks of the first attempt; pruning freely would choose %d of their "
-            "%d entries differently",
-            masks.differing,
-            decoder.numel,
+        compared = (
+            ""
+            if masks.differing is None
+            else (
+                f"; pruning freely would choose {masks.differing} of their {decoder.numel} entries "
+                "differently"
+            )
         )
+        log.info("resumed with the masks of the first attempt%s", compared)
     job.files.keep_masks(masks)
     job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
