@@ -10,6 +10,7 @@ import torch
 
 import neuroal
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import MaskRefiner, Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
@@ -35,6 +36,7 @@ PRUNERS: dict[str, Pruner] = {
     "wanda": Wanda(),
     "multiflow": Multiflow(),
     "sparsegpt": SparseGPT(),
+    "alps": ALPS(stages=3, stage_steps=3, cg_steps=20),
 }
 FEW: dict[str, Any] = {"block_candidates": [0.05, 0.2], "row_candidates": [0.0, 0.1]}
 TOPUPS: dict[str, TopUp] = {
@@ -62,6 +64,8 @@ TOKENS = random_tokens(4, 24, seed=7)
 @pytest.mark.parametrize("refine", REFINES)
 @pytest.mark.parametrize("topup", TOPUPS)
 def test_a_combination_meets_its_budget(family: str, pruner: str, topup: str, refine: str) -> None:
+    if REFINES[refine] and not PRUNERS[pruner].refinable:
+        pytest.skip(f"pruner={pruner} refuses refinements")
     runs = []
     for _ in range(2):
         model = model_of(family)
@@ -83,7 +87,7 @@ def test_a_combination_meets_its_budget(family: str, pruner: str, topup: str, re
     weights = {
         f"{decoder.blocks_name}.{linear.key}.weight": result.masks[linear.key] for linear in decoder
     }
-    updates = pruner == "sparsegpt" and refine == "none"
+    updates = PRUNERS[pruner].updates_weights and refine == "none"
     for key, value in after.items():
         assert bool(torch.isfinite(value).all()), key
         if key not in weights:
@@ -128,6 +132,9 @@ def test_patterns_work_with_every_pruner_and_block_plan() -> None:
             },
             "rules=exact",
         ),
+        ({"topup": NeuroAL(step="row"), "pruner": ALPS()}, r"topup\.step=row"),
+        ({"topup": NeuroAL(), "pruner": ALPS(), "rules": "reference"}, "rules=exact"),
+        ({"topup": Uniform(), "pruner": ALPS(), "refine": DSnoT()}, "refine=none"),
         ({"pattern": (4, 4)}, r"pattern=\(4, 4\)"),
         ({"pattern": (2, 4, 8)}, r"must be \(N, M\)"),
         ({"pattern": (2.0, 4)}, r"must be \(N, M\)"),

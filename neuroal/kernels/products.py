@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 
-def operand(matrix: Tensor) -> Tensor:
-    """Return `matrix` (cols, cols) float32 as `product` takes it: float16 on a GPU.
+def operand(matrix: Tensor, *, exact: bool = False) -> Tensor:
+    """Return `matrix` (cols, cols) float32 as `product` takes it: float16 on a GPU unless `exact`.
 
     Its entries must lie in [−1, 1]. Float16 then has the 10 bits of TF32, and is twice as fast. No
     global setting of PyTorch is needed, which other threads would see.
     """
-    return matrix.half() if matrix.is_cuda else matrix
+    return matrix.half() if matrix.is_cuda and not exact else matrix
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from neuroal.sparsity.budget import LinearBudget, Rules
 
 GROWTH = 1.05
 """Growth of ρ per step of ADMM, applied once per stage."""
+EPSILON = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ALPS(Pruner):
         stage_steps: steps of ADMM at each ρ, which then grows by 5 % for each of them. The
             defaults are as good as 150 values of ρ within 3 % of perplexity.
         cg_steps: steps of conjugate gradients.
+        exact_products: multiply float32 numbers on a GPU; slower. A CPU always does.
     """
 
     damping: float = 0.01
@@ -58,6 +60,7 @@ class ALPS(Pruner):
     stages: int = 10
     stage_steps: int = 15
     cg_steps: int = 100
+    exact_products: bool = False
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.NORM, Need.GRAM})
     updates_weights: ClassVar[bool] = True
@@ -150,7 +153,7 @@ class ALPS(Pruner):
             rho = self.rho * self._growth**stage
             compute = partial(self._inverted, hessian, rho)
             shared = statistics.readers > 1
-            yield statistics.once(f"alps {self.damping} {rho}", compute) if shared else compute()
+            yield statistics.once(f"{self}, rho {rho}", compute) if shared else compute()
 
     def _inverted(self, hessian: Tensor, rho: float) -> Tensor:
         """Return ρ(Ĥ + ρI)⁻¹ as an `operand`.
@@ -161,13 +164,15 @@ class ALPS(Pruner):
         shifted = hessian / rho
         shifted.diagonal().add_(1)
         try:
-            return operand(torch.cholesky_inverse(torch.linalg.cholesky(shifted)))
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(shifted))
+            return operand(inverse, exact=self.exact_products)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise hessian_fault(self.setting, self.damping, hessian) from error
 
     def _fitted(self, weight: Tensor, inputs: _ScaledInputs, mask: Tensor) -> Tensor:
         """Return `weight` with the values that fit `mask`, and zeros elsewhere."""
-        fitted = least_squares(inputs.scaled(weight), mask, inputs.hessian, self.cg_steps)
+        dense, matrix = inputs.scaled(weight), operand(inputs.hessian, exact=self.exact_products)
+        fitted = least_squares(dense, mask, inputs.hessian, matrix, self.cg_steps)
         return zeroed((fitted / inputs.scale).to(weight.dtype), mask)
 
 
@@ -190,32 +195,33 @@ class _ScaledInputs:
         return (weight.float() * self.scale).masked_fill_(self.dead, 0)
 
 
-def least_squares(dense: Tensor, mask: Tensor, hessian: Tensor, steps: int) -> Tensor:
+def least_squares(
+    dense: Tensor, mask: Tensor, hessian: Tensor, matrix: Tensor, steps: int
+) -> Tensor:
     """Minimise (x − ŵ)·Ĥ·(x − ŵ)ᵀ for each row by conjugate gradients, with x = 0 at the mask.
 
     The rows start from `dense`, zeroed by the mask, and are computed together. Preconditioning by
-    the diagonal of Ĥ changes nothing, because it consists of ones.
+    the diagonal of Ĥ changes nothing, because it consists of ones. A row stops when its gradient
+    has fallen by the precision of float32.
 
     Args:
         dense: ŵ of every row, (rows, cols).
         mask: (rows, cols) bool, True = pruned.
-        hessian: Ĥ (cols, cols) float32, with ones on the diagonal.
+        hessian: Ĥ (cols, cols) float32, with ones on the diagonal; gives the first gradient.
+        matrix: its `operand`, by which every step multiplies.
         steps: number of steps.
     """
-    matrix, remaining = operand(hessian), (~mask).float()
-    fitted = zeroed(dense, mask)
+    fitted, remaining = zeroed(dense, mask), (~mask).float()
     residual = ((dense - fitted) @ hessian).mul_(remaining)
     direction, power = residual.clone(), residual.square().sum(1, keepdim=True)
+    least = power * EPSILON**2
     for _ in range(steps):
         image = product(direction, matrix).mul_(remaining)
-        length = _ratio(power, (direction * image).sum(1, keepdim=True))
+        curvature = (direction * image).sum(1, keepdim=True)
+        active = (curvature > 0) & (power > least)
+        length = torch.where(active, power / curvature, 0)
         fitted.addcmul_(length, direction)
         residual.addcmul_(length, image, value=-1)
         before, power = power, residual.square().sum(1, keepdim=True)
-        direction.mul_(_ratio(power, before)).add_(residual)
+        direction.mul_(torch.where(active, power / before, 0)).add_(residual)
     return fitted
-
-
-def _ratio(first: Tensor, second: Tensor) -> Tensor:
-    """Return first / second, or 0 where the second is not positive: a row has converged."""
-    return torch.where(second > 0, first / second, 0)

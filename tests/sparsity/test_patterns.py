@@ -12,6 +12,7 @@ from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
@@ -103,7 +104,9 @@ def test_ratios_per_row_cannot_be_combined_with_a_pattern() -> None:
         linear_budgets(SparsityPlan(ratios, 0.5), decoder, Rules.EXACT, 4)
 
 
-@pytest.mark.parametrize("pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20)])
+@pytest.mark.parametrize(
+    "pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20), ALPS()]
+)
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (5, 8), (3, 7)])
 def test_every_pruner_satisfies_the_pattern(pruner: Pruner, keep: int, of: int) -> None:
     decoder = tiny_llama()
