@@ -23,6 +23,8 @@ from neuroal.sparsity.budget import LinearBudget, Rules
 
 GROWTH = 1.05
 """Growth of ρ per step of ADMM, applied once per stage."""
+MOST_STEPS = 2000
+"""Upper bound of the steps, before which ρ has long outgrown every other number."""
 EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -74,6 +76,11 @@ class ALPS(Pruner):
         for name, least in (("stages", 1), ("stage_steps", 1), ("cg_steps", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"pruner.{name}={getattr(self, name)}: must be at least {least}")
+        if self.stages * self.stage_steps > MOST_STEPS:
+            raise UserError(
+                f"pruner.stages={self.stages}: {self.stages} × {self.stage_steps} steps are more "
+                f"than {MOST_STEPS}; lower pruner.stages or pruner.stage_steps"
+            )
 
     def prune(
         self, weight: Tensor, statistics: InputStatistics | None, budget: LinearBudget

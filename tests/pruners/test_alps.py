@@ -279,6 +279,7 @@ def test_a_run_refuses_it_before_a_model_is_loaded(override: str) -> None:
         ({"rho": -1.0}, r"pruner\.rho=-1\.0: must be above 0"),
         ({"stages": 0}, r"pruner\.stages=0: must be at least 1"),
         ({"stage_steps": 0}, r"pruner\.stage_steps=0: must be at least 1"),
+        ({"stages": 150}, r"pruner\.stages=150: 150 × 15 steps are more than 2000; lower"),
         ({"cg_steps": -1}, r"pruner\.cg_steps=-1: must be at least 0"),
     ],
 )
