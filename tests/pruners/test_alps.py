@@ -144,6 +144,13 @@ def test_every_row_or_group_has_its_zeros() -> None:
     assert bool(pattern.holds(ALPS().prune(random_weight(), statistics, budget).mask))
 
 
+def test_zeros_may_not_move_between_rows() -> None:
+    budget = LinearBudget(torch.full((2,), 1), 0.5, Rules.EXACT)
+    rows, total = torch.tensor([[True, False]] * 2), torch.tensor([[True, True], [False, False]])
+    assert bool(ALPS().meets(rows, budget))
+    assert not bool(ALPS().meets(total, budget))
+
+
 def test_linears_of_one_input_share_its_inverses(monkeypatch: pytest.MonkeyPatch) -> None:
     inverted: list[float] = []
     invert = ALPS._inverted
