@@ -46,6 +46,12 @@ class Recipe:
 
     def check(self) -> None:
         """Raise `UserError` if methods and settings cannot be combined."""
+        self.settings.check_rules()
+        if self.refiner and not self.settings.pruner.refinable:
+            raise UserError(
+                f"refine={self.refiner.name}: another mask would undo the fit of "
+                f"pruner={self.settings.pruner.name}; use refine=none"
+            )
         rows = self.topup.row_ratios(self.settings.pruner)
         if rows is not None:
             self.settings.check_row_ratios(rows.key, rows.remedy)
@@ -100,6 +106,7 @@ def prune(
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
         settings.check_total(budgets, decoder)
+        settings.pruner.check_tokens(tokens.numel(), decoder)
         # A resumed run uses the batch size of its first attempt, on which rounding depends.
         size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)

@@ -181,15 +181,17 @@ def _restore_or_prune(
         return stored
     masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress, masks=stored)
     if stored is not None:
-        log.info(
-            "resumed with the masks of the first attempt; pruning freely would choose %d of their "
-            "%d entries differently",
-            masks.differing,
-            decoder.numel,
-        )
+        log.info("resumed with the masks of the first attempt%s", _comparison(masks, decoder.numel))
     job.files.keep_masks(masks)
     job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
+
+
+def _comparison(masks: PackedMasks, numel: int) -> str:
+    """Return how prescribed masks of `numel` entries differ from free choices, if compared."""
+    if masks.differing is None:
+        return ""
+    return f"; pruning freely would choose {masks.differing} of their {numel} entries differently"
 
 
 def _evaluate_pruned(

@@ -32,7 +32,7 @@ LAYERS = (
 layers and from its own folder."""
 TOP = {"__init__.py", "__main__.py", "api.py", "run.py", "pipeline.py", "errors.py", "py.typed"}
 METHODS = {
-    "pruners": {"magnitude", "wanda", "multiflow", "sparsegpt"},
+    "pruners": {"magnitude", "wanda", "multiflow", "sparsegpt", "alps"},
     "topups": {
         *("uniform", "neuroal", "owl", "alpha", "dlp", "atp", "fisher", "marginal", "evolve"),
         "plan_file",

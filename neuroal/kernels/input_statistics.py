@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,7 @@ class InputStatistics:
         sums: Σ_tokens x_j per window: (windows, cols).
         variances: biased variance of x_j over the tokens of each window: (windows, cols).
         gram: Σ x xᵀ over all tokens: (cols, cols).
+        readers: number of linears that read the input.
         memo: results of `once`.
     """
 
@@ -41,6 +43,7 @@ class InputStatistics:
     sums: Tensor | None = None
     variances: Tensor | None = None
     gram: Tensor | None = None
+    readers: int = 1
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
@@ -106,7 +109,10 @@ class StatisticsCollector:
 
     def finish(self) -> dict[str, InputStatistics]:
         """Return the statistics over all batches, by key of the linear."""
-        statistics = {leader: totals.statistics() for leader, totals in self._totals.items()}
+        readers = Counter(self._leader.values())
+        statistics = {
+            leader: totals.statistics(readers[leader]) for leader, totals in self._totals.items()
+        }
         return {key: statistics[leader] for key, leader in self._leader.items()}
 
 
@@ -133,12 +139,12 @@ class _Totals:
     def _append(self, name: str, values: Tensor) -> None:
         self._by_window.setdefault(name, []).append(values)
 
-    def statistics(self) -> InputStatistics:
-        """Return the statistics over all windows so far."""
+    def statistics(self, readers: int) -> InputStatistics:
+        """Return the statistics over all windows so far of an input with `readers` linears."""
         by_window: dict[str, Any] = {
             name: torch.stack(values) for name, values in self._by_window.items()
         }
-        return InputStatistics(**by_window, gram=self._gram)
+        return InputStatistics(**by_window, gram=self._gram, readers=readers)
 
 
 def _square_sums(x: Tensor) -> Tensor:

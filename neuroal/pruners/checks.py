@@ -41,14 +41,15 @@ class PruningChecks:
     """Checks of pruned linears, queued on their device until `read`.
 
     Attributes:
-        differing: entries of prescribed masks that free choices would set differently, so far.
+        differing: entries of prescribed masks that free choices would set differently, so far;
+            None: none was compared.
     """
 
     def __init__(self, pruner: Pruner, refiner: MaskRefiner | None) -> None:
         self._pruner, self._refiner = pruner, refiner
         self._setting = refiner.setting if refiner else pruner.setting
         self._queue: list[_Queued] = []
-        self.differing = 0
+        self.differing: int | None = None
 
     def add(self, key: str, weight: Tensor, pruned: PrunedWeight, budget: LinearBudget) -> None:
         """Queue the checks of a linear.
@@ -101,7 +102,8 @@ class PruningChecks:
                     # A refiner has no scores, so those that are not finite are the pruner's.
                     setting = self._pruner.setting if name == "finite" else self._setting
                     raise UserError(f"{setting}: '{linear.key}': {problem}")
-            self.differing += sum(results[len(linear.names) :])
+            if compared := results[len(linear.names) :]:
+                self.differing = sum(compared, self.differing or 0)
 
 
 def _only_zeroes(pruner: Pruner) -> bool:

@@ -23,11 +23,11 @@ class PackedMasks(Mapping[str, Tensor]):
 
     Attributes:
         differing: number of entries that the method would choose differently, if the masks were
-            prescribed.
+            prescribed; None: not compared.
     """
 
     def __init__(self) -> None:
-        self.differing = 0
+        self.differing: int | None = None
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}

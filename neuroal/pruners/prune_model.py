@@ -102,7 +102,7 @@ def prune_model(
 
     Returns:
         Masks by linear: (rows, cols) bool on the CPU, True = pruned. Their `differing` is the
-        number of entries of `masks` that the method would choose differently.
+        number of entries of `masks` that the method would choose differently, if it compares them.
 
     Raises:
         UserError: what the method returned for a linear cannot be used, does not have the zeros

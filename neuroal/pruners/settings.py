@@ -65,6 +65,14 @@ class PruningSettings:
                 f"sparsity.ratio={self.sparsity:g}; a top-up must return context.budgets(plan)"
             )
 
+    def check_rules(self) -> None:
+        """Raise `UserError` if the budget rules are not defined for the pruner."""
+        if self.rules not in self.pruner.rules:
+            defined = " or ".join(f"rules={rules}" for rules in sorted(self.pruner.rules))
+            raise UserError(
+                f"rules={self.rules}: not defined for pruner={self.pruner.name}; use {defined}"
+            )
+
     def check_row_ratios(self, key: str, remedy: str) -> None:
         """Raise `UserError` if a plan with a ratio per row cannot be used.
 

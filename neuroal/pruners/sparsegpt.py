@@ -18,7 +18,7 @@ from neuroal.kernels.column_blocks import (
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import lowest_per_row
 from neuroal.pruners.base import PrunedWeight, Pruner, lowest, measured
-from neuroal.pruners.faults import MethodFault
+from neuroal.pruners.faults import hessian_fault
 from neuroal.sparsity.budget import LinearBudget, Rules
 from neuroal.sparsity.patterns import Pattern
 
@@ -135,21 +135,7 @@ class SparseGPT(Pruner):
             # The GPU kernels read rows of the factor, which comes column by column.
             return torch.linalg.cholesky(inverse, upper=True).contiguous(), dead
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise self._fault(hessian) from error
-
-    def _fault(self, hessian: Tensor) -> MethodFault:
-        """Return the reason why a damped Hessian has no Cholesky factor."""
-        if not bool(torch.isfinite(hessian).all()):
-            return MethodFault(
-                self.setting,
-                "the products of its inputs are NaN or infinite, because the inputs overflow; try "
-                "model.dtype=bfloat16 or float32",
-            )
-        return MethodFault(
-            f"pruner.damping={self.damping}",
-            "the Hessian of its inputs is not positive definite; increase pruner.damping or "
-            "calibration.windows",
-        )
+            raise hessian_fault(self.setting, self.damping, hessian) from error
 
 
 class _Elimination:

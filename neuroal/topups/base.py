@@ -61,6 +61,10 @@ class TopUp(Method, ABC):
         """Return the approximate number of forward passes over the search windows."""
         return 1.0 if self.searches else 0.0
 
+    def search_prunings(self, pruner: Pruner) -> int:
+        """Return the approximate number of times that the search prunes the model by `pruner`."""
+        return 0
+
     @abstractmethod
     def allocate(self, context: AllocationContext) -> Allocation:
         """Return the plan."""

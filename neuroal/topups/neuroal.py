@@ -56,8 +56,9 @@ class NeuroAL(TopUp):
             candidates around the best on the first 256 tokens of every window and evaluates only
             possible winners. It mostly finds the same λ's, and equals ``exact`` for windows of at
             most 256 tokens. ``early_out`` of version 0.1 runs as ``exact``.
-        rows_with_updates: also use the row step for pruners that update weights (SparseGPT). Every
-            block of columns then gets its share of a row's zeros. This is not in the paper.
+        rows_with_updates: also use the row step for pruners that update weights (SparseGPT,
+            where every block of columns gets its share of a row's zeros, and ALPS). This is not in
+            the paper.
     """
 
     step: str = "both"
@@ -107,6 +108,10 @@ class NeuroAL(TopUp):
         blocks = len(self.block_candidates or PAPER_LAMBDAS) if self.step != "row" else 1
         rows = len(self.row_candidates or (0.0, *PAPER_LAMBDAS)) if self.step != "block" else 0
         return 2.0 * (blocks + rows)
+
+    def search_prunings(self, pruner: Pruner) -> int:
+        searched = self if self._has_rows(pruner) else dataclasses.replace(self, step="block")
+        return int(searched.search_passes() / 2)  # a candidate takes a dense and a sparse pass
 
     def allocate(self, context: AllocationContext) -> Allocation:
         if self.search != "exact":  # an adaptive search evaluates one candidate at a time

@@ -86,7 +86,7 @@ def check_groups(seed: int, device: str, function: object = eliminate_groups) ->
 
 
 def test_the_elimination_minimises_the_error_of_the_output() -> None:
-    """After a row's pruned weights, the last kept one has its least-squares value."""
+    """After a row's pruned weights, the last remaining one has its least-squares value."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, 8, generator=generator, dtype=torch.float64)
     hessian = x.T @ x
@@ -96,10 +96,10 @@ def test_the_elimination_minimises_the_error_of_the_output() -> None:
     mask[0, :5] = True
     block = weight.clone()
     eliminate(block, factor, mask)
-    # With all pruned columns first, the kept ones solve the normal equations.
-    kept = slice(5, None)
-    expected = torch.linalg.solve(hessian[kept, kept], (hessian @ weight[0])[kept])
-    torch.testing.assert_close(block[0, kept], expected)
+    # With all pruned columns first, the others solve the normal equations.
+    remaining = slice(5, None)
+    expected = torch.linalg.solve(hessian[remaining, remaining], (hessian @ weight[0])[remaining])
+    torch.testing.assert_close(block[0, remaining], expected)
 
 
 @pytest.mark.skipif(

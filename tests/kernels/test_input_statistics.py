@@ -55,3 +55,14 @@ def test_statistics_are_those_of_float64(dtype: torch.dtype) -> None:
     torch.testing.assert_close(statistics.sums, exact.sum(1).float())
     torch.testing.assert_close(statistics.variances, exact.var(1, correction=0).float())
     torch.testing.assert_close(statistics.gram, (flat.T @ flat).float(), rtol=1e-5, atol=1e-4)
+
+
+def test_statistics_count_the_linears_that_read_an_input() -> None:
+    collector = StatisticsCollector(frozenset())
+    for _ in range(2):
+        collector.start_batch(1)
+        hidden, inner = torch.rand(1, 3, 4), torch.rand(1, 3, 5)
+        for key, x in (("q", hidden), ("k", hidden), ("v", hidden), ("down", inner)):
+            collector.see(key, x)
+    readers = {key: statistics.readers for key, statistics in collector.finish().items()}
+    assert readers == {"q": 3, "k": 3, "v": 3, "down": 1}
