@@ -25,6 +25,7 @@ from neuroal.models.devices import pick_devices, placed, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
+from neuroal.parallel.group import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
 from neuroal.pruners.base import MaskRefiner, Pruner
@@ -128,7 +129,11 @@ def prune(
     search = windows[: recipe.topup.default_windows if search_windows is None else search_windows]
     recipe.topup.check_windows(*search.shape)
     progress = progress or QuietProgress()
-    with _eval_mode(model), placed(model, device, offload, devices):
+    with (
+        _eval_mode(model),
+        placed(model, device, offload, devices),
+        replicated(model, settings.devices),
+    ):
         decoder = DecoderModel(model, include, exclude)
         check_finite(model)
         costs = StageCosts(decoder.device)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
-from neuroal.models.adapter import DecoderModel
 from neuroal.models.offload import place_on_host, take_back
 from neuroal.placement.base import placement_of
 
@@ -44,16 +40,6 @@ def pick_devices(device: torch.device, count: int) -> tuple[torch.device, ...]:
         )
     others = [index for index in range(available) if index != first]
     return tuple(torch.device("cuda", index) for index in (first, *others)[:count])
-
-
-def replica(decoder: DecoderModel, device: torch.device) -> DecoderModel:
-    """Return a copy of `decoder` on `device` that shares all weights already on that device."""
-    copies: dict[int, Any] = {}
-    for parameter in decoder.model.parameters():
-        moved = nn.Parameter(parameter.data.to(device), parameter.requires_grad)
-        copies[id(parameter)] = moved
-    copies |= {id(buffer): buffer.to(device) for buffer in decoder.model.buffers()}
-    return decoder.of(copy.deepcopy(decoder.model, copies))
 
 
 @contextmanager
