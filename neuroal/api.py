@@ -25,7 +25,7 @@ from neuroal.models.devices import pick_devices, placed, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
-from neuroal.parallel.group import replicated
+from neuroal.parallel.replicated import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
 from neuroal.pruners.base import MaskRefiner, Pruner

@@ -21,7 +21,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
-from neuroal.parallel.group import copy_to_all, replicated
+from neuroal.parallel.replicated import copy_to_all, replicated
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks

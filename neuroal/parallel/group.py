@@ -7,19 +7,13 @@ model are where they are used, and no second copy of the model is on that device
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import pickle
-import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import Pipe, process
-from multiprocessing.connection import Connection, wait
-from queue import SimpleQueue
+from contextlib import contextmanager
+from multiprocessing import process
 from typing import Any
 
 import torch
@@ -29,9 +23,9 @@ from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.connection import Connected, make_store
 from neuroal.parallel.peers import ALONE, PeerFailed
+from neuroal.parallel.processes import Processes
 from neuroal.parallel.transfer import ModelCopy, dumps, loads
-from neuroal.parallel.worker import BOOT, Reply, Request, Setup, claims, guarded
-from neuroal.placement.base import Resident, placement_of, set_placement
+from neuroal.parallel.worker import Reply, Request, Setup, claims, guarded
 from neuroal.tracking.progress import Progress
 
 NO_REQUEST = -1
@@ -52,16 +46,13 @@ class DeviceGroup:
 
     def __init__(self, model: PreTrainedModel, devices: Sequence[torch.device]) -> None:
         self._model, self._devices = model, tuple(devices)
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._connections: list[Connection] = []
-        self._replies: SimpleQueue[tuple[int, Reply | None]] = SimpleQueue()
+        self._processes = Processes(self._abort)
         self._numbers = itertools.count(1)
         self._busy: dict[int, int] = {}
         """Rank → number of the request that its process is doing."""
         self._store: Any = None
         self._peers: Connected | None = None
         self._copy: ModelCopy | None = None
-        self._reader: threading.Thread | None = None
         self._closed = False
         self.seconds: dict[str, float] = {}
 
@@ -134,31 +125,20 @@ class DeviceGroup:
     def close(self) -> None:
         """End all processes."""
         self._closed = True
-        for worker in self._processes:
-            worker.kill()
-        for worker in self._processes:
-            worker.wait()
-        if self._reader is not None:
-            self._reader.join()  # it reads the end of all connections
-        for connection in self._connections:
-            connection.close()
-        self._processes, self._connections, self._busy = [], [], {}
+        self._processes.close()
+        self._busy = {}
         self._peers = self._store = self._copy = None
 
     def _request(self, kind: str, content: bytes) -> int:
         """Send a request to all processes, and return its number."""
         self._start()
-        while self._busy:  # a stream that was given up
+        while self._busy:  # a request that was given up after an error
             self._take(NO_REQUEST)
         number = next(self._numbers)
         request = pickle.dumps(Request(number, kind))
-        for rank, connection in enumerate(self._connections, start=1):
-            try:
-                connection.send_bytes(request)
-                connection.send_bytes(content)
-            except OSError as error:
-                raise self._ended(rank) from error
-            self._busy[rank] = number
+        self._busy = dict.fromkeys(range(1, self.size), number)
+        for index in range(self.size - 1):
+            self._processes.send(index, request, content)
         return number
 
     @contextmanager
@@ -182,7 +162,7 @@ class DeviceGroup:
 
     def _items(self, number: int, *, block: bool) -> Iterator[Any]:
         """Yield the items that have arrived, or all further ones if `block`."""
-        while self._busy if block else not self._replies.empty():
+        while self._busy if block else not self._processes.silent:
             reply = self._take(number)
             if reply.kind == "item" and reply.number == number:
                 yield loads(reply.content)
@@ -193,28 +173,30 @@ class DeviceGroup:
         Raises:
             UserError: a process has ended.
         """
-        rank, reply = self._replies.get()
+        index, reply = self._processes.receive()
         if reply is None:
-            raise self._ended(rank)
+            raise self._ended(index)
         if reply.kind != "item":
-            self._busy.pop(rank, None)
+            self._busy.pop(index + 1, None)
         for note in reply.notes:
             _warn(*note)
         if reply.kind == "error" and reply.number == number:
             raise loads(reply.content)
         return reply
 
-    def _ended(self, rank: int) -> UserError:
-        """Close the group, and return an error about the process of device `rank`."""
-        try:
-            code: object = self._processes[rank - 1].wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = "none"
+    def _ended(self, index: int) -> UserError:
+        """Close the group, and return an error about a process that has ended."""
+        code = self._processes.exit_code(index)
         self.close()
         return UserError(
-            f"devices={self.size}: the process of {self._devices[rank]} ended unexpectedly "
+            f"devices={self.size}: the process of {self._devices[index + 1]} ended unexpectedly "
             f"(exit code {code}), perhaps for lack of memory; start again, or use fewer devices"
         )
+
+    def _abort(self) -> None:
+        """End exchanges between GPUs that wait for a process that has ended."""
+        if self._peers is not None and not self._closed:
+            self._peers.abort()
 
     def _start(self) -> None:
         """Start the processes, connect them and copy the model, unless that is done."""
@@ -226,37 +208,20 @@ class DeviceGroup:
         cuda = self._devices[0].type == "cuda"
         copy = ModelCopy(self._model)
         self._store = make_store(self.size)
-        for rank in range(1, self.size):
-            self._spawn(rank, cuda)
-        arguments = (tuple(self._connections),)
-        self._reader = threading.Thread(
-            target=self._read, args=arguments, name="group reader", daemon=True
-        )
-        self._reader.start()
+        setups = [self._setup(rank, cuda) for rank in range(1, self.size)]
+        self._processes.start(self._devices[1:], setups)
         self._await_replies()
         self._peers = Connected(self._store, 0, self.size, cuda=cuda)
         self.seconds["start"] = time.perf_counter() - begin
-        for connection in self._connections:
-            connection.send_bytes(copy.packed())
+        for index in range(self.size - 1):
+            self._processes.send(index, copy.packed())
         copy.broadcast(self._peers)
         self._await_replies()
         self._copy = copy
         self.seconds["copy"] = time.perf_counter() - begin - self.seconds["start"]
 
-    def _spawn(self, rank: int, cuda: bool) -> None:
-        ours, theirs = Pipe()
-        environment = dict(os.environ)
-        if cuda:  # the device is the only one that its process sees, as on a machine with one GPU
-            environment["CUDA_VISIBLE_DEVICES"] = _visible(self._devices[rank])
-        path = json.dumps([os.path.abspath(folder) for folder in sys.path])
-        command = [sys.executable, "-c", BOOT, str(theirs.fileno()), path]
-        worker = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
-        )
-        theirs.close()
-        self._processes.append(worker)
-        self._connections.append(ours)
-        setup = Setup(
+    def _setup(self, rank: int, cuda: bool) -> Setup:
+        return Setup(
             rank,
             self.size,
             self._store.port,
@@ -265,8 +230,6 @@ class DeviceGroup:
             torch.get_float32_matmul_precision(),
             bytes(process.current_process().authkey),
         )
-        with suppress(OSError):  # the end of the process is noticed by `_read`
-            ours.send_bytes(pickle.dumps(setup))
 
     def _await_replies(self) -> None:
         self._busy = dict.fromkeys(range(1, self.size), 0)
@@ -276,29 +239,6 @@ class DeviceGroup:
             self.close()
             raise
 
-    def _read(self, connections: Sequence[Connection]) -> None:
-        """Queue the replies of all processes, so that none of them waits for the first device."""
-        ranks = {id(connection): rank for rank, connection in enumerate(connections, start=1)}
-        remaining = list(connections)
-        while remaining:
-            for ready in wait(remaining):
-                assert isinstance(ready, Connection)
-                try:
-                    reply = pickle.loads(ready.recv_bytes())
-                except (EOFError, OSError):
-                    remaining.remove(ready)
-                    reply = None
-                    if self._peers is not None and not self._closed:
-                        self._peers.abort()
-                self._replies.put((ranks[id(ready)], reply))
-
-
-def _visible(device: torch.device) -> str:
-    """Return the entry of ``CUDA_VISIBLE_DEVICES`` for a device of this process."""
-    index = device.index or 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[index].strip() if visible else str(index)
-
 
 def _warn(category: type[Warning], text: str, file: str, line: int) -> None:
     """Repeat a warning of another process, which Python shows once for the same line and text."""
@@ -306,53 +246,3 @@ def _warn(category: type[Warning], text: str, file: str, line: int) -> None:
     owner: dict[str, Any] = next((m for m in modules if m.get("__file__") == file), {})
     registry = owner.setdefault("__warningregistry__", {})
     warnings.warn_explicit(text, category, file, line, registry=registry)
-
-
-class Replicated(Resident):
-    """Keeps all weights on the device; a group of further devices holds copies of them."""
-
-    def __init__(self, model: PreTrainedModel, group: DeviceGroup) -> None:
-        super().__init__(model)
-        self.group = group
-
-
-def group_of(model: PreTrainedModel) -> DeviceGroup | None:
-    """Return the group of devices that hold `model`; None: only its own device does."""
-    placement = placement_of(model)
-    return placement.group if isinstance(placement, Replicated) else None
-
-
-@contextmanager
-def replicated(model: PreTrainedModel, devices: Sequence[torch.device]) -> Iterator[None]:
-    """Let several devices work on `model` inside the context; its own device is the first."""
-    if len(devices) < 2:
-        yield
-        return
-    group = DeviceGroup(model, devices)
-    set_placement(model, Replicated(model, group))
-    try:
-        yield
-    finally:
-        set_placement(model, None)
-        group.close()
-
-
-def copy_to_all(model: PreTrainedModel) -> None:
-    """Copy the weights of `model` to its other devices, after they were changed on its own."""
-    group = group_of(model)
-    if group is not None:
-        group.refresh()
-
-
-def together(
-    decoder: DecoderModel,
-    function: Callable[..., Any],
-    *args: Any,
-    progress: Progress,
-    **kwargs: Any,
-) -> Any:
-    """Return ``function(decoder, *args, progress=progress, **kwargs)``, run by all devices."""
-    group = group_of(decoder.model)
-    if group is None:
-        return function(decoder, *args, progress=progress, **kwargs)
-    return group.run(function, decoder, args, kwargs, progress)

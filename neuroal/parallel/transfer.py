@@ -20,7 +20,6 @@ from neuroal.errors import UserError, first_line
 from neuroal.parallel.peers import Peers
 from neuroal.placement.base import Placement
 
-
 WITHOUT_PLACEMENT = -1
 """Number that replaces the placement of a model, which is not sent."""
 

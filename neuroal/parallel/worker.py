@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import process
 from multiprocessing.connection import Connection
@@ -97,10 +97,8 @@ def guarded(peers: Peers, work: Callable[[], Any]) -> Any:
     except PeerFailed:
         raise
     except Exception:
-        try:
+        with suppress(PeerFailed):  # the connection is lost as well: the first error is the cause
             peers.meet(Event.FAILED)
-        except PeerFailed:
-            pass  # the connection is lost as well; the first error is the cause
         raise
     peers.meet()
     return result

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import torch
 
-from neuroal.parallel.group import group_of
+from neuroal.parallel.replicated import group_of
 from neuroal.search.context import AllocationContext
 from neuroal.search.criteria.base import Budgets, CandidateResult, Criterion
 from neuroal.search.evaluate import (

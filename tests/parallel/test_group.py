@@ -17,7 +17,8 @@ from torch import nn
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
-from neuroal.parallel.group import DeviceGroup, copy_to_all, group_of, replicated, together
+from neuroal.parallel.group import DeviceGroup
+from neuroal.parallel.replicated import copy_to_all, group_of, replicated, together
 from neuroal.parallel.transfer import dumps, loads
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def processes_of(group: DeviceGroup) -> list[int]:
-    return [worker.pid for worker in group._processes]
+    return group._processes.numbers
 
 
 def alive(pid: int) -> bool:
@@ -145,6 +146,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_leaves_no_process() -> No
 
 
 def test_processes_start_when_needed_and_end_with_the_context() -> None:
+    readers = [thread for thread in threading.enumerate() if thread.name == "group reader"]
     decoder = tiny_llama()
     with replicated(decoder.model, pick_devices(CPU, 2)):
         group = group_of(decoder.model)
@@ -156,7 +158,7 @@ def test_processes_start_when_needed_and_end_with_the_context() -> None:
         assert set(group.seconds) == {"start", "copy"}
     assert not any(map(alive, workers))
     assert group_of(decoder.model) is None
-    assert "group reader" not in {thread.name for thread in threading.enumerate()}
+    assert [t for t in threading.enumerate() if t.name == "group reader"] == readers
 
 
 def test_one_device_starts_no_process() -> None:
@@ -227,13 +229,13 @@ PARENT = """
 import os, time
 import torch
 from neuroal.models.devices import pick_devices
-from neuroal.parallel.group import group_of, replicated, together
+from neuroal.parallel.replicated import group_of, replicated, together
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
 decoder = tiny_llama()
 with replicated(decoder.model, pick_devices(torch.device("cpu"), 2)):
     together(decoder, stages.sums_of_logits, random_tokens(2, 8), progress=None)
-    print(group_of(decoder.model)._processes[0].pid, flush=True)
+    print(group_of(decoder.model)._processes.numbers[0], flush=True)
     together(decoder, stages.endless, progress=None)
 """
 

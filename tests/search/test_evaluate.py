@@ -10,7 +10,7 @@ import torch
 
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
-from neuroal.parallel.group import replicated
+from neuroal.parallel.replicated import replicated
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
