@@ -78,12 +78,14 @@ class FisherRounds:
     def measure(self, windows: Sequence[int]) -> float:
         """Update the information on `windows` under the present mask; return the mean loss."""
         runner = self.runner.on(self.tokens[list(windows)], self.batch)
+        share = runner.share
+        own = [windows[index] for index in share.windows]
         hidden, inputs = runner.embedded, []
         for index, linears in self._decoder.walk():
             inputs.append(hidden)
             with swapped_weights(linears, self.masked(linears)):
                 hidden = runner.run(index, hidden)
-        total, upstream = output_gradients(runner, hidden, windows, self._loss)
+        total, upstream = output_gradients(runner, hidden, own, self._loss)
         del hidden
         collector = Collector(self.settings.form, self.settings.exponent, self.settings.skip)
         seqlen = self.tokens.shape[1]
@@ -95,8 +97,8 @@ class FisherRounds:
                 collecting(linears, collector, seqlen),
             ):
                 _, upstream = walk_back(runner, index, forward, (), upstream)
-            self._join(collector.finish(linears, terms))
-        return total / (len(windows) * seqlen)
+            self._join(collector.finish(linears, terms, share))
+        return share.total(total) / (len(windows) * seqlen)
 
     def terms(self, linear: PrunableLinear) -> ScoreTerms:
         """Return the terms of the scores of `linear`, which order its weights by W²·F̄."""

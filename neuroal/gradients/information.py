@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuroal.errors import UserError
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
+from neuroal.parallel.peers import Share
 
 FORMS = ("elementwise", "factored")
 
@@ -133,13 +134,23 @@ class Collector:
         else:
             self._sums[key] = parts
 
-    def finish(self, linears: Sequence[PrunableLinear], tokens: int) -> dict[str, Information]:
+    def finish(
+        self, linears: Sequence[PrunableLinear], tokens: int, share: Share
+    ) -> dict[str, Information]:
         """Return the information of `linears` by key, as means over `tokens` tokens, and forget it.
+
+        The sums are those of all devices, each of which has seen its `share` of the windows.
 
         Raises:
             UserError: a gradient overflowed.
         """
-        sums, self._sums, self._squared = self._sums, {}, None
+        seen, self._sums, self._squared = self._sums, {}, None
+        parts = [seen.get(linear.key) or self._zeros(linear) for linear in linears]
+        totals = iter(share.sums([part for pair in parts for part in pair]))
+        sums = {
+            linear.key: tuple(next(totals) for _ in pair)
+            for linear, pair in zip(linears, parts, strict=True)
+        }
         checks = [torch.isfinite(part).all() for parts in sums.values() for part in parts]
         if checks and not bool(torch.stack(checks).all()):
             raise UserError(
@@ -148,16 +159,20 @@ class Collector:
             )
         information: dict[str, Information] = {}
         for linear in linears:
-            zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
             if self._form == "factored":
-                outputs, inputs = sums.get(linear.key) or (zeros[:, 0], zeros[0])
+                outputs, inputs = sums[linear.key]
                 information[linear.key] = Factored(
                     outputs / tokens, inputs / tokens, self._exponent
                 )
             else:
-                (product,) = sums.get(linear.key) or (zeros,)
+                (product,) = sums[linear.key]
                 information[linear.key] = Elementwise.of(product / tokens)
         return information
+
+    def _zeros(self, linear: PrunableLinear) -> tuple[Tensor, ...]:
+        """Return the sums of a linear that the model does not use."""
+        zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+        return (zeros[:, 0], zeros[0]) if self._form == "factored" else (zeros,)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ class Fisher(TopUp):
     step: str = "row"
 
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
