@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
@@ -142,8 +143,18 @@ class _Worker:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 kind, content = self._outcome(request, data)
+            if kind == "error":
+                self._free_memory()
             notes = tuple((w.category, str(w.message), w.filename, w.lineno) for w in caught)
             self._send(Reply(request.number, kind, content, notes))
+
+    def _free_memory(self) -> None:
+        """Free what a failed request has left, so that it can be repeated on smaller batches."""
+        for decoder in self._decoders.values():
+            decoder.memo.pop("stream", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _outcome(self, request: Request, data: bytes) -> tuple[str, bytes]:
         try:

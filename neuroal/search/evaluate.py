@@ -107,6 +107,8 @@ def on_other_device(
     """Yield index and result of the candidates that this device evaluates, δ on the CPU."""
     key, context, criterion = decoder.memo.get("stream", (None, None, None))
     if key != search.key:
+        decoder.memo.pop("stream", None)
+        context = criterion = None  # free their memory first
         settings, tokens, batch = search.settings, search.tokens, search.batch
         context = AllocationContext(decoder, settings, tokens, batch, QuietProgress())
         runner = BlockRunner.capture(decoder, tokens, batch)

@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 TOKENS = random_tokens(8, 24)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[3, pytest.param(2, marks=pytest.mark.slow)])
 def shared(request: pytest.FixtureRequest) -> Iterator[DecoderModel]:
     """Yield a small model on several devices; three do not divide the windows of any test."""
     decoder = tiny_llama()
@@ -102,20 +102,29 @@ PRUNERS: dict[str, tuple[Pruner, DSnoT | None]] = {
 }
 
 
+@pytest.fixture
+def dense(shared: DecoderModel) -> Iterator[DecoderModel]:
+    """Yield `shared`, and restore its weights, which all devices share, after a test."""
+    before = [linear.weight.clone() for linear in shared]
+    yield shared
+    for linear, weight in zip(shared, before, strict=True):
+        linear.weight = weight
+
+
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("windows", [2, 8])
-def test_pruned_weights_masks_and_losses_are_those_of_one_device(name: str, windows: int) -> None:
+def test_pruned_weights_masks_and_losses_are_those_of_one_device(
+    dense: DecoderModel, name: str, windows: int
+) -> None:
     pruner, refiner = PRUNERS[name]
     recipe = Recipe(PruningSettings(pruner, 0.5, batch=4), Uniform(), refiner)
     results = []
-    for count in (1, 3):
-        decoder = tiny_llama()
+    for decoder in (tiny_llama(), dense):
         allocation = Allocation(uniform_plan(decoder, 0.5))
-        with replicated(decoder.model, pick_devices(CPU, count)):
-            costs, progress = StageCosts(CPU), QuietProgress()
-            masks = prune(decoder, recipe, allocation, TOKENS[:windows], costs, progress)
-            loss = perplexity(decoder.model, random_tokens(5, 16, seed=1), 2)
-            results.append((masks, decoder, loss))
+        costs, progress = StageCosts(CPU), QuietProgress()
+        masks = prune(decoder, recipe, allocation, TOKENS[:windows], costs, progress)
+        loss = perplexity(decoder.model, random_tokens(5, 16, seed=1), 2)
+        results.append((masks, decoder, loss))
     (masks, decoder, loss), (masks_of_all, decoder_of_all, loss_of_all) = results
     assert list(masks_of_all) == list(masks)
     assert masks_of_all.sparsity == masks.sparsity
@@ -129,15 +138,13 @@ def test_pruned_weights_masks_and_losses_are_those_of_one_device(name: str, wind
     assert loss_of_all.windows == 5
 
 
-def test_pruning_to_masks_of_an_earlier_run_counts_the_entries_of_all_devices() -> None:
+def test_pruning_to_masks_of_an_earlier_run_counts_the_entries_of_all_devices(
+    dense: DecoderModel,
+) -> None:
     recipe = Recipe(PruningSettings(SparseGPT(), 0.5, batch=4), Uniform())
-    decoder = tiny_llama()
-    allocation = Allocation(uniform_plan(decoder, 0.5))
-    masks = prune(decoder, recipe, allocation, TOKENS, StageCosts(CPU), QuietProgress())
-    other = tiny_llama()
-    with replicated(other.model, pick_devices(CPU, 2)):
-        again = prune(
-            other, recipe, allocation, TOKENS, StageCosts(CPU), QuietProgress(), masks=masks
-        )
+    allocation = Allocation(uniform_plan(dense, 0.5))
+    costs, progress = StageCosts(CPU), QuietProgress()
+    masks = prune(tiny_llama(), recipe, allocation, TOKENS, costs, progress)
+    again = prune(dense, recipe, allocation, TOKENS, costs, progress, masks=masks)
     assert again.digests() == masks.digests()
-    assert again.differing <= 0.001 * decoder.numel
+    assert again.differing <= 0.001 * dense.numel

@@ -38,7 +38,7 @@ SEARCHES: dict[str, tuple[TopUp, dict[str, object]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[3, pytest.param(2, marks=pytest.mark.slow)])
 def shared(request: pytest.FixtureRequest) -> Iterator[DecoderModel]:
     """Yield a small model on several devices."""
     decoder = tiny_llama(max_position_embeddings=512)
