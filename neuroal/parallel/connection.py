@@ -54,6 +54,7 @@ class Connected(Peers):
             c10d.PrefixStore("gloo", store), rank, size, options
         )
         self._gpus: Any = None
+        self._aborted = False
         if cuda:
             settings = c10d.ProcessGroupNCCL.Options()
             settings._timeout = LONGEST
@@ -90,8 +91,9 @@ class Connected(Peers):
             tensor.copy_(_typed(own, tensor))
 
     def abort(self) -> None:
-        """End exchanges between GPUs that wait for a device that no longer exists."""
-        if self._gpus is not None:
+        """End exchanges between GPUs, also those that wait for a device that no longer exists."""
+        if self._gpus is not None and not self._aborted:
+            self._aborted = True
             self._gpus.abort()
 
     def _move(self, moved: Tensor, name: str, *arguments: Any) -> None:

@@ -125,6 +125,7 @@ class DeviceGroup:
     def close(self) -> None:
         """End all processes."""
         self._closed = True
+        self._abort()
         self._processes.close()
         self._busy = {}
         self._peers = self._store = self._copy = None
@@ -149,8 +150,11 @@ class DeviceGroup:
         except PeerFailed:
             self._finish(number)
             raise
-        except Exception:
-            raise
+        except Exception as error:  # perhaps because a process has ended
+            index = self._processes.first_ended()
+            if index is None:
+                raise
+            raise self._ended(index) from error
         except BaseException:  # such as Ctrl-C: the others would wait for this device
             self.close()
             raise
@@ -194,8 +198,8 @@ class DeviceGroup:
         )
 
     def _abort(self) -> None:
-        """End exchanges between GPUs that wait for a process that has ended."""
-        if self._peers is not None and not self._closed:
+        """End exchanges between GPUs, which would wait for ever for a process that has ended."""
+        if self._peers is not None:
             self._peers.abort()
 
     def _start(self) -> None:

@@ -76,6 +76,11 @@ class Processes:
         """Whether no reply is waiting."""
         return self._replies.empty()
 
+    def first_ended(self) -> int | None:
+        """Return the index of a process that has ended; None: all of them are alive."""
+        ended = (i for i, worker in enumerate(self._workers) if worker.poll() is not None)
+        return next(ended, None)
+
     def exit_code(self, index: int) -> int | None:
         """Return the exit code of a process that has closed its connection."""
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.group import DeviceGroup
 from neuroal.placement.base import Resident, placement_of, set_placement
@@ -31,10 +32,19 @@ def group_of(model: PreTrainedModel) -> DeviceGroup | None:
 
 @contextmanager
 def replicated(model: PreTrainedModel, devices: Sequence[torch.device]) -> Iterator[None]:
-    """Let several devices work on `model` inside the context; its own device is the first."""
+    """Let several devices work on `model` inside the context; its own device is the first.
+
+    Raises:
+        UserError: `model` offloads its blocks.
+    """
     if len(devices) < 2:
         yield
         return
+    if placement_of(model).offloads:
+        raise UserError(
+            f"devices={len(devices)}: every device holds the whole model, and this one offloads "
+            "its blocks; use devices=1"
+        )
     group = DeviceGroup(model, devices)
     set_placement(model, Replicated(model, group))
     try:

@@ -17,9 +17,11 @@ from torch import nn
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
+from neuroal.models.offload import place_on_host
 from neuroal.parallel.group import DeviceGroup
 from neuroal.parallel.replicated import copy_to_all, group_of, replicated, together
 from neuroal.parallel.transfer import dumps, loads
+from neuroal.placement.base import placement_of
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
 
@@ -167,6 +169,17 @@ def test_one_device_starts_no_process() -> None:
         assert group_of(decoder.model) is None
 
 
+def test_an_offloaded_model_is_refused() -> None:
+    model = tiny_llama().model
+    place_on_host(model, CPU)
+    with (
+        pytest.raises(UserError, match=r"^devices=2: .* offloads its blocks; use devices=1$"),
+        replicated(model, pick_devices(CPU, 2)),
+    ):
+        pass
+    assert placement_of(model).offloads
+
+
 def test_a_model_that_cannot_be_sent_is_refused_in_one_line() -> None:
     decoder = tiny_llama()
     decoder.model.hook = lambda: None
@@ -229,6 +242,7 @@ PARENT = """
 import os, time
 import torch
 from neuroal.models.devices import pick_devices
+from neuroal.models.offload import place_on_host
 from neuroal.parallel.replicated import group_of, replicated, together
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
