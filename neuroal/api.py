@@ -97,8 +97,8 @@ def prune(
         seed: seed of the top-up's random numbers.
         device: compute device; None: the device of the model or, with `offload`, the GPU if there
             is one.
-        devices: number of GPUs that share the candidates of an exact search, each with a copy of
-            the model.
+        devices: number of GPUs that share the work, each with a copy of the model and a process of
+            its own. On a CPU, number of processes, which share the weights.
         offload: ``blocks`` keeps idle blocks in host memory and moves them to `device` in turn;
             ``none`` does not.
         include: patterns of linears to prune; empty: all.

@@ -155,9 +155,7 @@ class RunConfig:
     rules: str = _key("equal budgets, or the authors' rounding", "exact", choices=tuple(Rules))
     seed: int = _key("random seed", 0)
     device: str = _key("compute device: auto | cpu | cuda | cuda:N", "auto")
-    devices: int = _key(
-        "GPUs that share the candidates of an exact search; each holds the model", 1
-    )
+    devices: int = _key("GPUs that share all stages, each with a copy of the model", 1)
     offload: str = _key("where idle blocks are kept", "none", choices=("none", "blocks", "disk"))
     batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
     out: str = _key("folder of records", "runs")
