@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.compile import CompiledBlocks
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.peers import Peers
 
@@ -20,7 +21,8 @@ from neuroal.parallel.peers import Peers
 def sums_of_logits(decoder: DecoderModel, tokens: Tensor, *, progress: object) -> Tensor:
     """Return the sum of the logits of each window, from the shares of all devices."""
     share = decoder.peers.share(len(tokens))
-    return share.joined(decoder.model(share.of(tokens)).logits.sum((1, 2)))
+    tokens = share.of(tokens).to(decoder.device)
+    return share.joined(decoder.model(tokens).logits.float().sum((1, 2)))
 
 
 def collectives(decoder: DecoderModel, *, progress: object) -> dict[str, Any]:
@@ -88,3 +90,8 @@ def endless(decoder: DecoderModel, *, progress: object) -> None:
     """Compute for ever, without meeting another device."""
     while True:
         time.sleep(0.1)
+
+
+def compile_blocks_of_any_size(decoder: DecoderModel, *, progress: object) -> None:
+    """Compile also the blocks of small models, on every device."""
+    decoder.memo["compiled"] = CompiledBlocks(least_work=0)
