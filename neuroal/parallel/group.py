@@ -25,12 +25,10 @@ from neuroal.parallel.connection import Connected, make_store
 from neuroal.parallel.peers import ALONE, PeerFailed
 from neuroal.parallel.processes import Processes
 from neuroal.parallel.transfer import ModelCopy, dumps, loads
-from neuroal.parallel.worker import Reply, Request, Setup, claims, guarded
+from neuroal.parallel.worker import Reply, Request, Setup, cancel, claims, guarded
 from neuroal.tracking.progress import Progress
 
 NO_REQUEST = -1
-CANCELLED = 2**40
-"""Index of work that no stream has: all further work of a stream is taken."""
 
 
 class DeviceGroup:
@@ -94,7 +92,7 @@ class DeviceGroup:
         function: Callable[..., Iterator[Any]],
         decoder: DecoderModel,
         args: Sequence[Any],
-        local: Callable[[Callable[[int], int]], Iterator[Any]],
+        local: Callable[[Callable[[], int]], Iterator[Any]],
     ) -> Iterator[Any]:
         """Yield the items of ``function(decoder, claim, *args)`` of all devices, as they arrive.
 
@@ -102,14 +100,14 @@ class DeviceGroup:
         it is free. The first device iterates over ``local(claim)``.
         """
         number = self._request("stream", dumps((function, decoder.selection, args)))
-        claim = claims(self._store, number)
+        store = self._store
         try:
-            for item in local(claim):
+            for item in local(claims(store, number)):
                 yield item
                 yield from self._items(number, block=False)
             yield from self._items(number, block=True)
         except BaseException:
-            claim(CANCELLED)
+            cancel(store, number)
             raise
 
     def refresh(self) -> None:

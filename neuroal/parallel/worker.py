@@ -28,6 +28,8 @@ from neuroal.parallel.peers import ALONE, Event, PeerFailed, Peers
 from neuroal.parallel.transfer import dumps, loads, receive_model, refresh
 from neuroal.tracking.progress import QuietProgress
 
+CANCELLED = 2**40
+"""Index of a piece of work that no stream has."""
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from neuroal.parallel.worker import main; main(int(sys.argv[1]))"
@@ -187,13 +189,14 @@ class _Worker:
             self._send(Reply(number, "item", dumps(item)))
 
 
-def claims(store: Any, number: int) -> Callable[[int], int]:
-    """Return a function that takes the next piece of work of stream `number`: an index from 0.
+def claims(store: Any, number: int) -> Callable[[], int]:
+    """Return a function that takes the next piece of work of stream `number`: an index from 0."""
+    return lambda: int(store.add(f"stream {number}", 1)) - 1
 
-    With the argument 0 it returns the next index and leaves it to others.
-    """
-    key = f"stream {number}"
-    return lambda count: int(store.add(key, count)) - count
+
+def cancel(store: Any, number: int) -> None:
+    """Let no device take a further piece of work of stream `number`."""
+    store.add(f"stream {number}", CANCELLED)
 
 
 def packed_error(error: Exception) -> bytes:

@@ -24,7 +24,7 @@ from neuroal.tracking.progress import QuietProgress
 
 MakePlan = Callable[[AllocationContext, float], SparsityPlan]
 """Builds the plan of a candidate on demand, because row plans are large and slow to build."""
-Claim = Callable[[int], int]
+Claim = Callable[[], int]
 """Takes the next piece of work of several devices (`neuroal.parallel.worker.claims`)."""
 
 
@@ -58,11 +58,12 @@ def evaluated(
     criterion: Criterion,
     candidates: Candidates,
     order: Iterable[int],
-    ahead: Callable[[], bool] = lambda: True,
+    *,
+    ahead: bool = True,
 ) -> Iterator[tuple[int, CandidateResult]]:
     """Yield the results of the candidates in `order`, by their indices.
 
-    `ahead` returns whether the next index may be taken while a candidate is evaluated.
+    With `ahead`, the next index is taken while a candidate is evaluated.
     """
     indices: list[int] = []
 
@@ -71,7 +72,7 @@ def evaluated(
             indices.append(index)
             yield partial(candidates.make, context, candidates.values[index])
 
-    for budgets in budgets_of(context, plans(), ahead):
+    for budgets in budgets_of(context, plans(), ahead=ahead):
         yield indices.pop(0), criterion.evaluate(budgets)
 
 
@@ -130,23 +131,25 @@ def _claimed(
     claim: Claim,
     devices: int,
 ) -> Iterator[tuple[int, CandidateResult]]:
-    """Yield the results of the candidates that this device claims, one at a time.
+    """Yield the results of the candidates that this device claims.
 
-    It claims one candidate ahead, to prepare its budgets, as long as each device can have one more.
+    It claims one candidate ahead, to prepare its budgets, unless another device would then have
+    none: with k candidates for n equal devices, this takes ⌈k/n⌉ rounds.
     """
     count = len(candidates.order)
 
     def order() -> Iterator[int]:
-        while (position := claim(1)) < count:
+        while (position := claim()) < count:
             yield candidates.order[position]
 
-    return evaluated(context, criterion, candidates, order(), lambda: claim(0) + devices < count)
+    return evaluated(context, criterion, candidates, order(), ahead=count > devices)
 
 
 def budgets_of(
     context: AllocationContext,
     plans: Iterable[Callable[[], SparsityPlan]],
-    ahead: Callable[[], bool] = lambda: True,
+    *,
+    ahead: bool = True,
 ) -> Iterator[dict[str, LinearBudget]]:
     """Yield the budgets of each plan, prepared while a GPU evaluates the previous one."""
     device = context.decoder.device
@@ -162,7 +165,7 @@ def budgets_of(
 
         current = prepare()
         while current is not None:
-            following = prepare() if ahead() else None
+            following = prepare() if ahead else None
             yield current.result()
             current = following or prepare()
 

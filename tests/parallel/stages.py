@@ -59,10 +59,10 @@ def killed(decoder: DecoderModel, rank: int, *, progress: object) -> None:
 
 
 def pieces(
-    decoder: DecoderModel, claim: Callable[[int], int], count: int, failing_piece: int
+    decoder: DecoderModel, claim: Callable[[], int], count: int, failing_piece: int
 ) -> Iterator[tuple[int, int]]:
     """Yield the pieces of work that this process takes, and its process number."""
-    while (piece := claim(1)) < count:
+    while (piece := claim()) < count:
         if piece == failing_piece:
             raise UserError(f"piece={piece}: fails")
         yield piece, os.getpid()
