@@ -18,7 +18,7 @@ from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
 from neuroal.parallel.replicated import copy_to_all, replicated
@@ -138,7 +138,7 @@ def _work(job: _Job) -> Record:
     costs.resume(job.files.costs)
     out = job.files.record_path.parent
     with costs.stage("load"):
-        loaded = load_model(config.model, costs.device, config.offload, out)
+        loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
     with replicated(loaded.model, job.recipe.settings.devices):
         return _stages(job, loaded, text)
 
@@ -228,7 +228,7 @@ def make_recipe(config: RunConfig) -> Recipe:
         rules=Rules(config.rules),
         group=config.sparsity.of,
         seed=config.seed,
-        devices=pick_devices(resolve_device(config.device), config.devices),
+        devices=replicas(resolve_device(config.device), config.devices, config.offload),
         batch=config.batch,
     )
     recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))

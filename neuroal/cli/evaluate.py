@@ -13,7 +13,7 @@ from neuroal.cli.help import PRUNING, evaluation_help
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
-from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import load_model
 from neuroal.parallel.replicated import replicated
 from neuroal.records.dense_cache import evaluate_cached
@@ -44,9 +44,9 @@ def evaluate_model(config: RunConfig) -> Metrics:
     if not config.task.names:
         raise UserError("task=none: nothing to measure; use task=lm or task.names=[…]")
     out, device = prepare_out(config.out), resolve_device(config.device)
-    devices = pick_devices(device, config.devices)
+    devices = replicas(device, config.devices, config.offload)
     require(config.task.names, config.data.root)
-    loaded = load_model(config.model, device, config.offload, out)
+    loaded = load_model(config.model, device, config.offload, out, config.devices)
     tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     progress, batch = progress_for_terminal(), config.task.batch
     with replicated(loaded.model, devices):

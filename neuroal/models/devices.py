@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
-from neuroal.models.offload import place_on_host, take_back
+from neuroal.models.offload import place_on_devices, place_on_host, take_back
 from neuroal.placement.base import placement_of
+from neuroal.placement.choices import check_offload
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,6 +43,14 @@ def pick_devices(device: torch.device, count: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", index) for index in (first, *others)[:count])
 
 
+def replicas(device: torch.device, count: int, offload: str) -> tuple[torch.device, ...]:
+    """Return the devices that hold a copy of the model each, `device` first.
+
+    With ``offload=devices`` all of them together hold one model, which `device` computes.
+    """
+    return (device,) if offload == "devices" else pick_devices(device, count)
+
+
 @contextmanager
 def placed(
     model: PreTrainedModel, device: str | None, offload: str, devices: int
@@ -54,12 +63,13 @@ def placed(
     if placement_of(model).offloads or (offload == "none" and device is None):
         yield
         return
-    if offload not in ("none", "blocks"):
-        raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
+    if offload not in ("none", "blocks", "devices"):
+        raise UserError(f"offload={offload}: must be none, blocks or devices for a model in memory")
+    check_offload(offload, devices)
     if offload == "blocks":
-        if devices > 1:
-            raise UserError(f"offload=blocks: needs devices=1, not devices={devices}")
         place_on_host(model, resolve_device(device or "auto"))
+    elif offload == "devices":
+        place_on_devices(model, pick_devices(resolve_device(device or "auto"), devices))
     elif device is not None:
         model.to(resolve_device(device))
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import neuroal
 from neuroal.errors import UserError
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.execution.costs import StageCosts
@@ -127,3 +128,17 @@ def test_compiled_blocks_give_the_same_search_on_every_gpu(shared: DecoderModel)
     assert allocated(shared, NeuroAL(step="block"), Wanda()).report == report
     assert alone.memo["compiled"].runs > 0
     assert shared.memo["compiled"].runs > 0
+
+
+def test_a_model_on_several_gpus_gives_the_results_of_host_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("neuroal.placement.devices.SHARE", 1e-4)  # one or two blocks on each
+    results = []
+    for options in ({"offload": "blocks"}, {"offload": "devices", "devices": 2}):
+        model = model_on_gpu().model
+        result = neuroal.prune(model, TOKENS, sparsity=0.6, batch=4, device="cuda:0", **options)
+        results.append((result.report, {key: result.masks[key] for key in result.masks}))
+    assert results[0][0] == results[1][0]
+    for key, mask in results[0][1].items():
+        assert torch.equal(mask, results[1][1][key])
