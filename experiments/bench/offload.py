@@ -49,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=measurement,
         default=LARGE,
         help=f"of {', '.join(LARGE + SEVERAL + TINY)}; by default {', '.join(LARGE)}. 7b-disk "
-        "writes a checkpoint of 13.5 GB to the system's temporary folder first. The names are shape "
-        "and place of the weights, which are float16: --shape, --blocks and --dtype have no effect",
+        "writes a checkpoint of 13.5 GB to the system's temporary folder first. The names are "
+        "shape and place of the weights, which are float16: --shape, --blocks and --dtype have no "
+        "effect",
     )
     parser.add_argument("--windows", type=int, help="for pruning (128; 32 at 30B)")
     parser.add_argument("--seqlen", type=int, default=2048)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -254,13 +255,16 @@ with replicated(decoder.model, pick_devices(torch.device("cpu"), 2)):
 """
 
 
-def test_processes_end_when_the_first_one_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_first_one(sent: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     assert alive(worker)
-    parent.kill()
-    parent.communicate()
+    parent.send_signal(sent)
+    parent.communicate(timeout=20)
     for _ in range(100):
         if not alive(worker):
             return
