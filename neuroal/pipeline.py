@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,12 +12,14 @@ from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
+from neuroal.parallel.replicated import copy_to_all, together
 from neuroal.pruners.base import MaskRefiner
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.sparsity.allocation import Allocation
+from neuroal.sparsity.budget import LinearBudget
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
 
@@ -75,14 +78,32 @@ def allocate(
     with costs.stage("allocate"):
         size = settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("allocate", size)
-        allocation = batch.run(
-            lambda size: topup.allocate(
-                AllocationContext(decoder, settings, tokens, size, progress)
-            )
-        )
+        arguments = (topup, settings, tokens, batch)
+        allocation: Allocation
+        if topup.shares_windows:
+            allocation = together(decoder, _allocate, *arguments, progress=progress)
+        else:
+            allocation = _allocate(decoder, *arguments, progress=progress)
     if topup.searches:
         costs.record_batch(batch)
     return allocation
+
+
+def _allocate(
+    decoder: DecoderModel,
+    topup: TopUp,
+    settings: PruningSettings,
+    tokens: Tensor,
+    batch: AdaptiveBatch,
+    *,
+    progress: Progress,
+) -> Allocation:
+    batch.peers = decoder.peers
+
+    def allocate_by(size: int) -> Allocation:
+        return topup.allocate(AllocationContext(decoder, settings, tokens, size, progress))
+
+    return batch.run(allocate_by)
 
 
 def prune(
@@ -110,7 +131,28 @@ def prune(
         # A resumed run uses the batch size of its first attempt, on which rounding depends.
         size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)
-        pruned = prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)
+        arguments = (pruner, budgets, tokens, batch)
+        if pruner.needs:
+            pruned: PackedMasks = together(
+                decoder, _prune, *arguments, progress=progress, masks=masks
+            )
+        else:  # faster than starting the other devices
+            pruned = _prune(decoder, *arguments, progress=progress, masks=masks)
+            copy_to_all(decoder.model)
     if pruner.needs:
         costs.record_batch(batch)
     return pruned
+
+
+def _prune(
+    decoder: DecoderModel,
+    pruner: RefinedPruner,
+    budgets: Mapping[str, LinearBudget],
+    tokens: Tensor,
+    batch: AdaptiveBatch,
+    *,
+    progress: Progress,
+    masks: PackedMasks | None,
+) -> PackedMasks:
+    batch.peers = decoder.peers
+    return prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)

@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "neuroal"
 LAYERS = (
     ("errors", "zoo", "__version__"),
     ("config.former_names", "config.schema", "files", "tracking.progress"),
-    ("kernels", "placement", "data"),
+    ("kernels", "placement", "data", "parallel.peers"),
     ("models",),
+    ("parallel",),
     ("sparsity",),
     ("execution",),
     ("pruners", "evaluation"),

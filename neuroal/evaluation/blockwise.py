@@ -19,7 +19,7 @@ def window_losses_by_block(model: PreTrainedModel, windows: Tensor, batch: int) 
     All windows pass through a block before the next block is fetched, so the weights are copied
     once, not once per batch. The `batch` is reduced if memory does not suffice.
     """
-    decoder = DecoderModel(model, include=_linears(model))
+    decoder = DecoderModel(model, include=names_of_linears(model))
     replay = Replay(decoder, windows, AdaptiveBatch("evaluate", batch, divides=True))
     for index, _ in decoder.walk():
         replay.advance(index)
@@ -38,7 +38,7 @@ def _loss(replay: Replay, hidden: Tensor, tokens: Tensor) -> Tensor:
     return total / (len(tokens) - 1)
 
 
-def _linears(model: PreTrainedModel) -> list[str]:
+def names_of_linears(model: PreTrainedModel) -> list[str]:
     """Return the names of all linears in the blocks; evaluation prunes none of them."""
     modules = (item for block in find_blocks(model)[1] for item in block.named_modules())
     return sorted({name for name, module in modules if isinstance(module, nn.Linear)})

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
 from types import MethodType
 from typing import Any
 
@@ -25,12 +24,10 @@ from neuroal.errors import first_line
 ENOUGH_WORK = 5e11
 """Minimum number of floating-point operations in a block's products that justifies compiling."""
 _GRAPHS = 64
-"""Maximum number of graphs: (with output or not) × (kinds of blocks) × (shapes) × (devices)."""
+"""Maximum number of graphs: (with output or not) × (kinds of blocks) × (shapes)."""
 
 _inputs: list[Tensor] = []
 """Inputs of the linears of the block that runs, in the order of the calls."""
-_lock = Lock()
-"""Guards `_inputs`, since a search may run one thread per device."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +103,17 @@ class CompiledBlocks:
         """
         function = compiled(_traced, self.backend)
         _allow_any_length(call, hidden)
-        with _lock:
-            try:
-                with _recording(linears):
-                    output, inputs = function(block, call, hidden, order.leader, outputs)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                self._broken = True
-                warnings.warn(
-                    f"blocks run uncompiled, which is slower: {first_line(error)}", stacklevel=2
-                )
-                return None
-            finally:
-                _inputs.clear()
+        try:
+            with _recording(linears):
+                output, inputs = function(block, call, hidden, order.leader, outputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self._broken = True
+            warnings.warn(
+                f"blocks run uncompiled, which is slower: {first_line(error)}", stacklevel=2
+            )
+            return None
+        finally:
+            _inputs.clear()
         self.runs += 1
         return output, {
             key: inputs[leader] for key, leader in zip(order.keys, order.leader, strict=True)

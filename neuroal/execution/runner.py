@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from neuroal.errors import UserError
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks
 from neuroal.execution.compiled_gradients import CompiledGradients, Reduction
+from neuroal.execution.joined import joined_statistics
 from neuroal.execution.probe import probe_blocks
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.parallel.peers import ALONE, Share
 
 PROBE_TOKENS = 8
 """Tokens of the forward pass that `probe_blocks` observes."""
@@ -34,17 +36,20 @@ class _Stop(Exception):
 class BlockRunner:
     """Runs single blocks of a model on fixed windows. Create it with `capture` or `on`.
 
-    Hidden states are lists with one tensor (windows, seqlen, hidden) per batch.
+    Hidden states are lists with one tensor (windows, seqlen, hidden) per batch. If several devices
+    do a stage together, each runs its share of the windows, and only their statistics are joined.
 
     Attributes:
         returns_tuple: for each block, whether it returns a tuple rather than a tensor.
         embedded: hidden states that enter block 0.
+        share: the windows that this device runs.
     """
 
     decoder: DecoderModel
     returns_tuple: Sequence[bool]
     _orders: Sequence[CallOrder | None]
     embedded: list[Tensor] = field(default_factory=list)
+    share: Share = field(default_factory=lambda: Share(ALONE, 0))
     _calls: list[list[BlockCall]] = field(default_factory=list)
     _windows: int = 0
 
@@ -69,6 +74,8 @@ class BlockRunner:
         return runner
 
     def _record(self, tokens: Tensor, batch: int) -> None:
+        self.share = self.decoder.peers.share(len(tokens))
+        tokens = self.share.of(tokens)
         self._windows = min(batch, len(tokens))
         self._calls = [[] for _ in self.decoder.blocks]
         with ExitStack() as stack:
@@ -195,7 +202,7 @@ class BlockRunner:
         Args:
             index: index of the block.
             hidden: input of the block, one tensor (windows, seqlen, hidden) per batch.
-            needs: statistics to collect.
+            needs: statistics to collect, over the windows of all devices.
             outputs: whether to return the output of the block. Without it, the last product is
                 not computed.
             check: whether to check the inputs for NaN and infinity, which synchronises a GPU;
@@ -218,7 +225,7 @@ class BlockRunner:
                 del compiled_pass, inputs  # frees the inputs before the next batch runs
             if outputs and output is not None:
                 block_outputs.append(output)
-        statistics = collector.finish()
+        statistics = joined_statistics(collector.finish(), self.share)
         if check and statistics:
             finite = torch.stack([inputs.finite for inputs in statistics.values()])
             raise_unless_finite(statistics, finite.tolist())

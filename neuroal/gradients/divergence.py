@@ -70,8 +70,9 @@ class OutputDivergence:
         """Return the objective, from forward passes only."""
         runner = self._inputs.runner_on(windows)
         walk = PrunedWalk(runner, lambda linears, _: self._order.masked(linears, counts))
-        total = output_loss(runner, walk.finish(), windows, self._loss_of(runner))
-        return total / self._terms(windows)
+        own = [windows[index] for index in runner.share.windows]
+        total = output_loss(runner, walk.finish(), own, self._loss_of(runner))
+        return runner.share.total(total) / self._terms(windows)
 
     def margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         """Return the objective and the marginal cost of every row.
@@ -90,20 +91,22 @@ class OutputDivergence:
 
     def _margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         runner = self._inputs.runner_on(windows)
-        passes, hidden = self._forward(runner, counts, windows)
-        total, upstream = output_gradients(
-            runner, hidden, windows, self._loss_of(runner), self._scale
-        )
+        share = runner.share
+        own = [windows[index] for index in share.windows]
+        passes, hidden = self._forward(runner, counts, own)
+        total, upstream = output_gradients(runner, hidden, own, self._loss_of(runner), self._scale)
         costs: dict[str, Tensor] = {}
         for index, linears in self._decoder.walk(backwards=True):
             forward = passes.pop()
             weights = {} if forward.calls else self._order.masked(linears, counts)
             with swapped_weights(linears if weights else (), weights):
                 gradients, upstream = walk_back(runner, index, forward, upstream, GRADIENTS)
+            self._decoder.peers.meet()
             for linear in linears:
                 (gradient,) = gradients.get(linear.key) or (torch.zeros_like(linear.weight),)
-                costs[linear.key] = self._costs(linear, gradient, counts[linear.key], windows)
-        return MarginalCosts(total / self._terms(windows), costs)
+                total_gradient = share.row_sums(gradient)
+                costs[linear.key] = self._costs(linear, total_gradient, counts[linear.key], windows)
+        return MarginalCosts(share.total(total) / self._terms(windows), costs)
 
     def _forward(
         self, runner: BlockRunner, counts: Counts, windows: Sequence[int]
@@ -154,7 +157,8 @@ class OutputDivergence:
         scale, curvature = self._scale * terms, self._second_order * terms / 2
         if self._information is not None and self._second_order:
             # −(G − c·½·F·W)·W is the first-order cost with the second-order term.
-            term = self._information(linear).mul_(linear.weight)
+            rows = self._decoder.peers.rows(linear.rows)
+            term = self._information(linear)[rows].mul_(linear.weight[rows])
             gradient = gradient.float() - (scale * self._second_order / 2) * term
             curvature = 0.0
         return self._order.costs(linear, gradient, counts, width, scale, curvature)

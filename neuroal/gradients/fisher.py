@@ -12,7 +12,13 @@ from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import BlockPass, repeatable, walk_back
 from neuroal.gradients.head import Chunk, output_gradients
-from neuroal.gradients.information import Information, finite, information, reduction
+from neuroal.gradients.information import (
+    Information,
+    finite,
+    information,
+    of_all_devices,
+    reduction,
+)
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
 from neuroal.kernels.score_terms import ScoreTerms
@@ -83,12 +89,14 @@ class FisherRounds:
             UserError: a gradient overflowed.
         """
         runner = self.runner.on(self.tokens[list(windows)], self.batch)
+        share = runner.share
+        own = [windows[index] for index in share.windows]
         hidden, inputs = runner.embedded, []
         for index, linears in self._decoder.walk():
             inputs.append(hidden)
             with swapped_weights(linears, self.masked(linears)):
                 hidden = runner.run(index, hidden)
-        total, upstream = output_gradients(runner, hidden, windows, self._loss)
+        total, upstream = output_gradients(runner, hidden, own, self._loss)
         del hidden
         settings, seqlen = self.settings, self.tokens.shape[1]
         sums_of = reduction(settings.form, settings.skip)
@@ -97,14 +105,15 @@ class FisherRounds:
             forward = BlockPass(inputs.pop())
             with swapped_weights(linears, self.masked(linears)):
                 sums, upstream = walk_back(runner, index, forward, upstream, sums_of)
+            sums = of_all_devices(sums, linears, settings.form, share)
             checks += finite(sums)
-            self._join(information(settings.form, settings.exponent, sums, linears, terms))
+            self._join(information(sums, settings.form, settings.exponent, terms))
         if checks and not bool(torch.stack(checks).all()):
             raise UserError(
                 "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
                 "or float32"
             )
-        return total / (len(windows) * seqlen)
+        return share.total(total) / (len(windows) * seqlen)
 
     def terms(self, linear: PrunableLinear) -> ScoreTerms:
         """Return the terms of the scores of `linear`, which order its weights by W²·F̄."""

@@ -17,6 +17,7 @@ from neuroal.execution.compiled_gradients import Reduction
 from neuroal.gradients.backward import Sums
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
+from neuroal.parallel.peers import Share
 
 FORMS = ("elementwise", "factored")
 
@@ -98,25 +99,26 @@ def reduction(form: str, skip: int) -> Reduction:
     return Reduction(_factored_sums if form == "factored" else _elementwise_sums, (skip,))
 
 
-def information(
-    form: str, exponent: float, sums: Sums, linears: Sequence[PrunableLinear], tokens: int
-) -> dict[str, Information]:
-    """Return the information of `linears` by key, from sums over `tokens` tokens.
+def of_all_devices(sums: Sums, linears: Sequence[PrunableLinear], form: str, share: Share) -> Sums:
+    """Return the sums of all devices for `linears`, with zeros for those that no token reached."""
+    parts = {linear.key: sums.get(linear.key) or _zeros(linear, form) for linear in linears}
+    totals = iter(share.sums([part for pair in parts.values() for part in pair]))
+    return {key: tuple(next(totals) for _ in pair) for key, pair in parts.items()}
 
-    Linears without sums, which no token reached, have none.
-    """
-    result: dict[str, Information] = {}
-    for linear in linears:
-        parts = sums.get(linear.key)
-        if parts is None:
-            zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
-            parts = (zeros[:, 0], zeros[0]) if form == "factored" else (zeros,)
-        if form == "factored":
-            outputs, inputs = parts
-            result[linear.key] = Factored(outputs / tokens, inputs / tokens, exponent)
-        else:
-            result[linear.key] = Elementwise(parts[0].div_(tokens).bfloat16())
-    return result
+
+def information(sums: Sums, form: str, exponent: float, tokens: int) -> dict[str, Information]:
+    """Return the information of linears by key, from their sums over `tokens` tokens."""
+    if form == "elementwise":
+        return {key: Elementwise(part.div_(tokens).bfloat16()) for key, (part,) in sums.items()}
+    return {
+        key: Factored(outputs / tokens, inputs / tokens, exponent)
+        for key, (outputs, inputs) in sums.items()
+    }
+
+
+def _zeros(linear: PrunableLinear, form: str) -> tuple[Tensor, ...]:
+    zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+    return (zeros[:, 0], zeros[0]) if form == "factored" else (zeros,)
 
 
 def finite(sums: Sums) -> list[Tensor]:

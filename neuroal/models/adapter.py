@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from neuroal.errors import UserError, nearest
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
+from neuroal.parallel.peers import ALONE, Peers
 from neuroal.placement.base import placement_of
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class DecoderModel:
         placement: where the weights of idle blocks are kept.
         model_type: ``config.model_type`` of the text model.
         memo: results of `once`.
+        selection: `include` and `exclude`.
+        peers: the devices that do the present stage together, each with a copy of the model.
 
     Raises:
         UserError: if the model has no ``ModuleList`` of blocks, if a pattern matches nothing, if no
@@ -89,7 +92,7 @@ class DecoderModel:
         self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> None:
         self.model = model
-        self._selection = (tuple(include), tuple(exclude))
+        self.selection = (tuple(include), tuple(exclude))
         self.blocks_name, self.blocks = find_blocks(model)
         for key, patterns in (("include", include), ("exclude", exclude)):
             _check_patterns(f"model.{key}", patterns, self.blocks_name, self.blocks)
@@ -105,10 +108,7 @@ class DecoderModel:
         self.placement = placement_of(model)
         self.model_type: str = model.config.get_text_config().model_type
         self.memo: dict[str, Any] = {}
-
-    def of(self, model: PreTrainedModel) -> DecoderModel:
-        """Return a view of another model of this architecture, with the same linears selected."""
-        return DecoderModel(model, *self._selection)
+        self.peers: Peers = ALONE
 
     @property
     def family(self) -> Family | None:

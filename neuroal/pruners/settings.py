@@ -24,7 +24,7 @@ class PruningSettings:
         rules: budget rules, exact or reference.
         group: M of an N:M pattern, with N from the ratio of each block; None: unstructured.
         seed: seed of all random draws.
-        devices: devices that share the candidates of a search, the model's own first; empty: only
+        devices: devices that share the work, the model's own first (`replicated`); empty: only
             the model's own.
         batch: windows in one forward pass; None: chosen from free memory.
     """

@@ -50,8 +50,9 @@ class ATP(TopUp):
         if not candidates:
             return Allocation(uniform_plan(decoder, sparsity), {"beta": 0.0})
         runner = BlockRunner.capture(decoder, context.tokens, context.batch)
-        search = Search(context, make_criterion(self.criterion, context, runner))
-        best = search.choose(candidates, lambda beta: progression(context, beta), "search slopes")
+        criterion = make_criterion(self.criterion, context, runner)
+        search = Search(context, criterion, name=self.criterion)
+        best = search.choose(candidates, progression, "search slopes")
         report = {
             "beta": candidates[best.winner],
             "candidates": candidates,

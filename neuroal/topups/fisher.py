@@ -61,6 +61,7 @@ class Fisher(TopUp):
 
     version: ClassVar[int] = 2
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
 
     def __post_init__(self) -> None:

@@ -96,6 +96,7 @@ class EqualMarginals(TopUp):
 
     version: ClassVar[int] = 3
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
     file_parameters: ClassVar[frozenset[str]] = frozenset({"start"})
 
@@ -206,7 +207,8 @@ class _Search:
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
         self._order = WeightOrder(decoder, context.settings.pruner)
-        dense = torch.cat(self._order.compute(self._runner, context.progress))
+        hidden = torch.cat(self._order.compute(self._runner, context.progress))
+        dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
         # Ranking takes two forward passes over all windows, an iteration three or four over some.
         self._seconds = (time.perf_counter() - begin) * 2 * share

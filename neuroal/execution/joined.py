@@ -1,0 +1,41 @@
+"""Join the input statistics of several devices, each of which has run its share of the windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from neuroal.kernels.input_statistics import InputStatistics
+from neuroal.parallel.peers import Share
+
+
+def joined_statistics(
+    statistics: Mapping[str, InputStatistics], share: Share
+) -> dict[str, InputStatistics]:
+    """Return the statistics over the windows of all devices, by key of the linear.
+
+    Statistics with one row per window are joined in the order of the windows and are those of one
+    device. A Gram matrix is a sum over the windows of a device, and the sums are added in the order
+    of the devices, so its last bits depend on the number of devices.
+    """
+    if share.whole:
+        return dict(statistics)
+    joined: dict[int, InputStatistics] = {}  # linears with one input share its statistics
+    for inputs in statistics.values():
+        if id(inputs) not in joined:
+            joined[id(inputs)] = _joined(inputs, share)
+    return {key: joined[id(inputs)] for key, inputs in statistics.items()}
+
+
+def _joined(inputs: InputStatistics, share: Share) -> InputStatistics:
+    tensors: dict[str, Any] = {}
+    for field in dataclasses.fields(inputs):
+        values = getattr(inputs, field.name)
+        if field.name == "gram" and values is not None:
+            (tensors["gram"],) = share.sums([values])
+        elif isinstance(values, Tensor):
+            tensors[field.name] = share.joined(values)
+    return InputStatistics(**tensors)
