@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
+import torch
 from torch import Tensor
 
+from neuroal.errors import UserError
 from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.parallel.peers import Share
 
@@ -20,9 +23,18 @@ def joined_statistics(
     Statistics with one row per window are joined in the order of the windows and are those of one
     device. A Gram matrix is a sum over the windows of a device, and the sums are added in the order
     of the devices, so its last bits depend on the number of devices.
+
+    Raises:
+        UserError: the windows of some devices do not reach a linear, as in a mixture of experts.
     """
     if share.whole:
         return dict(statistics)
+    keys = torch.tensor([[crc32(" ".join(statistics).encode())]])
+    if len(share.of_all(keys).unique()) > 1:
+        raise UserError(
+            "devices: the windows of the devices do not reach the same linears; use devices=1, or "
+            "more windows"
+        )
     joined: dict[int, InputStatistics] = {}  # linears with one input share its statistics
     for inputs in statistics.values():
         if id(inputs) not in joined:
@@ -38,4 +50,4 @@ def _joined(inputs: InputStatistics, share: Share) -> InputStatistics:
             (tensors["gram"],) = share.sums([values])
         elif isinstance(values, Tensor):
             tensors[field.name] = share.joined(values)
-    return InputStatistics(**tensors)
+    return dataclasses.replace(inputs, memo={}, **tensors)

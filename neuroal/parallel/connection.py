@@ -9,6 +9,7 @@ The process groups are objects of their own: they are not registered as the defa
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -56,6 +57,9 @@ class Connected(Peers):
         self._gpus: Any = None
         self._aborted = False
         if cuda:
+            # By default a thread of PyTorch ends the whole process after an error of NCCL. Here the
+            # end of a device is noticed by its closed connection, and reported.
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
             settings = c10d.ProcessGroupNCCL.Options()
             settings._timeout = LONGEST
             self._gpus = c10d.ProcessGroupNCCL(

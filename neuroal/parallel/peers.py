@@ -159,6 +159,11 @@ class Share:
         parts = self._peers.all_of(_lengthened(tensor[: self._own], max(self._sizes)))
         return torch.cat([part[:size] for part, size in zip(parts, self._sizes, strict=True)])
 
+    def of_all(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all devices, which have the same shape, one after another."""
+        self._peers.meet()
+        return torch.cat(self._peers.all_of(tensor))
+
     def _own_part(self, tensor: Tensor) -> Tensor:
         return tensor if self._own else tensor.new_zeros(tensor.shape)
 
