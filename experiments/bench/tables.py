@@ -11,10 +11,10 @@ from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
 
 SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "adaptive": 8.0}
 PRUNE_TARGETS = {
-    "magnitude": 1.0,
-    "wanda": 11.0,
-    "multiflow": 11.0,
-    "sparsegpt": 180.0,
+    "magnitude": 0.5,
+    "wanda": 10.5,
+    "multiflow": 10.5,
+    "sparsegpt": 30.0,
     "alps": 240.0,
 }
 CPU_EQUIVALENTS = 1.6

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.page import Column, Results, Row, Table
+from neuroal.topups.marginal import EqualMarginals
 
 Targets = dict[str, tuple[float | None, float | None]]
 
@@ -94,14 +95,17 @@ def marginal_rows(results: Results) -> Iterator[Row]:
             continue
         result = results[name]
         whole = result["shape"] == "7b" and result["blocks"] == 32
-        each = result["seconds_an_iteration"]
+        each, preset = result["seconds_an_iteration"], result.get("preset", "first")
+        # The numbers of iterations are today's, which may have changed after the measurement.
+        iterations = EqualMarginals(preset).resolved
+        seconds = [iterations[f"{unit}_iterations"] * each[unit] for unit in each]
         yield {
             **result,
             "subject": name.removeprefix("marginal-").replace("-", ", "),
             "size": f"{_size(result)}, {result['batch']}",
             "each": " / ".join(f"{seconds:.2f}" for seconds in each.values()),
-            "projected": result.get("projected", result.get("projected_25_60")),
-            "target": MARGINAL_SECONDS.get(result.get("preset", "first")) if whole else None,
+            "projected": result["seconds_before_iterations"] + sum(seconds),
+            "target": MARGINAL_SECONDS.get(preset) if whole else None,
             "gib": MARGINAL_GIB[result["offload"]] if whole else None,
         }
 

@@ -140,7 +140,7 @@ def test_a_preset_is_timed_with_its_start(bench: Bench) -> None:
     each = result["seconds_an_iteration"]
     assert list(each) == ["row"]
     assert result["projected"] == pytest.approx(
-        result["seconds_before_iterations"] + 12 * each["row"]
+        result["seconds_before_iterations"] + 16 * each["row"]
     )
     assert any(line.startswith("| tiny, float32, fast | ") for line in bench.table())
 
