@@ -123,6 +123,21 @@ def test_report_prints_its_path(
     assert "70 %" in (records / "report.html").read_text()
 
 
+def test_figures_are_written_as_svg_and_printed(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "figures", f"out={records}", "model=zoo/llama")
+    assert code == 0
+    paths = [Path(line) for line in out.splitlines()]
+    assert all(path.parent == records / "figures" for path in paths)
+    kinds = {path.name.split("-")[0] for path in paths}
+    assert kinds == {"perplexity", "performance"}
+    before = {path: path.read_text() for path in paths}
+    assert all("<svg" in text and "OWL" in text for p, text in before.items() if "perf" in p.name)
+    call(monkeypatch, capsys, "figures", f"out={records}", "model=zoo/llama")
+    assert {path: path.read_text() for path in paths} == before
+
+
 def test_limited_results_need_the_flag_or_their_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
