@@ -77,6 +77,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlp.dense_4h_to_h",
         ],
     ),
+    "gpt2": ({}, ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
     "bloom": (
         {"n_layer": 4, "n_head": 4},
         [

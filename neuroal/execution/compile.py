@@ -158,9 +158,10 @@ def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:
                 torch._dynamo.maybe_mark_dynamic(value, dim)
 
 
-def _recording_forward(self: nn.Linear, x: Tensor) -> Tensor:
+def _recording_forward(self: nn.Module, x: Tensor) -> Tensor:
     _inputs.append(x)
-    return nn.functional.linear(x, self.weight, self.bias)
+    output: Tensor = type(self).forward(self, x)
+    return output
 
 
 @contextmanager

@@ -7,62 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError
 from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
+from neuroal.models.linears import PrunableLinear as PrunableLinear
+from neuroal.models.selection import Selection
 from neuroal.placement.base import placement_of
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class PrunableLinear:
-    """A linear layer `module` that may be pruned.
-
-    Attributes:
-        block: index of the decoder block.
-        name: module name inside the block, such as ``mlp.up_proj``.
-    """
-
-    block: int
-    name: str
-    module: nn.Linear
-
-    @property
-    def key(self) -> str:
-        """Name in plans, records and masks: ``"BLOCK.NAME"``."""
-        return f"{self.block}.{self.name}"
-
-    @property
-    def weight(self) -> Tensor:
-        """Weight without gradient: (rows, cols) = (outputs, inputs).
-
-        An assignment copies the values into the existing tensor.
-        """
-        return self.module.weight.data
-
-    @weight.setter
-    def weight(self, values: Tensor) -> None:
-        self.module.weight.data.copy_(values)
-
-    @property
-    def rows(self) -> int:
-        return self.module.weight.shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.module.weight.shape[1]
-
-    @property
-    def numel(self) -> int:
-        return self.rows * self.cols
 
 
 class DecoderModel:
@@ -82,33 +39,25 @@ class DecoderModel:
 
     Raises:
         UserError: if the model has no ``ModuleList`` of blocks, if a pattern matches nothing, if no
-            linear is selected, or if a selected weight matrix does not belong to an ``nn.Linear``.
+            linear is selected, or if more than a tenth of the blocks' weights are selected and do
+            not belong to a linear.
     """
 
     def __init__(
         self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> None:
         self.model = model
-        self._selection = (tuple(include), tuple(exclude))
+        self._selection = Selection(tuple(include), tuple(exclude))
         self.blocks_name, self.blocks = find_blocks(model)
-        for key, patterns in (("include", include), ("exclude", exclude)):
-            _check_patterns(f"model.{key}", patterns, self.blocks_name, self.blocks)
-        self.linears: tuple[tuple[PrunableLinear, ...], ...] = tuple(
-            tuple(_find_linears(index, block, include, exclude))
-            for index, block in enumerate(self.blocks)
-        )
-        if not any(self.linears):
-            raise UserError(
-                f"model.include={list(include)} model.exclude={list(exclude)} leave no linear to "
-                f"prune; the first block has: {', '.join(_linear_names(self.blocks[0]))}"
-            )
+        self._selection.check(self.blocks_name, self.blocks)
+        self.linears = self._selection.linears(self.blocks)
         self.placement = placement_of(model)
         self.model_type: str = model.config.get_text_config().model_type
         self.memo: dict[str, Any] = {}
 
     def of(self, model: PreTrainedModel) -> DecoderModel:
         """Return a view of another model of this architecture, with the same linears selected."""
-        return DecoderModel(model, *self._selection)
+        return DecoderModel(model, self._selection.include, self._selection.exclude)
 
     @property
     def family(self) -> Family | None:
@@ -210,54 +159,3 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         )
     name = max(lists, key=lambda key: sum(p.numel() for p in lists[key].parameters()))
     return name, lists[name]
-
-
-def _linear_names(block: nn.Module) -> list[str]:
-    return [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
-
-
-def _matches(index: int, name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, p) or fnmatch(f"{index}.{name}", p) for p in patterns)
-
-
-def _check_patterns(
-    key: str, patterns: Sequence[str], blocks_name: str, blocks: nn.ModuleList
-) -> None:
-    """Raise `UserError` if one of `patterns` matches no module of any block."""
-    modules = [
-        (index, name) for index, block in enumerate(blocks) for name, _ in block.named_modules()
-    ]
-    for pattern in patterns:
-        if not any(_matches(index, name, [pattern]) for index, name in modules if name):
-            inner = pattern.removeprefix(f"{blocks_name}.")
-            names = {
-                option
-                for index, name in modules
-                if name
-                for option in (name, f"{index}.{name}", f"*.{name.rpartition('.')[2]}")
-            }
-            close = nearest(inner, sorted(names))
-            raise UserError(
-                f"{key}={pattern}: matches no module of any block{close}; "
-                "patterns match NAME or BLOCK.NAME, such as '*.down_proj' or '0.*'"
-            )
-
-
-def _find_linears(
-    index: int, block: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> Iterator[PrunableLinear]:
-    unsupported: dict[str, str] = {}
-    for name, module in block.named_modules():
-        if (include and not _matches(index, name, include)) or _matches(index, name, exclude):
-            continue
-        if isinstance(module, nn.Linear):
-            yield PrunableLinear(index, name, module)
-        elif not isinstance(module, nn.Embedding):
-            for parameter, weight in module.named_parameters(recurse=False):
-                if weight.dim() >= 2:
-                    unsupported[name] = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
-    if unsupported:
-        raise UserError(
-            f"model: only an nn.Linear can be pruned, not {', '.join(unsupported.values())}; "
-            f"keep these weights dense with model.exclude=[{','.join(unsupported)}]"
-        )

@@ -74,6 +74,17 @@ OPT = Family(
     attention=frozenset({*_ATTENTION, "self_attn.out_proj"}),
 )
 
+GPT2 = Family(
+    consumers={
+        "attn.c_attn": "attn.c_proj",
+        "attn.c_proj": "mlp.c_fc",
+        "mlp.c_fc": "mlp.c_proj",
+        "mlp.c_proj": NEXT_BLOCK,
+    },
+    block_inputs=frozenset({"attn.c_attn"}),
+    attention=frozenset({"attn.c_attn", "attn.c_proj"}),
+)
+
 # Maps `config.model_type` to a family. The row step needs an entry.
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
@@ -82,6 +93,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "phi": PHI,
     "opt": OPT,
+    "gpt2": GPT2,
+    "openai-gpt": GPT2,
 }
 
 
