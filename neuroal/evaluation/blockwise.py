@@ -10,7 +10,7 @@ from neuroal.execution.lm_head import logits_by_chunks
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.replay import Replay
 from neuroal.models.adapter import DecoderModel, find_blocks
-from neuroal.models.linears import linears_of
+from neuroal.models.selection import linears_of
 
 
 @torch.no_grad()

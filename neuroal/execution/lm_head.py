@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.execution.runner import BlockRunner, replaced_forward
+from neuroal.execution.runner import BlockRunner
+from neuroal.models.experts import replaced_forward
 
 CHUNK = 512
 """Maximum number of tokens whose logits are in memory at once."""

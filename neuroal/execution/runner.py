@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from neuroal.errors import UserError
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks
 from neuroal.execution.probe import probe_blocks
+from neuroal.execution.routed import completed
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.models.experts import replaced_forward
 
 PROBE_TOKENS = 8
 """Tokens of the forward pass that `probe_blocks` observes."""
@@ -102,7 +104,8 @@ class BlockRunner:
         compiled_pass = self._compiled(index, number, hidden, outputs=True)
         if compiled_pass is not None and compiled_pass[0] is not None:
             return compiled_pass[0]
-        return self._calls[index][number](self.decoder.blocks[index], hidden)
+        with self.decoder.separate_experts(index):
+            return self._calls[index][number](self.decoder.blocks[index], hidden)
 
     def _compiled(
         self, index: int, number: int, hidden: Tensor, *, outputs: bool
@@ -161,7 +164,7 @@ class BlockRunner:
         collector = StatisticsCollector(needs)
         block_outputs: list[Tensor] = []
         for number, part in enumerate(hidden):
-            collector.start_batch(len(part))
+            collector.start_batch(*part.shape[:2])
             compiled_pass = self._compiled(index, number, part, outputs=outputs)
             if compiled_pass is None:
                 output = self._hooked(index, number, part, collector, outputs=outputs)
@@ -172,7 +175,8 @@ class BlockRunner:
                 del compiled_pass, inputs  # frees the inputs before the next batch runs
             if outputs and output is not None:
                 block_outputs.append(output)
-        statistics = collector.finish()
+        linears = self.decoder.linears[index]
+        statistics = completed(linears, collector.finish(), needs, collector.windows)
         if check and statistics:
             finite = torch.stack([inputs.finite for inputs in statistics.values()])
             raise_unless_finite(statistics, finite.tolist())
@@ -190,7 +194,7 @@ class BlockRunner:
         """Run a block with hooks that feed `collector`; return None if it ends early."""
         block, linears = self.decoder.blocks[index], self.decoder.linears[index]
         stop_after = None if outputs or self._orders[index] is None else len(linears)
-        with _input_hooks(linears, collector, stop_after):
+        with _input_hooks(linears, collector, stop_after), self.decoder.separate_experts(index):
             try:
                 return self._calls[index][number](block, hidden)
             except _Stop:
@@ -205,19 +209,6 @@ def raise_unless_finite(keys: Iterable[str], finite: Iterable[object]) -> None:
                 f"model: the input of '{key}' is NaN or infinite on the calibration windows; "
                 "try model.dtype=float32 or bfloat16"
             )
-
-
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    original = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if original is None:
-            del module.forward  # restores the forward of the class
-        else:
-            module.forward = original
 
 
 @contextmanager

@@ -100,6 +100,20 @@ class Factored:
         return Factored(self.outputs.to(device), self.inputs.to(device), self.exponent)
 
 
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Which tokens of a batch the input of a linear holds.
+
+    Attributes:
+        seqlen: tokens of a window.
+        positions: their indices in the batch; None: all tokens in order, or unknown ones if their
+            number is no multiple of `seqlen`.
+    """
+
+    seqlen: int
+    positions: Tensor | None = None
+
+
 class Collector:
     """Sums over tokens that become the `Information` of the linears of one block.
 
@@ -114,12 +128,12 @@ class Collector:
         self._sums: dict[str, tuple[Tensor, ...]] = {}
         self._squared: tuple[Tensor, Tensor] | None = None
 
-    def see(self, key: str, windows: int, x: Tensor, gradient: Tensor) -> None:
-        """Add the input and the output gradient of linear `key` on a batch of `windows`."""
-        outputs = _squares(gradient, windows, self._skip)
+    def see(self, key: str, tokens: Tokens, x: Tensor, gradient: Tensor) -> None:
+        """Add the input x and the output gradient of linear `key` on a batch of `tokens`."""
+        outputs = _squares(gradient, tokens, self._skip)
         # Linears with one input (q, k and v; gate and up) share its squares.
         if self._squared is None or self._squared[0] is not x:
-            self._squared = x, _squares(x, windows, self._skip)
+            self._squared = x, _squares(x, tokens, self._skip)
         inputs = self._squared[1]
         if self._form == "factored":
             parts: tuple[Tensor, ...] = tuple(
@@ -169,8 +183,9 @@ def collecting(
     def hook(key: str) -> Any:
         def see(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             # The whole input, not a detached copy, so that linears with one input share it.
-            x, windows = inputs[0], inputs[0].shape[:-1].numel() // seqlen
-            output.register_hook(lambda gradient: collector.see(key, windows, x, gradient))
+            x, tokens = inputs[0], Tokens(seqlen, *inputs[1:])
+            if output.requires_grad:
+                output.register_hook(lambda gradient: collector.see(key, tokens, x, gradient))
 
         return see
 
@@ -181,12 +196,18 @@ def collecting(
         yield
 
 
-def _squares(x: Tensor, windows: int, skip: int) -> Tensor:
-    """Return x² without the first `skip` positions: (tokens, features).
+def _squares(x: Tensor, tokens: Tokens, skip: int) -> Tensor:
+    """Return x² without the first `skip` positions of the windows: (tokens, features).
 
     A GPU gets bfloat16 squares of 16-bit tensors, which have the range of float32.
     """
-    x = x.reshape(windows, -1, x.shape[-1])[:, skip:].flatten(0, 1)
+    count = x.shape[:-1].numel()
+    if tokens.positions is not None:
+        x = x[tokens.positions % tokens.seqlen >= skip]
+    elif count % tokens.seqlen:
+        x = x.reshape(count, -1)
+    else:
+        x = x.reshape(count // tokens.seqlen, tokens.seqlen, -1)[:, skip:].flatten(0, 1)
     if not x.is_cuda or x.dtype == torch.float32:
         return x.float().square()
     return x.square() if x.dtype == torch.bfloat16 else x.float().square_().bfloat16()

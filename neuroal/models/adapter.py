@@ -6,15 +6,16 @@ Only ``neuroal.models`` depends on the architecture of a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
-from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
+from neuroal.models.experts import ExpertLinear
+from neuroal.models.families import FAMILIES, Family, pattern_of
 from neuroal.models.linears import PrunableLinear as PrunableLinear
 from neuroal.models.selection import Selection
 from neuroal.placement.base import placement_of
@@ -51,6 +52,10 @@ class DecoderModel:
         self.blocks_name, self.blocks = find_blocks(model)
         self._selection.check(self.blocks_name, self.blocks)
         self.linears = self._selection.linears(self.blocks)
+        self._experts = [
+            dict.fromkeys(lin.module.experts for lin in block if isinstance(lin, ExpertLinear))
+            for block in self.linears
+        ]
         self.placement = placement_of(model)
         self.model_type: str = model.config.get_text_config().model_type
         self.memo: dict[str, Any] = {}
@@ -97,6 +102,22 @@ class DecoderModel:
         """
         return self.placement.present(index, writes=writes)
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether linears of fused experts are pruned; their routing makes the host wait."""
+        return any(self._experts)
+
+    @contextmanager
+    def separate_experts(self, index: int) -> Iterator[None]:
+        """Run the pruned experts of block `index` one by one inside the context.
+
+        Only then are the modules of their linears called, and temporary weights take effect.
+        """
+        with ExitStack() as stack:
+            for experts in self._experts[index]:
+                stack.enter_context(experts.separate())
+            yield
+
     def walk(
         self, *, backwards: bool = False, writes: bool = False
     ) -> Iterator[tuple[int, tuple[PrunableLinear, ...]]]:
@@ -115,8 +136,8 @@ class DecoderModel:
         - `linear` is in the last block,
         - its consumer is in the next block or is not pruned,
         - no pruned linear of the block precedes the consumer, or
-        - a linear that feeds the consumer has another number of rows than the consumer has
-          columns (grouped-query attention).
+        - a linear that feeds the consumer has another number of rows (or of pairs of rows, where
+          `Family` declares them) than the consumer has columns (grouped-query attention).
 
         Raises:
             UserError: if no data flow is declared for the model's type.
@@ -128,17 +149,23 @@ class DecoderModel:
                 "call neuroal.models.families.register_family with the consumers of "
                 f"{', '.join(linear.name for linear in self.linears[0])}"
             )
-        consumer = family.consumers.get(linear.name, NEXT_BLOCK)
+        consumer = family.consumer(linear.name)
         block = {other.name: other for other in self.linears[linear.block]}
         if linear.block == len(self) - 1 or consumer not in block:
             return None
-        if not family.producers(consumer) & block.keys():
+        if not family.producers(consumer) & {pattern_of(name) for name in block}:
             return None
-        feeders = [
-            other for other in block.values() if family.consumers.get(other.name) == consumer
-        ]
-        sizes_match = all(other.rows == block[consumer].cols for other in feeders)
+        feeders = [other for other in block.values() if family.consumer(other.name) == consumer]
+        sizes_match = all(
+            other.rows == family.width(other.name) * block[consumer].cols for other in feeders
+        )
         return consumer if sizes_match else None
+
+    def row_positions(self, linear: PrunableLinear) -> Tensor:
+        """Return the column of the `row_source` that each row of `linear` feeds: (rows,) int64."""
+        if self.family is None:
+            return torch.arange(linear.rows)
+        return self.family.positions(linear.name, linear.rows)
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

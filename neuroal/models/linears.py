@@ -9,7 +9,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(eq=False)
@@ -101,12 +100,3 @@ class TransposedLinear(PrunableLinear):
             yield
         finally:
             del vars(self.module)["weight"]
-
-
-def linears_of(index: int, block: nn.Module) -> Iterator[PrunableLinear]:
-    """Yield the linears of block `index`, in the order of its module tree."""
-    for name, module in block.named_modules():
-        if isinstance(module, nn.Linear):
-            yield PrunableLinear(index, name, module)
-        elif isinstance(module, Conv1D):
-            yield TransposedLinear(index, name, module)

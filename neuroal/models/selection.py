@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from neuroal.errors import UserError, nearest
-from neuroal.models.linears import PrunableLinear, linears_of
+from neuroal.models.experts import ExpertLinear, FusedExperts, is_fused, router_names
+from neuroal.models.linears import PrunableLinear, TransposedLinear
 
 MOST_UNSUPPORTED = 0.1
 """Largest share of the blocks' matrices that may be of other layers than linears."""
@@ -19,7 +21,8 @@ MOST_UNSUPPORTED = 0.1
 class Selection:
     """Patterns of linears to prune (empty: all) and to leave dense.
 
-    ``fnmatch`` patterns, matched against ``NAME`` and ``BLOCK.NAME``.
+    ``fnmatch`` patterns, matched against ``NAME`` and ``BLOCK.NAME``. The name of a module with
+    fused experts means all of their linears.
     """
 
     include: tuple[str, ...] = ()
@@ -33,7 +36,7 @@ class Selection:
         """
         self._check_supported(blocks)
         linears = tuple(
-            tuple(lin for lin in linears_of(index, block) if self._selects(index, lin.name))
+            tuple(linear for linear in linears_of(index, block) if self._selects(linear))
             for index, block in enumerate(blocks)
         )
         if not any(linears):
@@ -56,10 +59,15 @@ class Selection:
                 if not any(_matches(index, name, [pattern]) for index, name in modules):
                     raise _no_match(key, pattern, blocks_name, modules)
 
-    def _selects(self, index: int, name: str) -> bool:
-        if self.include and not _matches(index, name, self.include):
-            return False
-        return not _matches(index, name, self.exclude)
+    def _selects(self, linear: PrunableLinear) -> bool:
+        names = [linear.name]
+        if isinstance(linear, ExpertLinear):
+            names.append(linear.name.rsplit(".", 2)[0])
+        return self._selects_any(linear.block, names)
+
+    def _selects_any(self, index: int, names: Sequence[str]) -> bool:
+        included = not self.include or any(_matches(index, name, self.include) for name in names)
+        return included and not any(_matches(index, name, self.exclude) for name in names)
 
     def _check_supported(self, blocks: nn.ModuleList) -> None:
         """Refuse a model if much of what is selected does not belong to a linear."""
@@ -67,7 +75,7 @@ class Selection:
         weights = 0
         for index, block in enumerate(blocks):
             for name, module, parameter in _other_matrices(index, block):
-                if self._selects(index, name):
+                if self._selects_any(index, [name]):
                     full = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
                     unsupported.setdefault(name, full)
                     weights += module.get_parameter(parameter).numel()
@@ -79,6 +87,20 @@ class Selection:
                 f"{', '.join(unsupported.values())}; keep them dense with "
                 f"model.exclude=[{excluded}]"
             )
+
+
+def linears_of(index: int, block: nn.Module) -> Iterator[PrunableLinear]:
+    """Yield the linears of block `index`, in the order of its module tree, without routers."""
+    routers = router_names(block)
+    for name, module in block.named_modules():
+        if name in routers:
+            continue
+        if isinstance(module, nn.Linear):
+            yield PrunableLinear(index, name, module)
+        elif isinstance(module, Conv1D):
+            yield TransposedLinear(index, name, module)
+        elif is_fused(module):
+            yield from FusedExperts(module).linears(index, name)
 
 
 def matrix_sizes(blocks: nn.ModuleList) -> Iterator[int]:
@@ -95,9 +117,9 @@ def _names(index: int, block: nn.Module) -> Iterator[str]:
 
 def _other_matrices(index: int, block: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Yield module name, module and parameter name of matrices that no linear views."""
-    linears = {linear.name for linear in linears_of(index, block)}
+    linears = {linear.name for linear in linears_of(index, block)} | router_names(block)
     for name, module in block.named_modules():
-        if name in linears or isinstance(module, nn.Embedding):
+        if name in linears or isinstance(module, nn.Embedding) or is_fused(module):
             continue
         for parameter, weight in module.named_parameters(recurse=False):
             if weight.dim() >= 2:

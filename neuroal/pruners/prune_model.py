@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.replay import Replay
+from neuroal.execution.routed import under_reached
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -114,6 +116,9 @@ def prune_model(
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
             statistics = replay.measure(index, method.needs) if replay else {}
+            few = under_reached(linears, statistics)
+            if few:
+                warnings.warn(few, stacklevel=2)
             for linear in linears:
                 inputs, budget = statistics.get(linear.key), budgets[linear.key]
                 target = None if masks is None else masks[linear.key].to(linear.weight.device)
