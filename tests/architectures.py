@@ -130,6 +130,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "gpt2": ({}, ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
     **{name: (EXPERTS[name], EXPERT_LINEARS) for name in ("mixtral", "olmoe", "gpt_oss")},
     "qwen3_moe": (EXPERTS["qwen3_moe"], EXPERT_LINEARS),
+    "openai-gpt": ({}, ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
     "bloom": (
         {"n_layer": 4, "n_head": 4},
         [

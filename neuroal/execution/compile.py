@@ -48,20 +48,18 @@ class BlockCall:
 
     Attributes:
         keyword: keyword of the hidden states; None passes them as the first positional argument.
-        returns_tuple: whether the block returns a tuple that starts with the hidden states.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     keyword: str | None
-    returns_tuple: bool
 
     def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
         if self.keyword is None:
             output = block(hidden, *self.args, **self.kwargs)
         else:
             output = block(*self.args, **{self.keyword: hidden}, **self.kwargs)
-        result: Tensor = output[0] if self.returns_tuple else output
+        result: Tensor = output[0] if isinstance(output, tuple | list) else output
         return result
 
 

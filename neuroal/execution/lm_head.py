@@ -40,6 +40,6 @@ def logits_by_chunks(runner: BlockRunner, hidden: Tensor) -> Iterator[tuple[int,
 
 def _returning(runner: BlockRunner, index: int, hidden: Tensor) -> Any:
     def forward(*_args: Any, **_kwargs: Any) -> Any:
-        return (hidden,) if runner.returns_tuple[index] else hidden
+        return runner.probe.outputs[index](hidden)
 
     return forward

@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.errors import UserError
-from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks
-from neuroal.execution.probe import probe_blocks
+from neuroal.execution.compile import BlockCall, CompiledBlocks
+from neuroal.execution.probe import Probe, probe_of
 from neuroal.execution.routed import completed
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.experts import replaced_forward
-
-PROBE_TOKENS = 8
-"""Tokens of the forward pass that `probe_blocks` observes."""
 
 
 class _Stop(Exception):
@@ -38,13 +35,12 @@ class BlockRunner:
     Hidden states are lists with one tensor (windows, seqlen, hidden) per batch.
 
     Attributes:
-        returns_tuple: for each block, whether it returns a tuple rather than a tensor.
+        probe: what the blocks return, and in which order they call their linears.
         embedded: hidden states that enter block 0.
     """
 
     decoder: DecoderModel
-    returns_tuple: Sequence[bool]
-    _orders: Sequence[CallOrder | None]
+    probe: Probe
     embedded: list[Tensor] = field(default_factory=list)
     _calls: list[list[BlockCall]] = field(default_factory=list)
     _windows: int = 0
@@ -56,16 +52,12 @@ class BlockRunner:
 
         Each forward pass takes `batch` windows.
         """
-        probe_tokens = tokens[:1, :PROBE_TOKENS]
-        returns_tuple, orders = decoder.once(
-            "probe", lambda: probe_blocks(decoder, probe_tokens.to(decoder.device))
-        )
-        return cls(decoder, returns_tuple, orders).on(tokens, batch)
+        return cls(decoder, probe_of(decoder, tokens)).on(tokens, batch)
 
     @torch.no_grad()
     def on(self, tokens: Tensor, batch: int) -> BlockRunner:
         """Return a runner of the same model on other `tokens` (windows, seqlen)."""
-        runner = BlockRunner(self.decoder, self.returns_tuple, self._orders)
+        runner = BlockRunner(self.decoder, self.probe)
         runner._record(tokens, batch)
         return runner
 
@@ -82,17 +74,17 @@ class BlockRunner:
                     continue
 
     def _recorder(self, index: int) -> Any:
-        returns_tuple = self.returns_tuple[index]
+        output_of = self.probe.outputs[index]
 
         def record(*args: Any, **kwargs: Any) -> Any:
             keyword = None if args else "hidden_states"
             hidden = kwargs.pop(keyword) if keyword else args[0]
             if index == 0:
                 self.embedded.append(hidden)
-            self._calls[index].append(BlockCall(args[1:], kwargs, keyword, returns_tuple))
+            self._calls[index].append(BlockCall(args[1:], kwargs, keyword))
             if index == len(self.decoder) - 1:
                 raise _Stop
-            return (hidden,) if returns_tuple else hidden
+            return output_of(hidden)
 
         return record
 
@@ -114,7 +106,7 @@ class BlockRunner:
 
         Only batches of the first batch's size are compiled, as another size needs another graph.
         """
-        order, compiled = self._orders[index], self.decoder.once("compiled", CompiledBlocks)
+        order, compiled = self.probe.orders[index], self.decoder.once("compiled", CompiledBlocks)
         linears = self.decoder.linears[index]
         if (
             order is None
@@ -193,7 +185,7 @@ class BlockRunner:
     ) -> Tensor | None:
         """Run a block with hooks that feed `collector`; return None if it ends early."""
         block, linears = self.decoder.blocks[index], self.decoder.linears[index]
-        stop_after = None if outputs or self._orders[index] is None else len(linears)
+        stop_after = None if outputs or self.probe.orders[index] is None else len(linears)
         with _input_hooks(linears, collector, stop_after), self.decoder.separate_experts(index):
             try:
                 return self._calls[index][number](block, hidden)

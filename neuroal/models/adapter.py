@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -171,7 +172,9 @@ class DecoderModel:
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the name and the ``ModuleList`` of the decoder blocks.
 
-    Of all lists with ``config.num_hidden_layers`` modules, this is the one with the most weights.
+    Of all lists with ``config.num_hidden_layers`` modules, this is the one nearest to the input
+    embeddings in the module tree (not that of a vision tower); of several, the one with the most
+    weights.
     """
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = {
@@ -184,5 +187,21 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
             f"model: {type(model).__name__} has no ModuleList of {depth} decoder blocks; "
             "only models whose blocks are a ModuleList can be pruned"
         )
-    name = max(lists, key=lambda key: sum(p.numel() for p in lists[key].parameters()))
+    embedding = _embedding_name(model).split(".")
+
+    def nearness(name: str) -> tuple[int, int]:
+        pairs = zip(name.split("."), embedding, strict=False)
+        common = [*takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        return len(common), sum(p.numel() for p in lists[name].parameters())
+
+    name = max(lists, key=nearness)
     return name, lists[name]
+
+
+def _embedding_name(model: PreTrainedModel) -> str:
+    """Return the name of the module that embeds token ids; empty if the model does not tell."""
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        return ""
+    return next((name for name, module in model.named_modules() if module is embedding), "")

@@ -47,6 +47,12 @@ class ExpertSlice(nn.Module):
         stored: Tensor = getattr(experts.module, parameter).data[index]
         return stored.T if experts.transposed else stored
 
+    @property
+    def storage(self) -> tuple[int, int]:
+        """Identity of the stored weight."""
+        experts, parameter, index = self._of
+        return id(experts.module.get_parameter(parameter)), index
+
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Return the output for x (tokens, cols), which comes from `positions` of the batch."""
         experts, parameter, index = self._of
@@ -58,6 +64,10 @@ class ExpertLinear(PrunableLinear):
     """A linear of one expert; its `module` is an `ExpertSlice`."""
 
     module: ExpertSlice
+
+    @property
+    def storage(self) -> tuple[int, int]:
+        return self.module.storage
 
     @contextmanager
     def swapped(self, values: Tensor) -> Iterator[None]:

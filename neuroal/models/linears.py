@@ -43,6 +43,11 @@ class PrunableLinear:
         self.weight.copy_(values)
 
     @property
+    def storage(self) -> tuple[int, int]:
+        """Identity of the stored weight, equal for linears that share it."""
+        return id(self.module.weight), 0
+
+    @property
     def rows(self) -> int:
         return self.weight.shape[0]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import chain
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -32,7 +33,8 @@ class Selection:
         """Return the selected linears of each block.
 
         Raises:
-            UserError: no linear is selected, or too many selected weights are not of a linear.
+            UserError: no linear is selected, too many selected weights are not of a linear, or
+                selected linears share a weight.
         """
         self._check_supported(blocks)
         linears = tuple(
@@ -45,6 +47,7 @@ class Selection:
                 f"model.include={[*self.include]} model.exclude={[*self.exclude]} leave no linear "
                 f"to prune; the first block has: {', '.join(options) or 'none'}"
             )
+        self._check_shared(chain.from_iterable(linears))
         return linears
 
     def check(self, blocks_name: str, blocks: nn.ModuleList) -> None:
@@ -68,6 +71,21 @@ class Selection:
     def _selects_any(self, index: int, names: Sequence[str]) -> bool:
         included = not self.include or any(_matches(index, name, self.include) for name in names)
         return included and not any(_matches(index, name, self.exclude) for name in names)
+
+    def _check_shared(self, linears: Iterable[PrunableLinear]) -> None:
+        """Refuse weights that several blocks share, which would be pruned and counted twice."""
+        owners: dict[tuple[int, int], PrunableLinear] = {}
+        shared: dict[str, str] = {}
+        for linear in linears:
+            owner = owners.setdefault(linear.storage, linear)
+            if owner is not linear:
+                shared.setdefault(linear.name, f"'{linear.key}' has that of '{owner.key}'")
+        if shared:
+            excluded = ",".join(dict.fromkeys((*self.exclude, *shared)))
+            raise UserError(
+                f"model: {len(shared)} linears share their weights with another block's "
+                f"({next(iter(shared.values()))}); keep them dense with model.exclude=[{excluded}]"
+            )
 
     def _check_supported(self, blocks: nn.ModuleList) -> None:
         """Refuse a model if much of what is selected does not belong to a linear."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.execution.probe import probe_of
 from neuroal.execution.replay import Replay
 from neuroal.execution.routed import under_reached
 from neuroal.kernels.input_statistics import InputStatistics, Need
@@ -89,7 +90,8 @@ def prune_model(
 
     For each block in order: collect statistics of the dense block on inputs that come from the
     pruned blocks before it, prune its linears, and run the pruned block to get the inputs of the
-    next one. A pruner without `needs` runs no block.
+    next one. A pruner without `needs` runs the model only to probe its
+    blocks.
 
     Args:
         decoder: the model; its weights must be finite (`check_finite`).
@@ -112,6 +114,8 @@ def prune_model(
     """
     method = pruner if isinstance(pruner, RefinedPruner) else RefinedPruner(pruner)
     replay = Replay(decoder, tokens, batch) if method.needs else None
+    if replay is None:  # nothing else would check that these are the decoder blocks
+        batch.run(lambda _: probe_of(decoder, tokens))
     pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):

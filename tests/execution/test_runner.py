@@ -30,7 +30,9 @@ def test_single_blocks_reproduce_the_hidden_states_of_the_model(
     outputs: list[list[torch.Tensor]] = [[] for _ in decoder.blocks]
     for block, seen in zip(decoder.blocks, outputs, strict=True):
         block.register_forward_hook(
-            lambda _m, _i, out, seen=seen: seen.append(out[0] if isinstance(out, tuple) else out)
+            lambda _m, _i, out, seen=seen: seen.append(
+                out[0] if isinstance(out, tuple | list) else out
+            )
         )
     model(tokens, use_cache=False)
     expected = [seen.pop() for seen in outputs]

@@ -57,3 +57,16 @@ def test_few_matrices_of_other_layers_stay_dense() -> None:
     model = tiny_llama().model
     model.model.layers[1].mlp.mixer = nn.Bilinear(4, 4, 16)
     assert len([*DecoderModel(model)]) == 4 * 7
+
+
+def test_weights_that_blocks_share_are_refused_in_one_advice_that_works() -> None:
+    model = tiny_llama().model
+    model.model.layers[2].mlp = model.model.layers[0].mlp  # the same module
+    model.model.layers[3].self_attn.q_proj.weight = model.model.layers[1].self_attn.q_proj.weight
+    with pytest.raises(
+        UserError, match=r"'2\.mlp\.gate_proj' has that of '0\.mlp\.gate_proj'"
+    ) as e:
+        DecoderModel(model)
+    advice = str(e.value).partition("model.exclude=")[2].strip("[]").split(",")
+    assert len([*DecoderModel(model, exclude=advice)]) == 4 * 3
+    assert len([*DecoderModel(model, exclude=["2.mlp.*", "3.*"])]) == 2 * 7 + 4
