@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.totals import Totals
 from neuroal.pruners.base import MaskRefiner
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
@@ -100,6 +102,8 @@ def prune(
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
         settings.check_total(budgets, decoder)
+        if line := Totals.of(decoder).warning:
+            warnings.warn(line, stacklevel=2)
         # A resumed run uses the batch size of its first attempt, on which rounding depends.
         size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)

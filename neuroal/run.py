@@ -21,6 +21,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
+from neuroal.models.totals import Totals
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
@@ -155,6 +156,7 @@ def _work(job: _Job) -> Record:
         costs=costs.to_dict(),
         allocation=allocation,
         masks=masks,
+        totals=Totals.of(decoder),
         context=loaded.context,
     )
     check_same_masks(record, masks, costs.device)
