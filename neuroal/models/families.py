@@ -159,7 +159,18 @@ DEEPSEEK = replace(
 # Maps `config.model_type` to a family. The row step needs an entry.
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2"),
+        (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "olmo",
+            "olmo2",
+            "qwen2_vl_text",
+        ),
         GATED,
     ),
     "phi": PHI,
