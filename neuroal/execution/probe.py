@@ -48,7 +48,8 @@ class Probe:
 
     Attributes:
         outputs: forms of the outputs.
-        orders: order in which a block calls its linears; None unless it calls each exactly once.
+        orders: order in which a block calls its linears; None unless it calls each exactly once,
+            on every token.
     """
 
     outputs: Sequence[BlockOutput]
@@ -108,12 +109,21 @@ def _probe(decoder: DecoderModel, tokens: Tensor) -> Probe:
             handle.remove()
     _check_chain(decoder, visits, tokens.shape)
     orders = [
-        _call_order(visit.calls)
-        if sorted(key for key, _ in visit.calls) == sorted(linear.key for linear in linears)
-        else None
+        _call_order(visit.calls) if _is_regular(visit, linears) else None
         for visit, linears in zip(visits, decoder.linears, strict=True)
     ]
     return Probe([BlockOutput.of(visit.output) for visit in visits], orders)
+
+
+def _is_regular(visit: _Visit, linears: Sequence[PrunableLinear]) -> bool:
+    """Return whether a block calls each of its linears exactly once, on every token.
+
+    Which linears see only some tokens, as experts in a list do, depends on the text.
+    """
+    tokens = visit.hidden.shape[:2].numel()
+    every = all(x.shape[:-1].numel() == tokens for _, x in visit.calls)
+    keys = sorted(key for key, _ in visit.calls)
+    return every and keys == sorted(linear.key for linear in linears)
 
 
 def _call_order(calls: Sequence[tuple[str, Tensor]]) -> CallOrder:

@@ -173,8 +173,8 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the name and the ``ModuleList`` of the decoder blocks.
 
     Of all lists with ``config.num_hidden_layers`` modules, this is the one nearest to the input
-    embeddings in the module tree (not that of a vision tower); of several, the one with the most
-    weights.
+    embeddings in the module tree (not that of a vision tower, or of the parts of a block); of
+    several, the one with the most weights.
     """
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = {
@@ -189,10 +189,11 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         )
     embedding = _embedding_name(model).split(".")
 
-    def nearness(name: str) -> tuple[int, int]:
-        pairs = zip(name.split("."), embedding, strict=False)
+    def nearness(name: str) -> tuple[int, int, int]:
+        parts = name.split(".")
+        pairs = zip(parts, embedding, strict=False)
         common = [*takewhile(lambda pair: pair[0] == pair[1], pairs)]
-        return len(common), sum(p.numel() for p in lists[name].parameters())
+        return len(common), -len(parts), sum(p.numel() for p in lists[name].parameters())
 
     name = max(lists, key=nearness)
     return name, lists[name]

@@ -52,6 +52,8 @@ class Selection:
 
     def check(self, blocks_name: str, blocks: nn.ModuleList) -> None:
         """Raise `UserError` if a pattern matches nothing in any block."""
+        if not self.include and not self.exclude:
+            return
         modules = [
             (index, name)
             for index, block in enumerate(blocks)

@@ -168,6 +168,18 @@ def test_a_linear_that_is_never_called_is_pruned_by_magnitude_and_reported(prune
         assert all(not mask[row, order[row, 8:]].any() for row in range(8))
 
 
+def test_a_linear_that_sees_some_tokens_has_no_fixed_place_in_the_order_of_calls() -> None:
+    class Halved(Block):
+        def forward(self, hidden: Tensor) -> Any:
+            return hidden + self.up(hidden) + self.idle(hidden[:, ::2]).sum()
+
+    model: Any = toy(plain).model
+    model.blocks[1] = Halved()
+    runner = BlockRunner.capture(DecoderModel(model, exclude=["0.idle", "2.idle"]), TOKENS, 2)
+    orders = runner.probe.orders
+    assert [order and order.keys for order in orders] == [("0.up",), None, ("2.up",)]
+
+
 def test_the_list_of_xlm_which_does_not_hold_blocks_is_refused() -> None:
     model = build("xlm", emb_dim=32, n_layers=4, n_heads=4, n_words=64)
     with pytest.raises(UserError, match="XLMWithLMHeadModel"):
