@@ -3,12 +3,14 @@
     python experiments/benchmark.py search --dtype float16
     python experiments/benchmark.py prune
     python experiments/benchmark.py offload 7b-none 7b-blocks
+    python experiments/benchmark.py devices --devices 1 2 4
     python experiments/benchmark.py table
 
 `search`, `prune`, `evaluate`, `kernels`, `semi-structured`, `marginal` and `fisher` use LLaMA
 shapes with random weights on a GPU. `offload` compares weights in host memory or on disk with
 weights on the GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder.
-`cpu` times the search on SmolLM2.
+`cpu` times the search on SmolLM2. `devices` times every stage on one and on several GPUs, with the
+start of the processes, the copies of the model and compilation apart.
 
 Every measurement writes a JSON file under results/benchmark (or `--results`), and is repeated only
 with `--again`. An error stops only its own measurement. `table` fills the marked tables of
@@ -26,6 +28,7 @@ from pathlib import Path
 
 from bench import (
     cpu,
+    devices,
     evaluate,
     fisher,
     kernels,
@@ -48,6 +51,7 @@ PARTS = {
     "offload": offload,
     "marginal": marginal,
     "fisher": fisher,
+    "devices": devices,
     "cpu": cpu,
 }
 

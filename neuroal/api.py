@@ -21,11 +21,12 @@ from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.devices import pick_devices, placed, resolve_device
+from neuroal.models.devices import placed, replicas, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
 from neuroal.models.totals import Totals
+from neuroal.parallel.replicated import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
 from neuroal.pruners.base import MaskRefiner, Pruner
@@ -100,10 +101,10 @@ def prune(
         seed: seed of the top-up's random numbers.
         device: compute device; None: the device of the model or, with `offload`, the GPU if there
             is one.
-        devices: number of GPUs that share the candidates of an exact search, each with a copy of
-            the model.
+        devices: number of GPUs that share the work, each with a copy of the model and a process of
+            its own. On a CPU, number of processes, which share the weights.
         offload: ``blocks`` keeps idle blocks in host memory and moves them to `device` in turn;
-            ``none`` does not.
+            ``devices`` keeps them in the memory of `devices` GPUs; ``none`` does neither.
         include: patterns of linears to prune; empty: all.
         exclude: patterns of linears to leave dense.
         progress: receives progress updates; None disables them.
@@ -118,13 +119,14 @@ def prune(
     check_choice("rules", rules, Rules)
     windows = _windows(tokens)
     check_tokens(model, windows, "tokens: there is")
+    compute = model.device if device is None else resolve_device(device)
     settings = PruningSettings(
         pruner=_method("pruner", pruner),
         sparsity=ratio,
         rules=Rules(rules),
         group=pattern[1] if pattern else None,
         seed=seed,
-        devices=pick_devices(model.device if device is None else resolve_device(device), devices),
+        devices=replicas(compute, devices, offload),
         batch=batch,
     )
     recipe = Recipe(settings, _method("topup", topup), _method("refine", refine))
@@ -132,7 +134,11 @@ def prune(
     search = windows[: recipe.topup.default_windows if search_windows is None else search_windows]
     recipe.topup.check_windows(*search.shape)
     progress = progress or QuietProgress()
-    with _eval_mode(model), placed(model, device, offload, devices):
+    with (
+        _eval_mode(model),
+        placed(model, device, offload, devices),
+        replicated(model, settings.devices),
+    ):
         decoder = DecoderModel(model, include, exclude)
         check_finite(model)
         costs = StageCosts(decoder.device)

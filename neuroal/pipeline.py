@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,14 +12,17 @@ from neuroal.errors import UserError
 from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.totals import Totals
+from neuroal.parallel.replicated import check_experts, copy_to_all, together
 from neuroal.pruners.base import MaskRefiner
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.sparsity.allocation import Allocation
+from neuroal.sparsity.budget import LinearBudget
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
 
@@ -42,12 +46,23 @@ class Recipe:
     refiner: MaskRefiner | None = None
 
     @property
+    def needs(self) -> frozenset[Need]:
+        """Statistics that the pruner and the refiner require."""
+        return RefinedPruner(self.settings.pruner, self.refiner).needs
+
+    @property
     def updates_weights(self) -> bool:
         """Whether pruning changes kept weights, so that masks alone do not determine the model."""
         return self.settings.pruner.updates_weights and self.refiner is None
 
     def check(self) -> None:
         """Raise `UserError` if methods and settings cannot be combined."""
+        self.settings.check_rules()
+        if self.refiner and not self.settings.pruner.refinable:
+            raise UserError(
+                f"refine={self.refiner.name}: another mask would undo the fit of "
+                f"pruner={self.settings.pruner.name}; use refine=none"
+            )
         rows = self.topup.row_ratios(self.settings.pruner)
         if rows is not None:
             self.settings.check_row_ratios(rows.key, rows.remedy)
@@ -67,18 +82,38 @@ def allocate(
     `tokens` are the search windows: (windows, seqlen). `costs` receives the costs of the stage.
     """
     settings, topup = recipe.settings, recipe.topup
+    if recipe.needs:
+        check_experts(decoder)
     costs.calibration_tokens["allocate"] = tokens.numel() if topup.searches else 0
     with costs.stage("allocate"):
         size = settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("allocate", size)
-        allocation = batch.run(
-            lambda size: topup.allocate(
-                AllocationContext(decoder, settings, tokens, size, progress)
-            )
-        )
+        arguments = (topup, settings, tokens, batch)
+        allocation: Allocation
+        if topup.shares_windows:
+            allocation = together(decoder, _allocate, *arguments, progress=progress)
+        else:
+            allocation = _allocate(decoder, *arguments, progress=progress)
     if topup.searches:
         costs.record_batch(batch)
     return allocation
+
+
+def _allocate(
+    decoder: DecoderModel,
+    topup: TopUp,
+    settings: PruningSettings,
+    tokens: Tensor,
+    batch: AdaptiveBatch,
+    *,
+    progress: Progress,
+) -> Allocation:
+    batch.peers = decoder.peers
+
+    def allocate_by(size: int) -> Allocation:
+        return topup.allocate(AllocationContext(decoder, settings, tokens, size, progress))
+
+    return batch.run(allocate_by)
 
 
 def prune(
@@ -98,16 +133,40 @@ def prune(
     """
     settings = recipe.settings
     pruner = RefinedPruner(settings.pruner, recipe.refiner)
+    if pruner.needs:
+        check_experts(decoder)
     costs.calibration_tokens["prune"] = tokens.numel() if pruner.needs else 0
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)
         settings.check_total(budgets, decoder)
+        settings.pruner.check_tokens(tokens.numel(), decoder)
         if line := Totals.of(decoder).warning:
             warnings.warn(line, stacklevel=2)
         # A resumed run uses the batch size of its first attempt, on which rounding depends.
         size = costs.batch.get("prune") or settings.batch or batch_by_memory(decoder, *tokens.shape)
         batch = AdaptiveBatch("prune", size, divides=True)
-        pruned = prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)
+        arguments = (pruner, budgets, tokens, batch)
+        if pruner.needs:
+            pruned: PackedMasks = together(
+                decoder, _prune, *arguments, progress=progress, masks=masks
+            )
+        else:  # faster than starting the other devices
+            pruned = _prune(decoder, *arguments, progress=progress, masks=masks)
+            copy_to_all(decoder.model)
     if pruner.needs:
         costs.record_batch(batch)
     return pruned
+
+
+def _prune(
+    decoder: DecoderModel,
+    pruner: RefinedPruner,
+    budgets: Mapping[str, LinearBudget],
+    tokens: Tensor,
+    batch: AdaptiveBatch,
+    *,
+    progress: Progress,
+    masks: PackedMasks | None,
+) -> PackedMasks:
+    batch.peers = decoder.peers
+    return prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)

@@ -18,10 +18,11 @@ from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.devices import pick_devices, resolve_device
+from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
 from neuroal.models.totals import Totals
+from neuroal.parallel.replicated import copy_to_all, replicated
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
@@ -132,14 +133,22 @@ def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
 
 
 def _work(job: _Job) -> Record:
-    """Do the missing stages of a run; return its record."""
-    config, files, costs, progress = job.config, job.files, job.costs, job.progress
+    """Load the model and do the missing stages of a run; return its record."""
+    config, costs = job.config, job.costs
     text = CalibrationText.find(config.calibration, config.data.root)
-    costs.resume(files.costs)
-    out = files.record_path.parent
+    costs.resume(job.files.costs)
+    out = job.files.record_path.parent
     with costs.stage("load"):
-        loaded = load_model(config.model, costs.device, config.offload, out)
-        decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
+        loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
+    with replicated(loaded.model, job.recipe.settings.devices):
+        return _stages(job, loaded, text)
+
+
+def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
+    """Do the missing stages of a run after loading; return its record."""
+    config, files, costs, progress = job.config, job.files, job.costs, job.progress
+    out = files.record_path.parent
+    decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
         pruning, search = calibration_windows(config, text, loaded)
         due = _due_tasks(job, files.record)
@@ -180,18 +189,21 @@ def _restore_or_prune(
     stored = job.files.masks(decoder)
     if stored is not None and not job.recipe.updates_weights:
         apply_masks(decoder, stored)
+        copy_to_all(decoder.model)
         return stored
     masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress, masks=stored)
     if stored is not None:
-        log.info(
-            "resumed with the masks of the first attempt; pruning freely would choose %d of their "
-            "%d entries differently",
-            masks.differing,
-            decoder.numel,
-        )
+        log.info("resumed with the masks of the first attempt%s", _comparison(masks, decoder.numel))
     job.files.keep_masks(masks)
     job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
+
+
+def _comparison(masks: PackedMasks, numel: int) -> str:
+    """Return how prescribed masks of `numel` entries differ from free choices, if compared."""
+    if masks.differing is None:
+        return ""
+    return f"; pruning freely would choose {masks.differing} of their {numel} entries differently"
 
 
 def _evaluate_pruned(
@@ -220,7 +232,7 @@ def make_recipe(config: RunConfig) -> Recipe:
         rules=Rules(config.rules),
         group=config.sparsity.of,
         seed=config.seed,
-        devices=pick_devices(resolve_device(config.device), config.devices),
+        devices=replicas(resolve_device(config.device), config.devices, config.offload),
         batch=config.batch,
     )
     recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))

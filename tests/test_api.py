@@ -14,7 +14,7 @@ from tests.small_models import random_tokens, tiny_llama
 TOKENS = random_tokens(6, 24)
 
 
-@pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt"])
+@pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt", "alps"])
 @pytest.mark.parametrize("topup", ["uniform", "neuroal", "owl"])
 def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> None:
     decoder, dense = tiny_llama(), tiny_llama().model.state_dict()
@@ -30,7 +30,7 @@ def test_budget_is_exact_and_nothing_else_changes(pruner: str, topup: str) -> No
         mask = result.masks[weights[name]]
         assert not value[mask].any()
         assert torch.isfinite(value).all()
-        if pruner != "sparsegpt":
+        if pruner not in ("sparsegpt", "alps"):  # these update the other weights
             assert torch.equal(value[~mask], dense[name][~mask])
 
 

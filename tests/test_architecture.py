@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "neuroal"
 LAYERS = (
     ("errors", "zoo", "__version__"),
     ("config.former_names", "config.schema", "files", "tracking.progress"),
-    ("kernels", "placement", "data"),
+    ("kernels", "placement", "data", "parallel.peers"),
     ("models",),
+    ("parallel",),
     ("sparsity",),
     ("execution",),
     ("pruners", "evaluation"),
@@ -32,7 +33,7 @@ LAYERS = (
 layers and from its own folder."""
 TOP = {"__init__.py", "__main__.py", "api.py", "run.py", "pipeline.py", "errors.py", "py.typed"}
 METHODS = {
-    "pruners": {"magnitude", "wanda", "multiflow", "sparsegpt"},
+    "pruners": {"magnitude", "wanda", "multiflow", "sparsegpt", "alps"},
     "topups": {
         *("uniform", "neuroal", "owl", "alpha", "dlp", "atp", "fisher", "marginal", "evolve"),
         "plan_file",

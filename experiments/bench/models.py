@@ -17,6 +17,7 @@ from neuroal.tracking import Progress, QuietProgress
 
 SHAPES = {
     "7b": (32, 4096, 11008, 32),
+    "65b": (80, 8192, 22016, 64),
     "30b": (60, 6656, 17920, 52),
     "1b": (16, 2048, 5632, 16),
     "tiny": (3, 64, 96, 4),

@@ -26,7 +26,8 @@ from bench.models import allocation_context, llama_config, random_llama, random_
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded
+from neuroal.models.devices import pick_devices
+from neuroal.models.offload import open_on_disk, place_on_devices, place_on_host, save_offloaded
 from neuroal.pruners.prune_model import prune_model
 from neuroal.pruners.wanda import Wanda
 from neuroal.sparsity.plan import uniform_plan
@@ -34,7 +35,9 @@ from neuroal.topups.neuroal import NeuroAL
 from neuroal.tracking import QuietProgress
 
 LARGE = ("7b-none", "7b-blocks", "7b-disk", "30b-blocks")
-TINY = ("tiny-none", "tiny-blocks", "tiny-disk")
+SEVERAL = ("7b-devices2", "7b-devices4", "65b-devices2", "65b-devices4", "65b-blocks")
+"""For machines with several GPUs, and host memory for 121 GiB of weights."""
+TINY = ("tiny-none", "tiny-blocks", "tiny-disk", "tiny-devices2")
 
 Work = Callable[[DecoderModel, Tensor], Any]
 
@@ -45,24 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=measurement,
         default=LARGE,
-        help=f"of {', '.join(LARGE + TINY)}; by default all but the tiny ones. 7b-disk writes a "
-        "checkpoint of 13.5 GB to the system's temporary folder first. The names are shape and "
-        "place of the weights, which are float16: --shape, --blocks and --dtype have no effect",
+        help=f"of {', '.join(LARGE + SEVERAL + TINY)}; by default {', '.join(LARGE)}. 7b-disk "
+        "writes a checkpoint of 13.5 GB to the system's temporary folder first. The names are "
+        "shape and place of the weights, which are float16: --shape, --blocks and --dtype have no "
+        "effect",
     )
     parser.add_argument("--windows", type=int, help="for pruning (128; 32 at 30B)")
     parser.add_argument("--seqlen", type=int, default=2048)
 
 
 def measurement(name: str) -> str:
-    if name not in LARGE + TINY:
-        raise argparse.ArgumentTypeError(f"{name}: must be one of {', '.join(LARGE + TINY)}")
+    names = LARGE + SEVERAL + TINY
+    if name not in names:
+        raise argparse.ArgumentTypeError(f"{name}: must be one of {', '.join(names)}")
     return name
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
     for name in arguments.measurements:
         shape, offload = name.split("-")
-        windows = arguments.windows or (32 if shape == "30b" else 128)
+        windows = arguments.windows or (32 if shape in ("30b", "65b") else 128)
         tokens = random_tokens(windows, arguments.seqlen)
         with TemporaryDirectory() as folder:
             measure(store, shape, offload, tokens, Path(folder))
@@ -76,7 +81,7 @@ def measure(store: Store, shape: str, offload: str, tokens: Tensor, folder: Path
         begin = now()
         model = placed_llama(shape, offload, folder)
         print(f"{shape}-{offload}: built in {now() - begin:.1f} s", flush=True)
-        if shape != "30b":  # warming up would take long at 30B and change little
+        if shape not in ("30b", "65b"):  # warming up would take long and change little
             compile_seconds(model, Wanda(), tokens[:8], Wanda.needs)
             search(model, tokens[:8], NeuroAL(block_candidates=[0.1], row_candidates=[0.1]))
         return model
@@ -93,14 +98,19 @@ def measure(store: Store, shape: str, offload: str, tokens: Tensor, folder: Path
 
 
 def placed_llama(shape: str, offload: str, folder: Path) -> DecoderModel:
-    """Return a random LLaMA of equal blocks with its weights on the GPU, in host memory or on disk.
+    """Return a random LLaMA of equal blocks with its weights on the GPU or elsewhere.
 
-    `offload` is ``none``, ``blocks`` (host memory) or ``disk`` (a checkpoint in `folder`).
+    `offload` is ``none``, ``blocks`` (host memory), ``devicesN`` (N GPUs), or ``disk`` (a
+    checkpoint in `folder`).
     """
     config = llama_config(shape, "float16")
     decoder = random_llama(config, alike=True, on_host=offload != "none")
     if offload == "none":
         return decoder
+    if offload.startswith("devices"):
+        devices = pick_devices(DEVICE, int(offload.removeprefix("devices")))
+        place_on_devices(decoder.model, devices)
+        return DecoderModel(decoder.model)
     place_on_host(decoder.model, DEVICE)
     if offload == "blocks":
         return DecoderModel(decoder.model)

@@ -22,6 +22,7 @@ from bench.models import (
 from neuroal.execution.compile import ENOUGH_WORK, CompiledBlocks
 from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
@@ -34,6 +35,7 @@ PRUNERS: dict[str, type[Pruner]] = {
     "wanda": Wanda,
     "multiflow": Multiflow,
     "sparsegpt": SparseGPT,
+    "alps": ALPS,
 }
 VARIANTS = ("exact", "exact-uncompiled", "adaptive")
 CANDIDATES = 29

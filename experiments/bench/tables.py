@@ -10,7 +10,13 @@ from bench.page import Column, Part, Results, Row, Table, blank, fill, named
 from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
 
 SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "adaptive": 8.0}
-PRUNE_TARGETS = {"magnitude": 1.0, "wanda": 11.0, "multiflow": 11.0, "sparsegpt": 180.0}
+PRUNE_TARGETS = {
+    "magnitude": 1.0,
+    "wanda": 11.0,
+    "multiflow": 11.0,
+    "sparsegpt": 180.0,
+    "alps": 240.0,
+}
 CPU_EQUIVALENTS = 1.6
 MATRIX_SHARE = 0.5
 

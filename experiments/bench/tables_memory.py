@@ -16,7 +16,7 @@ OFFLOAD_TARGETS: dict[str, Targets] = {  # peak GiB, seconds as a multiple of th
     "30b-blocks": {"search": (24, None), "prune": (24, None), "perplexity": (24, None)},
 }
 STAGES = ("search", "perplexity", "prune")
-HOMES = ("none", "blocks", "disk")
+HOMES = ("none", "blocks", "devices2", "devices4", "disk")
 MARGINAL_SECONDS = {"first": 200.0, "fast": 45.0, "default": 110.0}
 MARGINAL_GIB = {"none": 41.6, "blocks": 24.0}
 FISHER_TARGETS = {"factored": (8.0, 24.0), "elementwise": (11.0, 34.0)}

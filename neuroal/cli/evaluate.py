@@ -13,8 +13,9 @@ from neuroal.cli.help import PRUNING, evaluation_help
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
-from neuroal.models.devices import resolve_device
+from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import load_model
+from neuroal.parallel.replicated import replicated
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.store import prepare_out
 from neuroal.tracking import progress_for_terminal
@@ -43,11 +44,13 @@ def evaluate_model(config: RunConfig) -> Metrics:
     if not config.task.names:
         raise UserError("task=none: nothing to measure; use task=lm or task.names=[…]")
     out, device = prepare_out(config.out), resolve_device(config.device)
+    devices = replicas(device, config.devices, config.offload)
     require(config.task.names, config.data.root)
-    loaded = load_model(config.model, device, config.offload, out)
+    loaded = load_model(config.model, device, config.offload, out, config.devices)
     tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
-    progress = progress_for_terminal()
-    figures = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate")
+    progress, batch = progress_for_terminal(), config.task.batch
+    with replicated(loaded.model, devices):
+        figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")
     metrics = {task.name: {**task.terms, **figures[task.name]} for task in tasks}
     Console().print(table(loaded.name, metrics))
     return metrics

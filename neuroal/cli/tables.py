@@ -27,20 +27,21 @@ usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=
 
   paper     write all tables as Markdown, LaTeX, CSV and Parquet to OUT/tables
   report    write OUT/report.html, a self-contained page that links to the records
+  figures   write plots as SVG to OUT/figures
   compare   print wins, ties and losses of the top-ups
 
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
   experiment=NAME           select the cases of a declared grid; tables mark missing records
   --limited                 include results on part of a task (task.limit), marked as limited
-  --to FOLDER               write tables or report to FOLDER instead of OUT
+  --to FOLDER               write to FOLDER instead of OUT
 
 examples:
   neuroal-tables paper experiment=paper out=runs
   neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
 """
-COMMANDS = ("paper", "report", "compare")
+COMMANDS = ("paper", "report", "figures", "compare")
 ELSEWHERE = ("out", "experiment", "device", "devices", "offload", "batch", "logger", "save", "data")
 """Keys that do not select records: location and execution of runs."""
 OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
@@ -187,6 +188,10 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
             only = results.expected.competitors[0]
             raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
         return [formats.terminal(named(all_tables, "wins"))]
+    if request.command == "figures":
+        from neuroal.tables.figures import write_figures
+
+        return [str(path) for path in write_figures(results, request.to or out / "figures")]
     if request.command == "report":
         return [str(write_report(results, all_tables, out, request.to))]
     paths = formats.write(all_tables, request.to or out / "tables")

@@ -31,6 +31,8 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
     return field(default=default, metadata=metadata)
 
 
+OFFLOADS = ("none", "blocks", "devices", "disk")
+"""Where idle blocks are kept: on the device, in host memory, on several devices, or on disk."""
 BOS = ("stream", "window")
 """What a window begins with: the next token of the text, or BOS in its place."""
 BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
@@ -155,10 +157,8 @@ class RunConfig:
     rules: str = _key("equal budgets, or the authors' rounding", "exact", choices=tuple(Rules))
     seed: int = _key("random seed", 0)
     device: str = _key("compute device: auto | cpu | cuda | cuda:N", "auto")
-    devices: int = _key(
-        "GPUs that share the candidates of an exact search; each holds the model", 1
-    )
-    offload: str = _key("where idle blocks are kept", "none", choices=("none", "blocks", "disk"))
+    devices: int = _key("GPUs that share all stages, each with a copy of the model", 1)
+    offload: str = _key("where idle blocks are kept", "none", choices=OFFLOADS)
     batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
     out: str = _key("folder of records", "runs")
     force: bool = _key("do a finished run again and replace its record", False)

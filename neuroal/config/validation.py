@@ -26,6 +26,7 @@ from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
 from neuroal.errors import UserError, check_choice, first_line, nearest
 from neuroal.evaluation.task_table import TASKS
+from neuroal.placement.choices import check_offload
 
 
 def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
@@ -114,11 +115,7 @@ def checked(config: RunConfig, explicit_ratio: bool = True) -> RunConfig:
     _check_least("calibration.seqlen", config.calibration.seqlen, 2)
     _check_least("batch", config.batch, 1)
     _check_least("devices", config.devices, 1)
-    if config.devices > 1 and config.offload != "none":
-        raise UserError(
-            f"devices={config.devices}: every device holds the whole model, so "
-            f"offload={config.offload} saves no memory; use devices=1 or offload=none"
-        )
+    check_offload(config.offload, config.devices)
     _check_logger(config.logger)
     _check_device(config.device)
     check_locations(config)

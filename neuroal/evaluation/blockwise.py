@@ -20,7 +20,7 @@ def window_losses_by_block(model: PreTrainedModel, windows: Tensor, batch: int) 
     All windows pass through a block before the next block is fetched, so the weights are copied
     once, not once per batch. The `batch` is reduced if memory does not suffice.
     """
-    decoder = DecoderModel(model, include=_linears(model))
+    decoder = DecoderModel(model, include=names_of_linears(model))
     replay = Replay(decoder, windows, AdaptiveBatch("evaluate", batch, divides=True))
     for index, _ in decoder.walk():
         replay.advance(index)
@@ -39,7 +39,7 @@ def _loss(replay: Replay, hidden: Tensor, tokens: Tensor) -> Tensor:
     return total / (len(tokens) - 1)
 
 
-def _linears(model: PreTrainedModel) -> list[str]:
+def names_of_linears(model: PreTrainedModel) -> list[str]:
     """Return the names of all linears in the blocks; evaluation prunes none of them."""
     blocks = enumerate(find_blocks(model)[1])
     return sorted({linear.name for index, block in blocks for linear in linears_of(index, block)})

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.evaluation.batching import batch_for_logits
-from neuroal.evaluation.blockwise import window_losses_by_block
+from neuroal.evaluation.blockwise import names_of_linears, window_losses_by_block
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.models.adapter import DecoderModel
 from neuroal.models.tokens import check_tokens
+from neuroal.parallel.replicated import group_of, together
 from neuroal.placement.base import placement_of
+from neuroal.tracking.progress import Progress, QuietProgress
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,28 @@ def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplex
     """
     check_tokens(model, windows, "task: the text has")
     size = batch or batch_for_logits(model, windows.shape[1])
-    losses = AdaptiveBatch("evaluate", size).run(lambda n: window_losses(model, windows, n))
+    batching = AdaptiveBatch("evaluate", size)
+    if group_of(model) is None:
+        losses = batching.run(lambda n: window_losses(model, windows, n))
+    else:
+        decoder = DecoderModel(model, include=names_of_linears(model))
+        losses = together(decoder, _losses_of_all, windows, batching, progress=QuietProgress())
     losses = losses.double().cpu()
     mean = losses.mean().exp()
     if not torch.isfinite(mean):
         return Perplexity(math.inf, None, len(losses))
     stderr = float(mean * losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
     return Perplexity(float(mean), stderr, len(losses))
+
+
+def _losses_of_all(
+    decoder: DecoderModel, windows: Tensor, batch: AdaptiveBatch, *, progress: Progress
+) -> Tensor:
+    """Return the losses of all windows, of which each device computes its share."""
+    batch.peers = decoder.peers
+    share = decoder.peers.share(len(windows))
+    own = share.of(windows)
+    return share.joined(batch.run(lambda n: window_losses(decoder.model, own, n)))
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
 from types import MethodType
 from typing import Any
 
@@ -25,12 +24,10 @@ from neuroal.errors import first_line
 ENOUGH_WORK = 5e11
 """Minimum number of floating-point operations in a block's products that justifies compiling."""
 _GRAPHS = 64
-"""Maximum number of graphs: (with output or not) × (kinds of blocks) × (shapes) × (devices)."""
+"""Maximum number of graphs: (with output or not) × (kinds of blocks) × (shapes)."""
 
 _inputs: list[Tensor] = []
 """Inputs of the linears of the block that runs, in the order of the calls."""
-_lock = Lock()
-"""Guards `_inputs`, since a search may run one thread per device."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class CompiledBlocks:
         least_work: float = ENOUGH_WORK,
         devices: Sequence[str] = ("cuda",),
     ) -> None:
-        self._backend, self._least_work, self._devices = backend, least_work, devices
+        self.backend, self._least_work, self._devices = backend, least_work, devices
         self._broken = False
         self.runs = 0
 
@@ -102,20 +99,19 @@ class CompiledBlocks:
 
         Return None if the block cannot be compiled.
         """
-        function = _compiled(self._backend)
+        function = compiled(_traced, self.backend)
         _allow_any_length(call, hidden)
-        with _lock:
-            try:
-                with _recording(linears):
-                    output, inputs = function(block, call, hidden, order.leader, outputs)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                self._broken = True
-                warnings.warn(
-                    f"blocks run uncompiled, which is slower: {first_line(error)}", stacklevel=2
-                )
-                return None
-            finally:
-                _inputs.clear()
+        try:
+            with _recording(linears):
+                output, inputs = function(block, call, hidden, order.leader, outputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self._broken = True
+            warnings.warn(
+                f"blocks run uncompiled, which is slower: {first_line(error)}", stacklevel=2
+            )
+            return None
+        finally:
+            _inputs.clear()
         self.runs += 1
         return output, {
             key: inputs[leader] for key, leader in zip(order.keys, order.leader, strict=True)
@@ -136,14 +132,13 @@ def _traced(
     return (output if outputs else None), inputs
 
 
-@lru_cache(maxsize=4)
-def _compiled(
-    backend: str | Callable[..., Any],
-) -> Callable[..., tuple[Tensor | None, Mapping[int, Tensor]]]:
+@lru_cache(maxsize=8)
+def compiled(function: Callable[..., Any], backend: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled with `backend`, the same object for the same arguments."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     # Round like the uncompiled block, so that criteria do not depend on the compiler.
     options: Any = {"emulate_precision_casts": True} if backend == "inductor" else None
-    return torch.compile(_traced, backend=backend, options=options)
+    return torch.compile(function, backend=backend, options=options)
 
 
 def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from neuroal.errors import UserError
+from neuroal.parallel.peers import ALONE, Event, PeerOutOfMemory, Peers
 
 Result = TypeVar("Result")
 MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -21,24 +22,33 @@ MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 class AdaptiveBatch:
     """Number of windows per forward pass of a stage, reduced when memory runs out.
 
+    If several devices do the stage together and one runs out of memory, all of them repeat their
+    work on smaller batches.
+
     Attributes:
         divides: whether each size must divide the previous one, so that batches can be split.
         too_large: sizes that ran out of memory, in order.
+        peers: the devices that do the stage together.
     """
 
     stage: str
     size: int
     divides: bool = False
     too_large: list[int] = field(default_factory=list)
+    peers: Peers = ALONE
 
     def fits(self, work: Callable[[], object]) -> bool:
         """Call `work` and return whether memory sufficed; if it did not, halve `size`."""
         try:
             work()
+            self.peers.meet()
             return True
+        except PeerOutOfMemory:
+            pass
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
+            self.peers.meet(Event.OUT_OF_MEMORY)
         # The traceback keeps the tensors of `work` alive, so free memory after the except block.
         if torch.cuda.is_available():
             gc.collect()

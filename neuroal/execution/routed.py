@@ -115,5 +115,6 @@ def _filled(
         variances=variances,
         gram=gram,
         filled=True,
+        readers=1,
         memo={},
     )

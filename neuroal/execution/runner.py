@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from neuroal.errors import UserError
 from neuroal.execution.compile import BlockCall, CompiledBlocks
+from neuroal.execution.compiled_gradients import CompiledGradients, Reduction
+from neuroal.execution.joined import joined_statistics
 from neuroal.execution.probe import Probe, probe_of
 from neuroal.execution.routed import completed
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.experts import replaced_forward
+from neuroal.parallel.peers import ALONE, Share
 
 
 class _Stop(Exception):
@@ -32,16 +35,19 @@ class _Stop(Exception):
 class BlockRunner:
     """Runs single blocks of a model on fixed windows. Create it with `capture` or `on`.
 
-    Hidden states are lists with one tensor (windows, seqlen, hidden) per batch.
+    Hidden states are lists with one tensor (windows, seqlen, hidden) per batch. If several devices
+    do a stage together, each runs its share of the windows, and only their statistics are joined.
 
     Attributes:
         probe: what the blocks return, and in which order they call their linears.
         embedded: hidden states that enter block 0.
+        share: the windows that this device runs.
     """
 
     decoder: DecoderModel
     probe: Probe
     embedded: list[Tensor] = field(default_factory=list)
+    share: Share = field(default_factory=lambda: Share(ALONE, 0))
     _calls: list[list[BlockCall]] = field(default_factory=list)
     _windows: int = 0
 
@@ -62,6 +68,8 @@ class BlockRunner:
         return runner
 
     def _record(self, tokens: Tensor, batch: int) -> None:
+        self.share = self.decoder.peers.share(len(tokens))
+        tokens = self.share.of(tokens)
         self._windows = min(batch, len(tokens))
         self._calls = [[] for _ in self.decoder.blocks]
         with ExitStack() as stack:
@@ -106,14 +114,9 @@ class BlockRunner:
 
         Only batches of the first batch's size are compiled, as another size needs another graph.
         """
-        order, compiled = self.probe.orders[index], self.decoder.once("compiled", CompiledBlocks)
-        linears = self.decoder.linears[index]
-        if (
-            order is None
-            or torch.is_grad_enabled()
-            or len(hidden) != self._windows
-            or not compiled.takes(sum(linear.numel for linear in linears), hidden)
-        ):
+        compiled = self._compiled_blocks
+        order, linears = self.probe.orders[index], self.decoder.linears[index]
+        if order is None or torch.is_grad_enabled() or not self._compiles(index, hidden, compiled):
             return None
         return compiled.run(
             self.decoder.blocks[index],
@@ -122,6 +125,56 @@ class BlockRunner:
             self._calls[index][number],
             hidden,
             outputs=outputs,
+        )
+
+    @property
+    def _compiled_blocks(self) -> CompiledBlocks:
+        return self.decoder.once("compiled", CompiledBlocks)
+
+    @property
+    def _compiled_gradients(self) -> CompiledGradients:
+        blocks = self._compiled_blocks
+        return self.decoder.once("compiled gradients", lambda: CompiledGradients(blocks))
+
+    def _compiles(
+        self, index: int, hidden: Tensor, compiled: CompiledBlocks | CompiledGradients
+    ) -> bool:
+        weights = sum(linear.numel for linear in self.decoder.linears[index])
+        return len(hidden) == self._windows and compiled.takes(weights, hidden)
+
+    def compiles_gradients(self, index: int) -> bool:
+        """Return whether `gradients` computes those of block `index`, for full batches."""
+        takes = self._compiles(index, self.embedded[0], self._compiled_gradients)
+        return self.probe.orders[index] is not None and takes
+
+    def gradients(
+        self, index: int, number: int, hidden: Tensor, upstream: Tensor, reduction: Reduction
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]] | None:
+        """Run block `index` forward and backward on batch `number` in one compiled graph.
+
+        Args:
+            index: index of the block.
+            number: index of the batch.
+            hidden: input of the block, (windows, seqlen, hidden).
+            upstream: gradient at its output, of the same shape.
+            reduction: what to compute for each linear.
+
+        Returns:
+            The gradient at `hidden`, and the reduction of every linear by key; None if the block
+            is not compiled.
+        """
+        order, compiled = self.probe.orders[index], self._compiled_gradients
+        if order is None or not self._compiles(index, hidden, compiled):
+            return None
+        linears = {linear.key: linear for linear in self.decoder.linears[index]}
+        return compiled.run(
+            self.decoder.blocks[index],
+            [linears[key] for key in order.keys],
+            order,
+            self._calls[index][number],
+            hidden,
+            upstream,
+            reduction,
         )
 
     @torch.no_grad()
@@ -144,7 +197,7 @@ class BlockRunner:
         Args:
             index: index of the block.
             hidden: input of the block, one tensor (windows, seqlen, hidden) per batch.
-            needs: statistics to collect.
+            needs: statistics to collect, over the windows of all devices.
             outputs: whether to return the output of the block. Without it, the last product is
                 not computed.
             check: whether to check the inputs for NaN and infinity, which synchronises a GPU;
@@ -167,8 +220,9 @@ class BlockRunner:
                 del compiled_pass, inputs  # frees the inputs before the next batch runs
             if outputs and output is not None:
                 block_outputs.append(output)
-        linears = self.decoder.linears[index]
-        statistics = completed(linears, collector.finish(), needs, collector.windows)
+        statistics = joined_statistics(collector.finish(), self.share)
+        windows = collector.windows if self.share.whole else self.share.count
+        statistics = completed(self.decoder.linears[index], statistics, needs, windows)
         if check and statistics:
             finite = torch.stack([inputs.finite for inputs in statistics.values()])
             raise_unless_finite(statistics, finite.tolist())

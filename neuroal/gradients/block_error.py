@@ -10,6 +10,7 @@ from torch import Tensor
 from neuroal.gradients.objective import MarginalCosts, ObjectiveInputs
 from neuroal.gradients.weight_order import Counts
 from neuroal.models.weights import leaf_weights
+from neuroal.parallel.peers import Share
 
 
 class BlockError:
@@ -30,21 +31,24 @@ class BlockError:
             dense = runner.run(index, hidden)
             with leaf_weights(linears, order.masked(linears, counts)) as leaves:
                 sparse = [runner.call(index, number, part) for number, part in enumerate(hidden)]
-                error = _relative_error(sparse, dense)
+                error = _relative_error(sparse, dense, runner.share)
                 gradients = torch.autograd.grad(
                     error, leaves, allow_unused=True, materialize_grads=True
                 )
-            total += float(error.detach())
+            total += runner.share.total(float(error.detach()))
             hidden = [part.detach() for part in sparse]
             for linear, gradient in zip(linears, gradients, strict=True):
                 width = self._inputs.band.width(linear.cols)
+                rows = runner.share.row_sums(gradient)
                 costs[linear.key] = order.costs(
-                    linear, gradient, counts[linear.key], width, scale=len(runner.decoder)
+                    linear, rows, counts[linear.key], width, scale=len(runner.decoder)
                 )
         return MarginalCosts(total / len(runner.decoder), costs)
 
 
-def _relative_error(sparse: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
+def _relative_error(sparse: Sequence[Tensor], dense: Sequence[Tensor], share: Share) -> Tensor:
+    """Return the part of E of one block that the windows of this device contribute."""
     errors = [(a.float() - b.float()).square().sum() for a, b in zip(sparse, dense, strict=True)]
     norms = [b.float().square().sum() for b in dense]
-    return torch.stack(errors).sum() / torch.stack(norms).sum()
+    (norm,) = share.sums([torch.stack(norms).sum()])
+    return torch.stack(errors).sum() / norm

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.errors import UserError
+from neuroal.execution.compiled_gradients import Reduction, weight_gradient
 from neuroal.execution.lm_head import logits_of
 from neuroal.execution.memory import free_memory
 from neuroal.execution.pruned_walk import PrunedWalk
@@ -22,13 +23,14 @@ from neuroal.gradients.head import Chunk, LossOf, output_gradients, output_loss
 from neuroal.gradients.objective import MarginalCosts, ObjectiveInputs
 from neuroal.gradients.weight_order import Counts
 from neuroal.models.adapter import DecoderModel, PrunableLinear
-from neuroal.models.weights import leaf_weights
+from neuroal.models.weights import leaf_weights, swapped_weights
 
 GRAPH_SHARE = 0.3
 """Share of free memory for graphs; blocks whose graph does not fit run forward twice."""
 GRAPH_TENSORS = 3
 """Approximate number of tensors that a graph stores per output of a linear."""
 LEAST_SCALE = 2.0**-24
+GRADIENTS = Reduction(weight_gradient)
 
 
 class OutputDivergence:
@@ -68,8 +70,9 @@ class OutputDivergence:
         """Return the objective, from forward passes only."""
         runner = self._inputs.runner_on(windows)
         walk = PrunedWalk(runner, lambda linears, _: self._order.masked(linears, counts))
-        total = output_loss(runner, walk.finish(), windows, self._loss_of(runner))
-        return total / self._terms(windows)
+        own = [windows[index] for index in runner.share.windows]
+        total = output_loss(runner, walk.finish(), own, self._loss_of(runner))
+        return runner.share.total(total) / self._terms(windows)
 
     def margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         """Return the objective and the marginal cost of every row.
@@ -78,7 +81,7 @@ class OutputDivergence:
         """
         while self._scale > LEAST_SCALE:
             margins = self._margins(counts, windows)
-            if all(bool(torch.isfinite(cost).all()) for cost in margins.costs.values()):
+            if bool(torch.isfinite(torch.cat(list(margins.costs.values()))).all()):
                 return margins
             self._scale /= 16
         raise UserError(
@@ -88,35 +91,42 @@ class OutputDivergence:
 
     def _margins(self, counts: Counts, windows: Sequence[int]) -> MarginalCosts:
         runner = self._inputs.runner_on(windows)
-        passes, hidden = self._forward(runner, counts, windows)
-        total, upstream = output_gradients(
-            runner, hidden, windows, self._loss_of(runner), self._scale
-        )
+        share = runner.share
+        own = [windows[index] for index in share.windows]
+        passes, hidden = self._forward(runner, counts, own)
+        total, upstream = output_gradients(runner, hidden, own, self._loss_of(runner), self._scale)
         costs: dict[str, Tensor] = {}
         for index, linears in self._decoder.walk(backwards=True):
             forward = passes.pop()
-            if not forward.leaves:
-                with leaf_weights(linears, self._order.masked(linears, counts)) as leaves:
-                    gradients, upstream = walk_back(runner, index, forward, leaves, upstream)
-            else:
-                gradients, upstream = walk_back(runner, index, forward, forward.leaves, upstream)
-            for linear, gradient in zip(linears, gradients, strict=True):
-                costs[linear.key] = self._costs(linear, gradient, counts[linear.key], windows)
-        return MarginalCosts(total / self._terms(windows), costs)
+            weights = {} if forward.calls else self._order.masked(linears, counts)
+            with swapped_weights(linears if weights else (), weights):
+                gradients, upstream = walk_back(runner, index, forward, upstream, GRADIENTS)
+            self._decoder.peers.meet()
+            for linear in linears:
+                (gradient,) = gradients.get(linear.key) or (torch.zeros_like(linear.weight),)
+                total_gradient = share.row_sums(gradient)
+                costs[linear.key] = self._costs(linear, total_gradient, counts[linear.key], windows)
+        return MarginalCosts(share.total(total) / self._terms(windows), costs)
 
     def _forward(
         self, runner: BlockRunner, counts: Counts, windows: Sequence[int]
     ) -> tuple[list[BlockPass], Sequence[Tensor]]:
-        graphs = _graphs_that_fit(self._decoder, len(windows) * self._tokens.shape[1])
+        graphs = 0
+        if not runner.compiles_gradients(0):
+            graphs = _graphs_that_fit(self._decoder, len(windows) * self._tokens.shape[1])
         passes: list[BlockPass] = []
-        hidden = runner.embedded
+        hidden: Sequence[Tensor] = runner.embedded
         for index, linears in self._decoder.walk():
+            weights = self._order.masked(linears, counts)
             # The backward pass uses the graphs of the last blocks first, so these are stored.
-            store = index >= len(self._decoder) - graphs
-            with leaf_weights(linears, self._order.masked(linears, counts)) as leaves:
-                forward = BlockPass.forward(runner, index, hidden, leaves if store else None)
-            hidden = [part.detach() for part in forward.outputs]
-            passes.append(forward if store else forward.without_outputs())
+            if index >= len(self._decoder) - graphs:
+                with leaf_weights(linears, weights):  # the graph holds the parameters
+                    passes.append(BlockPass.record(runner, index, hidden))
+                hidden = passes[-1].outputs
+            else:
+                passes.append(BlockPass(hidden))
+                with swapped_weights(linears, weights):
+                    hidden = runner.run(index, hidden)
         return passes, hidden
 
     def _loss_of(self, runner: BlockRunner) -> LossOf:
@@ -147,7 +157,8 @@ class OutputDivergence:
         scale, curvature = self._scale * terms, self._second_order * terms / 2
         if self._information is not None and self._second_order:
             # −(G − c·½·F·W)·W is the first-order cost with the second-order term.
-            term = self._information(linear).mul_(linear.weight)
+            rows = self._decoder.peers.rows(linear.rows)
+            term = self._information(linear)[rows].mul_(linear.weight[rows])
             gradient = gradient.float() - (scale * self._second_order / 2) * term
             curvature = 0.0
         return self._order.costs(linear, gradient, counts, width, scale, curvature)

@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import BlockPass, repeatable, walk_back
 from neuroal.gradients.head import Chunk, output_gradients
-from neuroal.gradients.information import Collector, Information, collecting
+from neuroal.gradients.information import (
+    Information,
+    finite,
+    information,
+    of_all_devices,
+    reduction,
+)
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
 from neuroal.kernels.score_terms import ScoreTerms
@@ -76,27 +83,37 @@ class FisherRounds:
             step.advance(1, loss=loss)
 
     def measure(self, windows: Sequence[int]) -> float:
-        """Update the information on `windows` under the present mask; return the mean loss."""
+        """Update the information on `windows` under the present mask; return the mean loss.
+
+        Raises:
+            UserError: a gradient overflowed.
+        """
         runner = self.runner.on(self.tokens[list(windows)], self.batch)
+        share = runner.share
+        own = [windows[index] for index in share.windows]
         hidden, inputs = runner.embedded, []
         for index, linears in self._decoder.walk():
             inputs.append(hidden)
             with swapped_weights(linears, self.masked(linears)):
                 hidden = runner.run(index, hidden)
-        total, upstream = output_gradients(runner, hidden, windows, self._loss)
+        total, upstream = output_gradients(runner, hidden, own, self._loss)
         del hidden
-        collector = Collector(self.settings.form, self.settings.exponent, self.settings.skip)
-        seqlen = self.tokens.shape[1]
-        terms = len(windows) * (seqlen - self.settings.skip)
+        settings, seqlen = self.settings, self.tokens.shape[1]
+        sums_of = reduction(settings.form, settings.skip)
+        terms, checks = len(windows) * (seqlen - settings.skip), list[Tensor]()
         for index, linears in self._decoder.walk(backwards=True):
-            forward = BlockPass(inputs.pop(), (), ())
-            with (
-                swapped_weights(linears, self.masked(linears)),
-                collecting(linears, collector, seqlen),
-            ):
-                _, upstream = walk_back(runner, index, forward, (), upstream)
-            self._join(collector.finish(linears, terms))
-        return total / (len(windows) * seqlen)
+            forward = BlockPass(inputs.pop())
+            with swapped_weights(linears, self.masked(linears)):
+                sums, upstream = walk_back(runner, index, forward, upstream, sums_of)
+            sums = of_all_devices(sums, linears, settings.form, share)
+            checks += finite(sums)
+            self._join(information(sums, settings.form, settings.exponent, terms))
+        if checks and not bool(torch.stack(checks).all()):
+            raise UserError(
+                "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
+                "or float32"
+            )
+        return share.total(total) / (len(windows) * seqlen)
 
     def terms(self, linear: PrunableLinear) -> ScoreTerms:
         """Return the terms of the scores of `linear`, which order its weights by W²·F̄."""
@@ -133,14 +150,11 @@ class FisherRounds:
 
     def _join(self, measured: Mapping[str, Information]) -> None:
         """Update the running means, which are kept on the host if idle blocks are offloaded."""
-        for key, information in measured.items():
-            if key in self.information:
-                information = information.joined(self._of(key), PAST)
-            if self._decoder.placement.offloads:
-                information = information.to(torch.device("cpu"))
-            self.information[key] = information
+        for key, latest in measured.items():
+            mean = latest.joined(self._of(key), PAST) if key in self.information else latest
+            offloads = self._decoder.placement.offloads
+            self.information[key] = mean.to(torch.device("cpu")) if offloads else mean
 
     def _of(self, key: str) -> Information:
-        information = self.information[key]
-        offloads = self._decoder.placement.offloads
-        return information.to(self._decoder.device) if offloads else information
+        mean, offloads = self.information[key], self._decoder.placement.offloads
+        return mean.to(self._decoder.device) if offloads else mean

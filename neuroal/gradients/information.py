@@ -6,17 +6,18 @@ weight W_rc is δ_r·x_c. So F_rc = mean over tokens of δ_r²·x_c² needs no g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuroal.errors import UserError
+from neuroal.execution.compiled_gradients import Reduction
+from neuroal.gradients.backward import Sums
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import PrunableLinear
+from neuroal.parallel.peers import Share
 
 FORMS = ("elementwise", "factored")
 
@@ -42,30 +43,23 @@ class Elementwise:
     """F_rc = mean over tokens of δ_r²·x_c².
 
     Attributes:
-        shares: F divided by `scale`, (rows, cols) bfloat16.
-        scale: the largest F, () float32.
+        entries: F (rows, cols) bfloat16, which has the range of float32.
     """
 
-    shares: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, values: Tensor) -> Elementwise:
-        """Store `values` (rows, cols) float32."""
-        scale = values.max().clamp(min=torch.finfo(torch.float32).tiny)
-        return cls((values / scale).bfloat16(), scale)
+    entries: Tensor
 
     def terms(self) -> ScoreTerms:
-        return ScoreTerms(shares=self.shares, scale=self.scale)
+        return ScoreTerms(entries=self.entries)
 
     def values(self) -> Tensor:
-        return self.shares.float().mul_(self.scale)
+        return self.entries.float()
 
     def joined(self, past: Information, share: float) -> Elementwise:
-        return Elementwise.of(past.values().mul_(share).add_(self.values(), alpha=1 - share))
+        assert isinstance(past, Elementwise)
+        return Elementwise(torch.lerp(past.entries, self.entries, 1 - share))
 
     def to(self, device: torch.device) -> Elementwise:
-        return Elementwise(self.shares.to(device), self.scale.to(device))
+        return Elementwise(self.entries.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,121 +94,54 @@ class Factored:
         return Factored(self.outputs.to(device), self.inputs.to(device), self.exponent)
 
 
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """Which tokens of a batch the input of a linear holds.
-
-    Attributes:
-        seqlen: tokens of a window.
-        positions: their indices in the batch; None: all tokens in order, or unknown ones if their
-            number is no multiple of `seqlen`.
-    """
-
-    seqlen: int
-    positions: Tensor | None = None
+def reduction(form: str, skip: int) -> Reduction:
+    """Return the sums over tokens that `information` takes, without the first `skip` positions."""
+    return Reduction(_factored_sums if form == "factored" else _elementwise_sums, skip)
 
 
-class Collector:
-    """Sums over tokens that become the `Information` of the linears of one block.
-
-    Args:
-        form: ``elementwise`` or ``factored``.
-        exponent: p of `Factored`.
-        skip: number of leading positions of every window to leave out.
-    """
-
-    def __init__(self, form: str, exponent: float, skip: int) -> None:
-        self._form, self._exponent, self._skip = form, exponent, skip
-        self._sums: dict[str, tuple[Tensor, ...]] = {}
-        self._squared: tuple[Tensor, Tensor] | None = None
-
-    def see(self, key: str, tokens: Tokens, x: Tensor, gradient: Tensor) -> None:
-        """Add the input x and the output gradient of linear `key` on a batch of `tokens`."""
-        outputs = _squares(gradient, tokens, self._skip)
-        # Linears with one input (q, k and v; gate and up) share its squares.
-        if self._squared is None or self._squared[0] is not x:
-            self._squared = x, _squares(x, tokens, self._skip)
-        inputs = self._squared[1]
-        if self._form == "factored":
-            parts: tuple[Tensor, ...] = tuple(
-                part.sum(0, dtype=torch.float32) for part in (outputs, inputs)
-            )
-        else:
-            parts = (_product(outputs, inputs),)
-        if key in self._sums:
-            for total, part in zip(self._sums[key], parts, strict=True):
-                total += part
-        else:
-            self._sums[key] = parts
-
-    def finish(self, linears: Sequence[PrunableLinear], tokens: int) -> dict[str, Information]:
-        """Return the information of `linears` by key, as means over `tokens` tokens, and forget it.
-
-        Raises:
-            UserError: a gradient overflowed.
-        """
-        sums, self._sums, self._squared = self._sums, {}, None
-        checks = [torch.isfinite(part).all() for parts in sums.values() for part in parts]
-        if checks and not bool(torch.stack(checks).all()):
-            raise UserError(
-                "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
-                "or float32"
-            )
-        information: dict[str, Information] = {}
-        for linear in linears:
-            zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
-            if self._form == "factored":
-                outputs, inputs = sums.get(linear.key) or (zeros[:, 0], zeros[0])
-                information[linear.key] = Factored(
-                    outputs / tokens, inputs / tokens, self._exponent
-                )
-            else:
-                (product,) = sums.get(linear.key) or (zeros,)
-                information[linear.key] = Elementwise.of(product / tokens)
-        return information
+def of_all_devices(sums: Sums, linears: Sequence[PrunableLinear], form: str, share: Share) -> Sums:
+    """Return the sums of all devices for `linears`, with zeros for those that no token reached."""
+    parts = {linear.key: sums.get(linear.key) or _zeros(linear, form) for linear in linears}
+    totals = iter(share.sums([part for pair in parts.values() for part in pair]))
+    return {key: tuple(next(totals) for _ in pair) for key, pair in parts.items()}
 
 
-@contextmanager
-def collecting(
-    linears: Sequence[PrunableLinear], collector: Collector, seqlen: int
-) -> Iterator[None]:
-    """Feed `collector` from backward passes, for forward passes on windows of `seqlen` tokens."""
-
-    def hook(key: str) -> Any:
-        def see(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # The whole input, not a detached copy, so that linears with one input share it.
-            x, tokens = inputs[0], Tokens(seqlen, *inputs[1:])
-            if output.requires_grad:
-                output.register_hook(lambda gradient: collector.see(key, tokens, x, gradient))
-
-        return see
-
-    with ExitStack() as stack:
-        for linear in linears:
-            handle = linear.module.register_forward_hook(hook(linear.key))
-            stack.callback(handle.remove)
-        yield
+def information(sums: Sums, form: str, exponent: float, tokens: int) -> dict[str, Information]:
+    """Return the information of linears by key, from their sums over `tokens` tokens."""
+    if form == "elementwise":
+        return {key: Elementwise(part.div_(tokens).bfloat16()) for key, (part,) in sums.items()}
+    return {
+        key: Factored(outputs / tokens, inputs / tokens, exponent)
+        for key, (outputs, inputs) in sums.items()
+    }
 
 
-def _squares(x: Tensor, tokens: Tokens, skip: int) -> Tensor:
-    """Return x² without the first `skip` positions of the windows: (tokens, features).
+def _zeros(linear: PrunableLinear, form: str) -> tuple[Tensor, ...]:
+    zeros = torch.zeros_like(linear.weight, dtype=torch.float32)
+    return (zeros[:, 0], zeros[0]) if form == "factored" else (zeros,)
 
-    A GPU gets bfloat16 squares of 16-bit tensors, which have the range of float32.
-    """
-    count = x.shape[:-1].numel()
-    if tokens.positions is not None:
-        x = x[tokens.positions % tokens.seqlen >= skip]
-    elif count % tokens.seqlen:
-        x = x.reshape(count, -1)
-    else:
-        x = x.reshape(count // tokens.seqlen, tokens.seqlen, -1)[:, skip:].flatten(0, 1)
+
+def finite(sums: Sums) -> list[Tensor]:
+    """Return whether each of `sums` is finite, () bool each, without waiting for a GPU."""
+    return [part.amax().isfinite() for parts in sums.values() for part in parts]
+
+
+def _factored_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:
+    """Return Σ δ² (rows,) and Σ x² (cols,) over tokens."""
+    parts = (part[:, skip:].flatten(0, 1) for part in (gradient, x))
+    return tuple(part.float().square().sum(0) for part in parts)
+
+
+def _elementwise_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:
+    """Return Σ δ²·x² over tokens, (rows, cols)."""
+    outputs, inputs = (_squares(part[:, skip:].flatten(0, 1)) for part in (gradient, x))
+    if outputs.dtype == torch.bfloat16:
+        return (torch.mm(outputs.T, inputs, out_dtype=torch.float32),)
+    return (outputs.T @ inputs,)
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Return x² in float32, or on a GPU, of 16-bit tensors, in bfloat16, which has its range."""
     if not x.is_cuda or x.dtype == torch.float32:
         return x.float().square()
-    return x.square() if x.dtype == torch.bfloat16 else x.float().square_().bfloat16()
-
-
-def _product(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Return outputsᵀ·inputs in float32: (tokens, rows), (tokens, cols) → (rows, cols)."""
-    if outputs.dtype == torch.bfloat16:
-        return torch.mm(outputs.T, inputs, out_dtype=torch.float32)
-    return outputs.T @ inputs
+    return x.square() if x.dtype == torch.bfloat16 else x.float().square().bfloat16()

@@ -26,17 +26,18 @@ def draw_labels(
 
     Args:
         runner: the model.
-        hidden: last hidden states (windows, seqlen, hidden), one tensor per batch.
-        windows: index of every window, in the order of `hidden`.
+        hidden: last hidden states (windows, seqlen, hidden) of this device's windows, by batch.
+        windows: index of every window, of all devices and in their order.
         seed: seed of the draws.
 
     Returns:
         Index of a window → its labels (seqlen,) int64 on the CPU.
     """
-    seqlen = hidden[0].shape[1]
-    uniform = {window: _uniform(seqlen, seed, window) for window in windows}
-    labels = {window: torch.empty(seqlen, dtype=torch.long) for window in windows}
-    for chunk in chunks_of(runner, hidden, windows):
+    seqlen, share = hidden[0].shape[1], runner.share
+    own = [windows[index] for index in share.windows]
+    uniform = {window: _uniform(seqlen, seed, window) for window in own}
+    labels = {window: torch.empty(seqlen, dtype=torch.long) for window in own}
+    for chunk in chunks_of(runner, hidden, own):
         logits = logits_of(runner, hidden[chunk.part][chunk.rows, chunk.positions])
         for row, window in zip(logits, chunk.windows, strict=True):
             numbers = uniform[window][chunk.positions].to(row.device)
@@ -44,7 +45,7 @@ def draw_labels(
             parts = zip(row.split(size), numbers.split(size), strict=True)
             drawn = torch.cat([_draw(part, number) for part, number in parts])
             labels[window][chunk.positions] = drawn.cpu()
-    return labels
+    return dict(zip(windows, share.joined(torch.stack(list(labels.values()))), strict=True))
 
 
 def _uniform(seqlen: int, seed: int, window: int) -> Tensor:

@@ -36,9 +36,9 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fast": Preset("fisher", "row", (12, 12), (5, 12), 0.5, 1.0),
-        "default": Preset("fisher", "row", (30, 30), (12, 30), 0.5, 1.0),
-        "best": Preset("fisher", "row", (60, 60), (25, 60), 0.5, 1.0),
+        "fast": Preset("fisher", "row", (16, 16), (5, 16), 0.5, 1.0),
+        "default": Preset("fisher", "row", (48, 48), (20, 48), 0.5, 1.0),
+        "best": Preset("fisher", "row", (96, 96), (40, 96), 0.5, 1.0),
         "first": Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0),
     }
 )

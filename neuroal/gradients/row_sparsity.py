@@ -56,9 +56,9 @@ class RowSparsity:
         parts = values.split([rows for rows, _ in self.shapes.values()])
         return dict(zip(self.shapes, parts, strict=True))
 
-    def counts(self) -> dict[str, Tensor]:
-        """Return the zeros of each row, k_r = round(s_r·cols), by linear."""
-        return self.split((self.sparsity * self.cols).round().long())
+    def counts(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the zeros of each row, k_r = round(s_r·cols), by linear, on `device`."""
+        return self.split((self.sparsity * self.cols).round().long().to(device))
 
     def joined(self, costs: Mapping[str, Tensor], by_row: bool) -> Tensor:
         """Return the costs of all rows (R,); unless `by_row`, rows get the mean of their linear."""

@@ -1,6 +1,6 @@
 """The lowest scores of a whole model, selected by counting instead of sorting.
 
-Three histograms, of the first 11 bits of a score after the sign and then of 10 bits each among the
+Four histograms, of the first 7 bits of a score after the sign and then of 8 bits each among the
 scores that share all bits before, give the exact threshold. No scores are stored.
 """
 
@@ -16,7 +16,7 @@ from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_be
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 
-DIGITS = ((20, 11), (10, 10), (0, 10))
+DIGITS = ((24, 7), (16, 8), (8, 8), (0, 8))
 """Shift and number of bits of each digit, from the highest to the lowest."""
 
 TermsOf = Callable[[PrunableLinear], ScoreTerms]
@@ -52,14 +52,9 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
     Of equal scores, those earlier in the model (block, linear, row, column) count first.
     """
     prefix, remaining = 0, zeros
-    counts: dict[str, Tensor] = {}
     for shift, width in DIGITS:
-        for _, linears in decoder.walk():
-            for linear in linears:
-                counts[linear.key] = digit_histogram(
-                    linear.weight, terms_of(linear), prefix, shift, width
-                )
-        running = torch.stack([count.cpu() for count in counts.values()]).sum(0).cumsum(0)
+        counts = _histograms(decoder, terms_of, prefix, shift, width)
+        running = torch.stack(list(counts.values())).sum(0).cumsum(0)
         digit = int((running < remaining).sum())
         remaining -= int(running[digit - 1]) if digit else 0
         prefix = (prefix << width) | digit
@@ -69,3 +64,24 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
         ties[key] = equal, min(remaining, equal)
         remaining -= ties[key][1]
     return Threshold(prefix, ties)
+
+
+def _histograms(
+    decoder: DecoderModel, terms_of: TermsOf, prefix: int, shift: int, width: int
+) -> dict[str, Tensor]:
+    """Return the histogram (2^width,) of a digit on the CPU, by linear.
+
+    If several devices work together, each counts the scores of a part of the linears.
+    """
+    peers = decoder.peers
+    owners = iter(peers.owners([linear.numel for linear in decoder]))
+    counts: dict[str, Tensor] = {}
+    for _, linears in decoder.walk():
+        for linear in linears:
+            if next(owners) == peers.rank:
+                weight, terms = linear.weight, terms_of(linear)
+                counts[linear.key] = digit_histogram(weight, terms, prefix, shift, width).long()
+            else:
+                counts[linear.key] = torch.zeros(2**width, dtype=torch.int64, device=decoder.device)
+    (table,) = peers.sums([torch.stack(list(counts.values()))])
+    return dict(zip(counts, table.cpu(), strict=True))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuroal.execution.pruned_walk import PrunedWalk, Statistics
 from neuroal.execution.runner import BlockRunner
-from neuroal.kernels.bands import band_costs
+from neuroal.kernels.bands import band_costs, zeroed_below_rank
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner, ScorePruner
 from neuroal.pruners.faults import naming
@@ -39,16 +39,21 @@ class WeightOrder:
         """Rank all weights by statistics on the windows of `runner`, and return the hidden states.
 
         With `counts`, the statistics are collected behind blocks pruned by these counts, as when
-        the model is finally pruned. The hidden states leave the last block, one tensor per batch.
+        the model is finally pruned. The hidden states leave the last block, one tensor per batch,
+        for the windows of this device.
         """
+
+        peers = self._decoder.peers
 
         def rank_block(
             linears: Sequence[PrunableLinear], statistics: Statistics
         ) -> dict[str, Tensor]:
+            peers.meet()
             for linear in linears:
                 with naming(linear.key):
                     scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
-                self._ranks[linear.key] = ranks_of(scores)
+                ranks = ranks_of(scores[peers.rows(linear.rows)])
+                self._ranks[linear.key] = peers.joined_rows(ranks, linear.rows)
             if counts is None:
                 return {linear.key: linear.weight for linear in linears}
             return self.masked(linears, counts)
@@ -61,12 +66,12 @@ class WeightOrder:
 
     def masked(self, linears: Sequence[PrunableLinear], counts: Counts) -> dict[str, Tensor]:
         """Return the weights of `linears` with the lowest ranks of each row zeroed, by key."""
-        masked = {}
-        for linear in linears:
-            ranks = self._ranks[linear.key]
-            mask = ranks < counts[linear.key].to(ranks.device, ranks.dtype)[:, None]
-            masked[linear.key] = linear.weight.masked_fill(mask, 0)
-        return masked
+        return {
+            linear.key: zeroed_below_rank(
+                linear.weight, self._ranks[linear.key], counts[linear.key]
+            )
+            for linear in linears
+        }
 
     def costs(
         self,
@@ -77,9 +82,17 @@ class WeightOrder:
         scale: float = 1.0,
         curvature: float = 0.0,
     ) -> Tensor:
-        """Return the marginal cost of every row of `linear` (rows,), as `band_costs` defines it."""
-        ranks = self._ranks[linear.key]
-        return band_costs(gradient, linear.weight, ranks, counts, width, scale, curvature)
+        """Return the marginal cost of every row of `linear` (rows,), as `band_costs` defines it.
+
+        If several devices work together, `gradient` has only this device's rows (`Peers.rows`).
+        """
+        peers = self._decoder.peers
+        rows = peers.rows(linear.rows)
+        costs = torch.zeros(0, device=gradient.device)
+        if len(gradient):
+            ranks, weight = self._ranks[linear.key][rows], linear.weight[rows]
+            costs = band_costs(gradient, weight, ranks, counts[rows], width, scale, curvature)
+        return peers.joined_rows(costs, linear.rows)
 
 
 def ranks_of(scores: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from neuroal.config.instantiate import build
 from neuroal.config.schema import ModelConfig, RunConfig
@@ -20,6 +21,8 @@ PARAMETERS = {"microsoft/phi-2": 2.8e9}
 """Hub model → number of parameters, where the name does not contain it."""
 GPU_RATE, CPU_RATE = 2e14, 5e10
 """Floating-point operations per second of the pipeline on a large GPU, and on one CPU core."""
+SHAPE = 12 / 128
+"""Number of parameters divided by the third power of the width, as in LLaMA."""
 TOKENS_PER_TASK = 3e5
 MEMORY_FACTOR = 1.5
 """Peak memory divided by the memory of the weights; the rest is activations and statistics."""
@@ -90,24 +93,38 @@ def _keys(config: RunConfig) -> Iterable[tuple[str, ...]]:
 
 
 def _seconds_by_size(config: RunConfig, parameters: float, on_gpu: bool) -> float:
-    """Return the seconds of all passes, at two operations per parameter and token."""
+    """Return the seconds of all passes, at two operations per parameter and token, and prunings."""
     calibration = config.calibration
-    passes: float = build("topup", config.topup).search_passes()
+    pruner, topup = build("pruner", config.pruner), build("topup", config.topup)
+    passes: float = topup.search_passes()
+    prunings: int = 1 + topup.search_prunings(pruner)
+    work: float = pruner.operations_per_weight(_width(config.model, parameters))
     windows = 2 * calibration.windows + passes * search_windows(config)
     tokens = (
         windows * (calibration.seqlen or _default_seqlen(config.model))
         + len(config.task.names) * TOKENS_PER_TASK
     )
-    return 2 * parameters * tokens / (GPU_RATE if on_gpu else CPU_RATE)
+    operations = parameters * (2 * tokens + prunings * work)
+    return operations / (GPU_RATE if on_gpu else CPU_RATE)
 
 
 def _default_seqlen(model: ModelConfig) -> int:
     """Return the tokens of a window if the configuration does not set them."""
+    return min(2048, int(_settings(model).get("max_position_embeddings", 2048)))
+
+
+def _width(model: ModelConfig, parameters: float) -> float:
+    """Return the hidden size of a model, by its files or its number of `parameters`."""
+    return float(_settings(model).get("hidden_size", (parameters / SHAPE) ** (1 / 3)))
+
+
+def _settings(model: ModelConfig) -> dict[str, Any]:
+    """Return the content of the model's ``config.json``; empty if it cannot be read."""
     try:
         settings = json.loads((_folder(model) / "config.json").read_text())
     except (OSError, ValueError):
-        settings = {}
-    return min(2048, int(settings.get("max_position_embeddings", 2048)))
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _folder(model: ModelConfig) -> Path:

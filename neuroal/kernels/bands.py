@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neuroal.kernels.selection import has_triton
+
 
 @torch.no_grad()
 def band_costs(
@@ -36,7 +38,7 @@ def band_costs(
     """
     low = (counts - width).clamp(min=0).to(ranks.device, ranks.dtype)
     high = (counts + width).clamp(max=ranks.shape[1]).to(ranks.device, ranks.dtype)
-    if gradient.is_cuda:
+    if gradient.is_cuda and has_triton():
         from neuroal.kernels.bands_triton import band_sums  # a CPU needs no Triton
 
         sums = band_sums(gradient, weight, ranks, low, high, scale, curvature)
@@ -59,3 +61,20 @@ def _band_sums(
         gains = gains + curvature * gains.square()
     outside = (ranks < low[:, None]) | (ranks >= high[:, None])
     return gains.masked_fill_(outside, 0).sum(1)
+
+
+@torch.no_grad()
+def zeroed_below_rank(weight: Tensor, ranks: Tensor, counts: Tensor) -> Tensor:
+    """Return a copy of `weight` with zeros at the lowest ranks of each row.
+
+    Args:
+        weight: (rows, cols).
+        ranks: rank of each weight in its row: (rows, cols) integers.
+        counts: number of zeros of each row: (rows,) integers.
+    """
+    counts = counts.to(ranks.device, ranks.dtype)
+    if weight.is_cuda and weight.is_contiguous() and has_triton():
+        from neuroal.kernels import bands_triton
+
+        return bands_triton.zeroed_below_rank(weight, ranks, counts)
+    return weight.masked_fill(ranks < counts[:, None], 0)

@@ -1,4 +1,4 @@
-"""GPU kernel of `neuroal.kernels.bands`: one pass over its inputs, without temporaries."""
+"""GPU kernels of `neuroal.kernels.bands`: one pass over their inputs, without temporaries."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def band_sums(
     """Return the sum of the costs (`band_costs`) over ranks [low, high) of each row: (rows,)."""
     rows, cols = ranks.shape
     sums = torch.empty(rows, dtype=torch.float32, device=ranks.device)
-    with torch.cuda.device(ranks.device):
+    with torch.cuda.device_of(ranks):
         _band_sums[(rows,)](
             gradient.contiguous(),
             weight.contiguous(),
@@ -65,3 +65,31 @@ def band_sums(
             COLUMNS=COLUMNS,
         )
     return sums
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _zeroed(  # type: ignore[no-untyped-def]
+    weight,
+    ranks,
+    counts,
+    output,
+    cols,
+    COLUMNS: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    place, there = row * cols + column, column < cols
+    remains = tl.load(ranks + place, mask=there, other=0) >= tl.load(counts + row)
+    value = tl.load(weight + place, mask=there & remains, other=0.0)
+    tl.store(output + place, value, mask=there)
+
+
+def zeroed_below_rank(weight: Tensor, ranks: Tensor, counts: Tensor) -> Tensor:
+    """Compute `neuroal.kernels.bands.zeroed_below_rank`."""
+    rows, cols = weight.shape
+    output = torch.empty_like(weight)
+    with torch.cuda.device_of(weight):
+        _zeroed[(rows, triton.cdiv(cols, COLUMNS))](
+            weight, ranks, counts, output, cols, COLUMNS=COLUMNS
+        )
+    return output

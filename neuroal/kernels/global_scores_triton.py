@@ -11,65 +11,62 @@ from torch import Tensor
 
 from neuroal.kernels.score_terms import ScoreTerms
 
-ENTRIES = 4096
-"""Entries that a program processes at once."""
-STEPS = 16
-"""Times that a program of the histogram does so, before it adds to the counts of all."""
+COLUMNS = 4096
+"""Most columns of a row that a program processes at once."""
+ENTRIES = 2**16
+"""Approximate number of entries of a program of the histogram, before it adds to all counts."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _bits(  # type: ignore[no-untyped-def]
     weight,
-    shares,
-    scale,
+    factors,
     rows,
     cols,
     width,
-    place,
-    there,
+    row,
+    column,
     FACTORED: tl.constexpr,  # noqa: N803
 ):
+    there = column < width
+    place = row * width + column
     value = tl.abs(tl.load(weight + place, mask=there, other=0.0).to(tl.float32))
     if FACTORED:
-        score = value * tl.load(cols + place % width, mask=there, other=0.0)
-        score = score * tl.load(rows + place // width, mask=there, other=0.0)
+        score = value * tl.load(cols + column, mask=there, other=0.0)
+        score = score * tl.load(rows + row)
     else:
-        share = tl.load(shares + place, mask=there, other=0.0).to(tl.float32)
-        score = (value * value) * (share * tl.load(scale))
+        score = value * value * tl.load(factors + place, mask=there, other=0.0).to(tl.float32)
     return score.to(tl.int32, bitcast=True)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _histogram(  # type: ignore[no-untyped-def]
-    weight, shares, scale, rows, cols, counts, entries, width, prefix,
+    weight, factors, rows, cols, counts, height, width, steps, prefix,
     SHIFT: tl.constexpr, BITS: tl.constexpr, FACTORED: tl.constexpr,  # noqa: N803
-    ENTRIES: tl.constexpr, STEPS: tl.constexpr,  # noqa: N803
+    COLUMNS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     bins = tl.arange(0, 2**BITS)
     total = tl.zeros([2**BITS], dtype=tl.int32)
-    for step in range(STEPS):
-        begin = (tl.program_id(0).to(tl.int64) * STEPS + step) * ENTRIES
-        place = begin + tl.arange(0, ENTRIES)
-        there = place < entries
-        bits = _bits(weight, shares, scale, rows, cols, width, place, there, FACTORED)
-        inside = there & ((bits >> (SHIFT + BITS)) == prefix)
-        count = tl.sum(inside.to(tl.int32), 0)
-        if count > 0:
-            # The others are counted as digit 0, and then subtracted.
-            digit = tl.where(inside, (bits >> SHIFT) & (2**BITS - 1), 0)
-            total += tl.histogram(digit, 2**BITS)
-            total -= tl.where(bins == 0, ENTRIES - count, 0)
+    for step in range(steps):
+        row = tl.program_id(0).to(tl.int64) * steps + step
+        for begin in range(0, tl.where(row < height, width, 0), COLUMNS):
+            column = begin + tl.arange(0, COLUMNS)
+            bits = _bits(weight, factors, rows, cols, width, row, column, FACTORED)
+            inside = (column < width) & ((bits >> (SHIFT + BITS)) == prefix)
+            digit = (bits >> SHIFT) & (2**BITS - 1)
+            total += tl.histogram(digit, 2**BITS, mask=inside)
     tl.atomic_add(counts + bins, total.to(tl.int64), mask=total != 0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _zeroed(  # type: ignore[no-untyped-def]
-    weight, shares, scale, rows, cols, output, entries, width, threshold,
-    FACTORED: tl.constexpr, ENTRIES: tl.constexpr,  # noqa: N803
+    weight, factors, rows, cols, output, width, threshold,
+    FACTORED: tl.constexpr, COLUMNS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    place = tl.program_id(0).to(tl.int64) * ENTRIES + tl.arange(0, ENTRIES)
-    there = place < entries
-    bits = _bits(weight, shares, scale, rows, cols, width, place, there, FACTORED)
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    bits = _bits(weight, factors, rows, cols, width, row, column, FACTORED)
+    place, there = row * width + column, column < width
     value = tl.load(weight + place, mask=there, other=0.0)
     tl.store(output + place, tl.where(bits < threshold, 0.0, value), mask=there)
 
@@ -79,12 +76,12 @@ def digit_histogram(
 ) -> Tensor:
     """Compute `neuroal.kernels.global_scores.digit_histogram`."""
     counts = torch.zeros(2**width, dtype=torch.int64, device=weight.device)
-    programs = triton.cdiv(weight.numel(), ENTRIES * STEPS)
+    rows, cols = weight.shape
+    steps = max(1, ENTRIES // cols)
     with torch.cuda.device_of(weight):
-        _histogram[(programs,)](
-            *_pointers(weight, terms), counts, weight.numel(), weight.shape[1], prefix,
-            SHIFT=shift, BITS=width, FACTORED=terms.shares is None,
-            ENTRIES=ENTRIES, STEPS=STEPS,
+        _histogram[(triton.cdiv(rows, steps),)](
+            *_pointers(weight, terms), counts, rows, cols, steps, prefix,
+            SHIFT=shift, BITS=width, FACTORED=terms.entries is None, COLUMNS=_columns(cols),
         )  # fmt: skip
     return counts
 
@@ -92,16 +89,20 @@ def digit_histogram(
 def zeroed_below(weight: Tensor, terms: ScoreTerms, threshold: int) -> Tensor:
     """Return a copy of `weight` with zeros where the bits of the score are below `threshold`."""
     output = torch.empty_like(weight)
-    programs = triton.cdiv(weight.numel(), ENTRIES)
+    rows, cols = weight.shape
     with torch.cuda.device_of(weight):
-        _zeroed[(programs,)](
-            *_pointers(weight, terms), output, weight.numel(), weight.shape[1], threshold,
-            FACTORED=terms.shares is None, ENTRIES=ENTRIES,
+        _zeroed[(rows, triton.cdiv(cols, _columns(cols)))](
+            *_pointers(weight, terms), output, cols, threshold,
+            FACTORED=terms.entries is None, COLUMNS=_columns(cols),
         )  # fmt: skip
     return output
 
 
+def _columns(cols: int) -> int:
+    return min(COLUMNS, int(triton.next_power_of_2(cols)))
+
+
 def _pointers(weight: Tensor, terms: ScoreTerms) -> tuple[Any, ...]:
-    """Return weight, shares, scale, rows and cols; `weight` takes the places of unused ones."""
-    parts = (terms.shares, terms.scale, terms.rows, terms.cols)
+    """Return weight, entries, rows and cols; `weight` takes the places of unused ones."""
+    parts = (terms.entries, terms.rows, terms.cols)
     return weight, *(weight if part is None else part.contiguous() for part in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,7 @@ class InputStatistics:
         gram: Σ x xᵀ over all tokens: (cols, cols).
         tokens: number of tokens of an input that does not hold every token once; None: it does.
         filled: whether evenly distributed tokens were added to too few of them.
+        readers: number of linears that read the input.
         memo: results of `once`.
     """
 
@@ -47,6 +49,7 @@ class InputStatistics:
     gram: Tensor | None = None
     tokens: int | None = None
     filled: bool = False
+    readers: int = 1
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
@@ -125,8 +128,10 @@ class StatisticsCollector:
 
     def finish(self) -> dict[str, InputStatistics]:
         """Return the statistics over all batches, by key of the linear."""
+        readers = Counter(self._leader.values())
         by_leader = {
-            leader: totals.statistics(self.windows) for leader, totals in self._totals.items()
+            leader: totals.statistics(self.windows, readers[leader])
+            for leader, totals in self._totals.items()
         }
         statistics = {key: by_leader[leader] for key, leader in self._leader.items()}
         return {key: inputs for key, inputs in statistics.items() if inputs is not None}
@@ -165,8 +170,11 @@ class _Totals:
     def _append(self, name: str, values: Tensor) -> None:
         self._by_window.setdefault(name, []).append(values)
 
-    def statistics(self, windows: int) -> InputStatistics | None:
-        """Return the statistics over all tokens so far, of `windows` windows; None: no tokens."""
+    def statistics(self, windows: int, readers: int) -> InputStatistics | None:
+        """Return statistics of the tokens so far, read by `readers` linears; None without tokens.
+
+        They come from `windows` windows.
+        """
         if not self._by_window and not self._others:
             return None
         by_window: dict[str, Any] = {
@@ -175,10 +183,12 @@ class _Totals:
         if not self._others and len(self._window_tokens) == windows:
             if Need.SUM not in self._needs:
                 by_window.pop("sums", None)
-            return InputStatistics(**by_window, gram=self._gram)
-        return self._without_windows(by_window, windows)
+            return InputStatistics(**by_window, gram=self._gram, readers=readers)
+        return self._without_windows(by_window, windows, readers)
 
-    def _without_windows(self, by_window: Mapping[str, Tensor], windows: int) -> InputStatistics:
+    def _without_windows(
+        self, by_window: Mapping[str, Tensor], windows: int, readers: int
+    ) -> InputStatistics:
         """Return statistics whose sums are distributed evenly over `windows` windows."""
         tokens = sum(self._window_tokens) + sum(count for count, _, _ in self._others)
 
@@ -202,6 +212,7 @@ class _Totals:
             else None,
             self._gram,
             tokens,
+            readers=readers,
         )
 
 
@@ -221,6 +232,6 @@ def _plus_gram(total: Tensor | None, x: Tensor) -> Tensor:
     if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
         if total is None:
             return torch.mm(x.T, x, out_dtype=torch.float32)
-        return torch.addmm(total, x.T, x, out_dtype=torch.float32)
+        return torch.addmm(total, x.T, x, out_dtype=torch.float32, out=total)
     x = x.float()
     return x.T @ x if total is None else total.addmm_(x.T, x)

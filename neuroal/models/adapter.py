@@ -19,6 +19,7 @@ from neuroal.models.experts import ExpertLinear
 from neuroal.models.families import FAMILIES, Family, pattern_of
 from neuroal.models.linears import PrunableLinear as PrunableLinear
 from neuroal.models.selection import Selection
+from neuroal.parallel.peers import ALONE, Peers
 from neuroal.placement.base import placement_of
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class DecoderModel:
         placement: where the weights of idle blocks are kept.
         model_type: ``config.model_type`` of the text model.
         memo: results of `once`.
+        selection: `include` and `exclude`, also sent to other processes.
+        peers: the devices that do the present stage together, each with a copy of the model.
 
     Raises:
         UserError: if the model has no ``ModuleList`` of blocks, if a pattern matches nothing, if no
@@ -49,10 +52,10 @@ class DecoderModel:
         self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> None:
         self.model = model
-        self._selection = Selection(tuple(include), tuple(exclude))
+        self.selection = Selection(tuple(include), tuple(exclude))
         self.blocks_name, self.blocks = find_blocks(model)
-        self._selection.check(self.blocks_name, self.blocks)
-        self.linears = self._selection.linears(self.blocks)
+        self.selection.check(self.blocks_name, self.blocks)
+        self.linears = self.selection.linears(self.blocks)
         self._experts = [
             dict.fromkeys(lin.module.experts for lin in block if isinstance(lin, ExpertLinear))
             for block in self.linears
@@ -60,10 +63,11 @@ class DecoderModel:
         self.placement = placement_of(model)
         self.model_type: str = model.config.get_text_config().model_type
         self.memo: dict[str, Any] = {}
+        self.peers: Peers = ALONE
 
     def of(self, model: PreTrainedModel) -> DecoderModel:
         """Return a view of another model of this architecture, with the same linears selected."""
-        return DecoderModel(model, self._selection.include, self._selection.exclude)
+        return DecoderModel(model, self.selection.include, self.selection.exclude)
 
     @property
     def family(self) -> Family | None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
-from neuroal.models.adapter import DecoderModel
-from neuroal.models.offload import place_on_host, take_back
+from neuroal.models.offload import place_on_devices, place_on_host, take_back
 from neuroal.placement.base import placement_of
+from neuroal.placement.choices import check_offload
 
 
 def resolve_device(name: str) -> torch.device:
@@ -46,14 +43,12 @@ def pick_devices(device: torch.device, count: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", index) for index in (first, *others)[:count])
 
 
-def replica(decoder: DecoderModel, device: torch.device) -> DecoderModel:
-    """Return a copy of `decoder` on `device` that shares all weights already on that device."""
-    copies: dict[int, Any] = {}
-    for parameter in decoder.model.parameters():
-        moved = nn.Parameter(parameter.data.to(device), parameter.requires_grad)
-        copies[id(parameter)] = moved
-    copies |= {id(buffer): buffer.to(device) for buffer in decoder.model.buffers()}
-    return decoder.of(copy.deepcopy(decoder.model, copies))
+def replicas(device: torch.device, count: int, offload: str) -> tuple[torch.device, ...]:
+    """Return the devices that hold a copy of the model each, `device` first.
+
+    With ``offload=devices`` all of them together hold one model, which `device` computes.
+    """
+    return (device,) if offload == "devices" else pick_devices(device, count)
 
 
 @contextmanager
@@ -68,12 +63,13 @@ def placed(
     if placement_of(model).offloads or (offload == "none" and device is None):
         yield
         return
-    if offload not in ("none", "blocks"):
-        raise UserError(f"offload={offload}: must be none or blocks for a model in memory")
+    if offload not in ("none", "blocks", "devices"):
+        raise UserError(f"offload={offload}: must be none, blocks or devices for a model in memory")
+    check_offload(offload, devices)
     if offload == "blocks":
-        if devices > 1:
-            raise UserError(f"offload=blocks: needs devices=1, not devices={devices}")
         place_on_host(model, resolve_device(device or "auto"))
+    elif offload == "devices":
+        place_on_devices(model, pick_devices(resolve_device(device or "auto"), devices))
     elif device is not None:
         model.to(resolve_device(device))
     try:

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoTokenizer
 from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
 from neuroal.errors import UserError
+from neuroal.models.devices import pick_devices
 from neuroal.models.finite import check_finite
 from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
 from neuroal.models.location import Location, locate_model
-from neuroal.models.offload import open_on_disk, place_on_host
+from neuroal.models.offload import open_on_disk, place_on_devices, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
 from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
 
@@ -48,7 +49,11 @@ class LoadedModel:
 
 
 def load_model(
-    config: ModelConfig, device: torch.device, offload: str = "none", scratch: Path | None = None
+    config: ModelConfig,
+    device: torch.device,
+    offload: str = "none",
+    scratch: Path | None = None,
+    devices: int = 1,
 ) -> LoadedModel:
     """Load the model that `config` names, in evaluation mode and without gradients.
 
@@ -57,10 +62,11 @@ def load_model(
     Args:
         config: location and loading options of the model.
         device: device on which the model computes.
-        offload: where idle blocks are kept: ``none`` (on `device`), ``blocks`` (in host memory)
-            or ``disk``.
+        offload: where idle blocks are kept: ``none`` (on `device`), ``blocks`` (in host memory),
+            ``devices`` (in the memory of several GPUs) or ``disk``.
         scratch: parent of the folder for modified blocks under ``offload=disk``; None uses the
             system's default.
+        devices: number of devices for ``offload=devices``.
 
     Raises:
         UserError: if the model or its tokenizer cannot be found or loaded, if it is not a
@@ -81,6 +87,8 @@ def load_model(
         model = model.to(device)
     if offload == "blocks":
         place_on_host(model, device)
+    if offload == "devices":
+        place_on_devices(model, pick_devices(device, devices))
     check_finite(model)
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)

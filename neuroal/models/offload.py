@@ -1,8 +1,8 @@
-"""Offload the blocks of a model to host memory or disk."""
+"""Offload the blocks of a model to host memory, other devices or disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuroal.models.adapter import find_blocks
 from neuroal.models.completeness import AGAIN, Comparison, check_complete
 from neuroal.placement.base import placement_of, set_placement
 from neuroal.placement.checkpoint import Checkpoint, ShardWriter
+from neuroal.placement.devices import DeviceBlocks
 from neuroal.placement.disk import DiskBlocks, materialise
 from neuroal.placement.host import HostBlocks
 from neuroal.placement.layout import Layout, moved
@@ -25,6 +26,23 @@ from neuroal.placement.offloaded import Offloaded, Source
 
 def place_on_host(model: PreTrainedModel, device: torch.device) -> Offloaded:
     """Offload the matrices of the blocks to host memory; move all other tensors to `device`."""
+    return _offload(model, device, lambda layouts: HostBlocks(layouts, device))
+
+
+def place_on_devices(model: PreTrainedModel, devices: Sequence[torch.device]) -> Offloaded:
+    """Offload the matrices of the blocks to several devices; move all other tensors to the first.
+
+    Raises:
+        UserError: the blocks do not fit into the memory of the devices.
+    """
+    return _offload(model, devices[0], lambda layouts: DeviceBlocks(layouts, devices))
+
+
+def _offload(
+    model: PreTrainedModel,
+    device: torch.device,
+    source_of: Callable[[Sequence[Layout]], Source],
+) -> Offloaded:
     _, blocks = find_blocks(model)
     matrices = {id(parameter) for block in blocks for _, parameter in moved(block)}
     for parameter in model.parameters():
@@ -34,7 +52,7 @@ def place_on_host(model: PreTrainedModel, device: torch.device) -> Offloaded:
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = buffer.to(device)
     layouts = [Layout(block) for block in blocks]
-    return _set_offloaded(model, blocks, layouts, HostBlocks(layouts, device), device)
+    return _set_offloaded(model, blocks, layouts, source_of(layouts), device)
 
 
 def open_on_disk(
@@ -116,7 +134,7 @@ def _set_offloaded(
 
 
 def take_back(model: PreTrainedModel, device: torch.device) -> None:
-    """Undo `place_on_host`: move all of `model` to `device` and stop offloading."""
+    """Undo `place_on_host` or `place_on_devices`: move all of `model` to `device`."""
     placement = placement_of(model)
     if isinstance(placement, Offloaded):
         placement.release()

@@ -25,7 +25,7 @@ class PrunedWeight:
         mask: (rows, cols) bool, True = pruned.
         finite: whether the scores were finite, () bool on their device; None: there are none.
         differing: entries of a prescribed mask that the pruner would choose differently, () int64
-            on the device; None: the pruner chose the mask.
+            on the device; None: the pruner chose the mask, or did not compare it.
     """
 
     weight: Tensor
@@ -62,11 +62,15 @@ class Pruner(Method, ABC):
     Attributes:
         needs: input statistics to collect; empty: no forward pass is run.
         updates_weights: whether the remaining weights change.
+        rules: budget rules that are defined for the method.
+        refinable: whether a refinement may change its masks.
         file_parameters: see `Method`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     updates_weights: ClassVar[bool] = False
+    rules: ClassVar[frozenset[Rules]] = frozenset(Rules)
+    refinable: ClassVar[bool] = True
 
     @property
     def setting(self) -> str:
@@ -76,6 +80,16 @@ class Pruner(Method, ABC):
     def supports_row_ratios(self, rules: Rules) -> bool:
         """Return whether a plan may have one ratio per row under `rules`."""
         return not (self.updates_weights and rules is Rules.REFERENCE)
+
+    def check_tokens(self, tokens: int, decoder: DecoderModel) -> None:
+        """Warn if the number of calibration `tokens` is too low for the linears of `decoder`."""
+
+    def operations_per_weight(self, cols: float) -> float:
+        """Return the approximate floating-point operations per weight of a linear with `cols`.
+
+        Estimates of time use it. 0: negligible beside the forward passes.
+        """
+        return 0.0
 
     @abstractmethod
     def prune(
@@ -99,8 +113,8 @@ class Pruner(Method, ABC):
         """Return `weight` pruned to `mask` (rows, cols), which an earlier run chose.
 
         With the mask that `prune` chooses, the result has the bytes of `prune`. `differing` counts
-        the entries that it would choose differently. None: the pruner updates weights and cannot
-        do so to a prescribed mask.
+        the entries that it would choose differently, unless that takes too long. None: the pruner
+        updates weights and cannot do so to a prescribed mask.
         """
         if self.updates_weights:
             return None

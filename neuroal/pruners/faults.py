@@ -45,3 +45,24 @@ def check_tensor(setting: str, what: str, values: object, like: Tensor | torch.S
     else:
         return
     raise MethodFault(setting, f"the {what} {problem} {tuple(shape)}")
+
+
+def hessian_fault(setting: str, damping: float, hessian: Tensor) -> MethodFault:
+    """Return the reason why the damped `hessian` (cols, cols) of a linear has no Cholesky factor.
+
+    Args:
+        setting: the method, as in ``pruner=sparsegpt``.
+        damping: its ``pruner.damping``.
+        hessian: the damped Hessian.
+    """
+    if not bool(torch.isfinite(hessian).all()):
+        return MethodFault(
+            setting,
+            "the products of its inputs are NaN or infinite, because the inputs overflow; try "
+            "model.dtype=bfloat16 or float32",
+        )
+    return MethodFault(
+        f"pruner.damping={damping}",
+        "the Hessian of its inputs is not positive definite; increase pruner.damping or "
+        "calibration.windows",
+    )

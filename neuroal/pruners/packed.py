@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroal.kernels.async_copy import HostCopy
+from neuroal.kernels.masks import pack_bits
 
 _MOST_PENDING = 16
 """Upper bound on unfinished copies of GPU masks to the host: about two blocks of a LLaMA."""
@@ -22,11 +23,11 @@ class PackedMasks(Mapping[str, Tensor]):
 
     Attributes:
         differing: number of entries that the method would choose differently, if the masks were
-            prescribed.
+            prescribed; None: not compared.
     """
 
     def __init__(self) -> None:
-        self.differing = 0
+        self.differing: int | None = None
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}
@@ -35,7 +36,8 @@ class PackedMasks(Mapping[str, Tensor]):
     def add(self, key: str, mask: Tensor) -> None:
         """Pack `mask` on its own device, without waiting for the device to finish."""
         self._shapes[key] = (mask.shape[0], mask.shape[1])
-        self._pending[key] = HostCopy(pack_bits(mask)), HostCopy(mask.sum())
+        bits, zeros = pack_bits(mask)
+        self._pending[key] = HostCopy(bits), HostCopy(zeros)
         self._settle(_MOST_PENDING if mask.is_cuda else 0)
 
     def add_bits(self, key: str, bits: Tensor, shape: tuple[int, int]) -> None:
@@ -86,15 +88,3 @@ def unpack(bits: np.ndarray[tuple[int], np.dtype[np.uint8]], shape: tuple[int, i
     """Return the mask of the given shape from the result of ``numpy.packbits``."""
     flat = np.unpackbits(bits, count=shape[0] * shape[1])
     return torch.from_numpy(flat.astype(bool)).view(shape)
-
-
-def pack_bits(mask: Tensor) -> Tensor:
-    """Return ``numpy.packbits`` of the row-major flattened mask, computed on its device."""
-    if not mask.is_cuda:
-        return torch.from_numpy(np.packbits(mask.cpu().numpy()))
-    flat = mask.flatten()
-    padding = -len(flat) % 8
-    if padding:
-        flat = torch.cat([flat, flat.new_zeros(padding)])
-    weights = 2 ** torch.arange(7, -1, -1, device=mask.device, dtype=torch.uint8)
-    return (flat.view(-1, 8) * weights).sum(1, dtype=torch.uint8)

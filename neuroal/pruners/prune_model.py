@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from neuroal.execution.oom import AdaptiveBatch
@@ -15,6 +16,7 @@ from neuroal.execution.routed import under_reached
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.parallel.peers import Peers
 from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
 from neuroal.pruners.faults import naming
@@ -93,6 +95,9 @@ def prune_model(
     next one. A pruner without `needs` runs the model only to probe its
     blocks.
 
+    If several devices prune the model together, each runs its share of the windows. The linears of
+    a block are distributed over the devices, and pruned weights are sent to all.
+
     Args:
         decoder: the model; its weights must be finite (`check_finite`).
         pruner: computes the masks; a `RefinedPruner` also refines them.
@@ -105,8 +110,9 @@ def prune_model(
             freely all the same.
 
     Returns:
-        Masks by linear: (rows, cols) bool on the CPU, True = pruned. Their `differing` is the
-        number of entries of `masks` that the method would choose differently.
+        Masks by linear: (rows, cols) bool on the CPU, True = pruned; none on other devices than
+        the first. Their `differing` is the number of entries of `masks` that the method would
+        choose differently, if it compares them.
 
     Raises:
         UserError: what the method returned for a linear cannot be used, does not have the zeros
@@ -123,20 +129,55 @@ def prune_model(
             few = under_reached(linears, statistics)
             if few:
                 warnings.warn(few, stacklevel=2)
-            for linear in linears:
+            own: dict[str, Tensor] = {}
+            owners = decoder.peers.owners([linear.numel for linear in linears])
+            for linear, owner in zip(linears, owners, strict=True):
+                if owner != decoder.peers.rank:
+                    continue
                 inputs, budget = statistics.get(linear.key), budgets[linear.key]
                 target = None if masks is None else masks[linear.key].to(linear.weight.device)
                 with naming(linear.key):
                     pruned = method.prune(decoder, linear, inputs, budget, target)
                     checks.add(linear.key, linear.weight, pruned, budget)
                 linear.weight = pruned.weight
-                pruned_masks.add(linear.key, pruned.mask)
+                own[linear.key] = pruned.mask
+            for key, mask in _masks_of_all(decoder.peers, linears, owners, own):
+                pruned_masks.add(key, mask)
             if replay and index < len(decoder) - 1:
                 replay.advance(index)
             checks.read()  # after work for a GPU was queued, so that it does not wait
             step.advance(1)
-    pruned_masks.differing = checks.differing
+    compared = checks.differing is not None
+    (totals,) = decoder.peers.sums([torch.tensor([int(compared), checks.differing or 0])])
+    if totals[0]:
+        pruned_masks.differing = int(totals[1])
     return pruned_masks
+
+
+def _masks_of_all(
+    peers: Peers,
+    linears: Sequence[PrunableLinear],
+    owners: Sequence[int],
+    own: dict[str, Tensor],
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield key and mask of all linears of a block, with the pruned weights in the model.
+
+    Args:
+        peers: the devices that prune the block together.
+        linears: the linears of the block.
+        owners: the device that has pruned each linear.
+        own: masks of the linears that this device has pruned, by key; emptied.
+    """
+    peers.meet()
+    for linear, owner in zip(linears, owners, strict=True):
+        mask = own.pop(linear.key, None)
+        if mask is None:
+            mask = torch.empty_like(linear.weight, dtype=torch.bool)
+        if peers.size > 1:
+            peers.receive(linear.weight, owner)
+            peers.receive(mask, owner)
+        if peers.rank == 0:
+            yield linear.key, mask
 
 
 def apply_masks(decoder: DecoderModel, masks: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ class PruningSettings:
         rules: budget rules, exact or reference.
         group: M of an N:M pattern, with N from the ratio of each block; None: unstructured.
         seed: seed of all random draws.
-        devices: devices that share the candidates of a search, the model's own first; empty: only
+        devices: devices that share the work, the model's own first (`replicated`); empty: only
             the model's own.
         batch: windows in one forward pass; None: chosen from free memory.
     """
@@ -63,6 +63,14 @@ class PruningSettings:
             raise UserError(
                 f"plan: its budgets have {zeros} zeros, not the {total} of "
                 f"sparsity.ratio={self.sparsity:g}; a top-up must return context.budgets(plan)"
+            )
+
+    def check_rules(self) -> None:
+        """Raise `UserError` if the budget rules are not defined for the pruner."""
+        if self.rules not in self.pruner.rules:
+            defined = " or ".join(f"rules={rules}" for rules in sorted(self.pruner.rules))
+            raise UserError(
+                f"rules={self.rules}: not defined for pruner={self.pruner.name}; use {defined}"
             )
 
     def check_row_ratios(self, key: str, remedy: str) -> None:

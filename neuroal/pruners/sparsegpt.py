@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.kernels.column_blocks import (
+    eliminate,
+    eliminate_groups,
+    lowest_overall,
+    subtract_product,
+)
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import lowest_per_row
 from neuroal.pruners.base import PrunedWeight, Pruner, lowest, measured
-from neuroal.pruners.faults import MethodFault
+from neuroal.pruners.faults import hessian_fault
 from neuroal.sparsity.budget import LinearBudget, Rules
 from neuroal.sparsity.patterns import Pattern
 
@@ -71,7 +77,8 @@ class SparseGPT(Pruner):
         target: Tensor | None,
     ) -> PrunedWeight:
         factor, dead = self._factor(measured(statistics))
-        updated = weight.float().clone()
+        # Contiguous, as the GPU kernels read rows; the weight may be a transposed view.
+        updated = weight.float().clone(memory_format=torch.contiguous_format)
         updated[:, dead] = 0
         elimination = _Elimination(updated, factor, budget, target)
         cols, width = weight.shape[1], self._width(budget.pattern)
@@ -126,23 +133,10 @@ class SparseGPT(Pruner):
         diagonal += self.damping * diagonal.mean()
         try:
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-            return torch.linalg.cholesky(inverse, upper=True), dead
+            # The GPU kernels read rows of the factor, which comes column by column.
+            return torch.linalg.cholesky(inverse, upper=True).contiguous(), dead
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise self._fault(hessian) from error
-
-    def _fault(self, hessian: Tensor) -> MethodFault:
-        """Return the reason why a damped Hessian has no Cholesky factor."""
-        if not bool(torch.isfinite(hessian).all()):
-            return MethodFault(
-                self.setting,
-                "the products of its inputs are NaN or infinite, because the inputs overflow; try "
-                "model.dtype=bfloat16 or float32",
-            )
-        return MethodFault(
-            f"pruner.damping={self.damping}",
-            "the Hessian of its inputs is not positive definite; increase pruner.damping or "
-            "calibration.windows",
-        )
+            raise hessian_fault(self.setting, self.damping, hessian) from error
 
 
 class _Elimination:
@@ -165,49 +159,38 @@ class _Elimination:
     ) -> None:
         self._weight, self._factor, self._budget = weight, factor, budget
         self._target = target
+        # One number for the whole linear is read once, as reading it synchronises a GPU.
+        by_row = isinstance(budget.ratio, Tensor)
+        self._zeros = budget.counts if by_row else int(budget.counts.sum())
         self.mask = torch.zeros_like(weight, dtype=torch.bool)
         self.differing = None if target is None else torch.zeros((), device=weight.device).long()
 
     def prune_columns(self, begin: int, end: int) -> None:
         """Prune columns [begin, end) and update the columns after them."""
-        weight, pruned, pattern = self._weight, self.mask[:, begin:end], self._budget.pattern
-        block, triangle = weight[:, begin:end].clone(), self._factor[begin:end, begin:end]
-        scale = triangle.diagonal().square()
+        weight, pattern = self._weight, self._budget.pattern
+        block, triangle = weight[:, begin:end], self._factor[begin:end, begin:end]
+        target = None if self._target is None else self._target[:, begin:end]
         if pattern is None:
-            saliency = block.square() / scale
-            free = _block_mask(saliency, self._budget, begin, end, weight.shape[1])
-            pruned.copy_(self._chosen(free, begin, end))
-        errors = torch.zeros_like(block)
-        for column in range(end - begin):
-            if pattern is not None and column % pattern.of == 0:
-                group = slice(column, min(column + pattern.of, end - begin))
-                free = pattern.lowest(block[:, group].square() / scale[group])
-                pruned[:, group] = self._chosen(free, begin + group.start, begin + group.stop)
-            remaining = block[:, column].masked_fill(pruned[:, column], 0)
-            errors[:, column] = (block[:, column] - remaining) / triangle[column, column]
-            block[:, column:] -= errors[:, column, None] * triangle[None, column, column:]
-            block[:, column] = remaining
-        weight[:, begin:end] = block
-        weight[:, end:] -= errors @ self._factor[begin:end, end:]
+            saliency = block.square() / triangle.diagonal().square()
+            free = self._lowest(saliency, begin, end)
+            errors = eliminate(block, triangle, free if target is None else target)
+        else:
+            errors, free = eliminate_groups(block, triangle, pattern.groups(end - begin), target)
+        if target is not None and self.differing is not None:
+            self.differing += (target != free).sum()
+        self.mask[:, begin:end] = free if target is None else target
+        subtract_product(weight[:, end:], errors, self._factor[begin:end, end:])
 
-    def _chosen(self, free: Tensor, begin: int, end: int) -> Tensor:
-        """Return the mask of columns [begin, end): the target's, or `free` without a target."""
-        if self._target is None or self.differing is None:
-            return free
-        target = self._target[:, begin:end]
-        self.differing += (target != free).sum()
-        return target
-
-
-def _block_mask(saliency: Tensor, budget: LinearBudget, begin: int, end: int, cols: int) -> Tensor:
-    """Return the mask of columns [begin, end), which get their share of the budget's zeros."""
-    if budget.rules is Rules.REFERENCE:
-        # `PruningSettings.check_row_ratios` has rejected ratios per row, so this is one number.
-        threshold = saliency.flatten().sort().values[_position(budget, saliency.numel())]
-        return saliency <= threshold
-    if isinstance(budget.ratio, Tensor):
-        return lowest_per_row(saliency, _share(budget.counts, begin, end, cols))
-    return lowest_overall(saliency, int(_share(budget.counts.sum(), begin, end, cols)))
+    def _lowest(self, saliency: Tensor, begin: int, end: int) -> Tensor:
+        """Return the mask of columns [begin, end), which get their share of the zeros."""
+        if self._budget.rules is Rules.REFERENCE:
+            # `PruningSettings.check_row_ratios` has rejected ratios per row.
+            position = _position(self._budget, saliency.numel())
+            return lowest_overall(saliency, position + 1, all_ties=True)
+        cols = self._weight.shape[1]
+        if isinstance(self._zeros, Tensor):
+            return lowest_per_row(saliency, _share(self._zeros, begin, end, cols))
+        return lowest_overall(saliency, _share(self._zeros, begin, end, cols))
 
 
 def _position(budget: LinearBudget, numel: int) -> int:
@@ -215,13 +198,10 @@ def _position(budget: LinearBudget, numel: int) -> int:
     return int(float(budget.ratio) * numel)
 
 
-def lowest_overall(scores: Tensor, count: int) -> Tensor:
-    """Return the mask of the `count` lowest entries of a whole matrix, ties in row-major order."""
-    flat = scores.reshape(1, -1)
-    return lowest_per_row(flat, torch.tensor([count])).view_as(scores)
+Zeros = TypeVar("Zeros", int, Tensor)
 
 
-def _share(zeros: Tensor, begin: int, end: int, cols: int) -> Tensor:
+def _share(zeros: Zeros, begin: int, end: int, cols: int) -> Zeros:
     """Return the zeros in columns [begin, end): round(k·end/cols) − round(k·begin/cols)."""
-    rounded = [(2 * zeros * edge + cols) // (2 * cols) for edge in (begin, end)]
-    return rounded[1] - rounded[0]
+    first = (2 * zeros * begin + cols) // (2 * cols)
+    return (2 * zeros * end + cols) // (2 * cols) - first

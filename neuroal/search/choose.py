@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import torch
 
+from neuroal.parallel.replicated import group_of
 from neuroal.search.context import AllocationContext
 from neuroal.search.criteria.base import Budgets, CandidateResult, Criterion
-from neuroal.search.multi_device import MultiDeviceCriterion
+from neuroal.search.evaluate import (
+    Candidates,
+    MakePlan,
+    SharedSearch,
+    budgets_of,
+    evaluated,
+    evaluated_by_all,
+)
 from neuroal.search.prefilter import estimate_around_best, finalists
 from neuroal.sparsity.budget import LinearBudget, Rules
 from neuroal.sparsity.plan import SparsityPlan
 
 SEARCHES = ("exact", "adaptive")
-
-MakePlan = Callable[[], SparsityPlan]
-"""Builds the plan of a candidate on demand, because row plans are large and slow to build."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +89,25 @@ class SearchResult:
 class Search:
     """A search for the candidate with the lowest criterion.
 
-    With `shortened`, the criterion on shortened windows, an adaptive search skips candidates that
-    are unlikely to win (`finalists`).
+    Attributes:
+        context: model, settings and windows.
+        criterion: evaluates a candidate.
+        shortened: the criterion on shortened windows, with which an adaptive search skips
+            candidates that are unlikely to win (`finalists`); None: evaluate all.
+        name: name of the criterion, by which the other devices of the model construct it; None:
+            only the first device evaluates candidates.
     """
 
     context: AllocationContext
     criterion: Criterion
     shortened: Criterion | None = None
+    name: str | None = None
+    _key: str = field(default_factory=lambda: uuid4().hex)
 
     def choose(
         self,
         candidates: Sequence[float],
-        make: Callable[[float], SparsityPlan],
+        make: MakePlan,
         stage: str,
         prior: PriorResult | None = None,
     ) -> SearchResult:
@@ -105,11 +115,11 @@ class Search:
 
         Args:
             candidates: values of λ, at least one.
-            make: returns the plan of a candidate.
+            make: returns the plan of a candidate; other devices receive it by `pickle`.
             stage: name of the stage for progress updates.
             prior: reused if the first candidate has the same budgets.
         """
-        plans = [partial(make, candidate) for candidate in candidates]
+        plans = [partial(make, self.context, candidate) for candidate in candidates]
         results: dict[int, CandidateResult] = {}
         prior_estimates: dict[int, float] = {}
         if prior is not None and prior.covers(self.context.budgets(plans[0]())):
@@ -123,7 +133,7 @@ class Search:
         with self.context.progress.stage(stage, count, "candidate") as step:
             for index, result in results.items():
                 step.advance(1, candidate=candidates[index], criterion=result.criterion)
-            for index, result in self._evaluate(plans, order):
+            for index, result in self._evaluate(Candidates(make, candidates, order)):
                 results[index] = result
                 step.advance(1, candidate=candidates[index], criterion=result.criterion)
         winner = min(results, key=lambda index: _sort_key(index, results[index].criterion))
@@ -139,7 +149,7 @@ class Search:
         )
 
     def _estimates(
-        self, plans: Sequence[MakePlan], prior: Mapping[int, float]
+        self, plans: Sequence[Callable[[], SparsityPlan]], prior: Mapping[int, float]
     ) -> dict[int, float] | None:
         """Return criteria on shortened windows around the best candidate; None: not used."""
         # With rules=reference the first candidate wins if its criterion is NaN, which an estimate
@@ -150,53 +160,21 @@ class Search:
 
         def estimate(indices: Sequence[int]) -> list[float]:
             new = [index for index in indices if index not in prior]
-            candidates = _budgets(self.context, [plans[index] for index in new])
+            candidates = budgets_of(self.context, [plans[index] for index in new])
             criteria = (criterion.evaluate(budgets).criterion for budgets in candidates)
             estimates = {**prior, **dict(zip(new, criteria, strict=True))}
             return [estimates[index] for index in indices]
 
         return estimate_around_best(len(plans), estimate)
 
-    def _evaluate(
-        self, plans: Sequence[MakePlan], order: Sequence[int]
-    ) -> Iterator[tuple[int, CandidateResult]]:
-        candidates = _budgets(self.context, [plans[index] for index in order])
-        if isinstance(self.criterion, MultiDeviceCriterion):
-            yield from zip(order, self.criterion.evaluate_all(candidates), strict=True)
-            return
-        for index, budgets in zip(order, candidates, strict=True):
-            yield index, self.criterion.evaluate(budgets)
-
-
-def _budgets(
-    context: AllocationContext, plans: Sequence[MakePlan]
-) -> Iterator[dict[str, LinearBudget]]:
-    """Yield the budgets of each plan, prepared while a GPU evaluates the previous one."""
-    device = context.decoder.device
-    if not plans:
-        return
-    if device.type != "cuda" or len(context.settings.devices) > 1:
-        yield from (context.budgets(plan()) for plan in plans)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="budgets") as pool:
-        pending = deque([pool.submit(_budgets_on, context, plans[0], device)])
-        for plan in [*plans[1:], None]:
-            if plan is not None:
-                pending.append(pool.submit(_budgets_on, context, plan, device))
-            yield pending.popleft().result()
-
-
-def _budgets_on(
-    context: AllocationContext, plan: MakePlan, device: torch.device
-) -> dict[str, LinearBudget]:
-    """Return the budgets of a plan with counts on `device`, copied together for all linears."""
-    budgets = context.budgets(plan())
-    counts = torch.cat([budget.counts for budget in budgets.values()]).to(device)
-    parts = counts.split([len(budget.counts) for budget in budgets.values()])
-    return {
-        key: dataclasses.replace(budget, counts=part)
-        for (key, budget), part in zip(budgets.items(), parts, strict=True)
-    }
+    def _evaluate(self, candidates: Candidates) -> Iterator[tuple[int, CandidateResult]]:
+        context, order = self.context, candidates.order
+        group = group_of(context.decoder.model)
+        if group is None or self.name is None or len(order) < 2:
+            return evaluated(context, self.criterion, candidates, order)
+        settings, tokens, batch = context.settings, context.tokens, context.batch
+        search = SharedSearch(self._key, self.name, settings, tokens, batch)
+        return evaluated_by_all(group, context, self.criterion, candidates, search)
 
 
 def _sort_key(index: int, criterion: float) -> tuple[float, int]:

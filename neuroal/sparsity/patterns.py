@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.kernels.column_blocks import Groups
 from neuroal.kernels.selection import lowest_per_row
+
+MOST_PAIRED = 8
+"""Largest group in which all pairs are compared; larger ones are sorted."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,16 @@ class Pattern:
         mask = torch.zeros_like(scores, dtype=torch.bool)
         if whole:
             groups = scores[:, :whole].reshape(-1, self.of)
-            counts = torch.full((len(groups),), self.of - self.keep)
-            mask[:, :whole] = lowest_per_row(groups, counts).view(rows, whole)
+            mask[:, :whole] = _lowest_of_each(groups, self.of - self.keep).view(rows, whole)
         if whole < cols:
             zeros = cols - whole - self._remaining_in_last(cols - whole)
             mask[:, whole:] = lowest_per_row(scores[:, whole:], torch.full((rows,), zeros))
         return mask
+
+    def groups(self, cols: int) -> Groups:
+        """Return the zeros of the groups of `cols` columns."""
+        last = cols % self.of
+        return Groups(self.of, self.of - self.keep, last - self._remaining_in_last(last))
 
     def holds(self, mask: Tensor) -> Tensor:
         """Return whether every group of every row of `mask` (rows, cols) has its zeros: () bool."""
@@ -54,6 +62,24 @@ class Pattern:
         zeros_of_last = last - self._remaining_in_last(last)
         holds = (groups == self.of - self.keep).all()
         return holds & (mask[:, cols - last :].sum(1) == zeros_of_last).all()
+
+
+def _lowest_of_each(groups: Tensor, count: int) -> Tensor:
+    """Return the mask of the `count` lowest entries of each of many short rows, (rows, cols).
+
+    Equal to `lowest_per_row`. Comparing all pairs of columns is faster than sorting short rows.
+    """
+    cols = groups.shape[1]
+    if cols > MOST_PAIRED:
+        return lowest_per_row(groups, torch.full((len(groups),), count))
+    columns = groups.T.contiguous()
+    ranks = torch.zeros_like(columns, dtype=torch.uint8)
+    for second in range(cols):
+        for first in range(second):
+            in_order = columns[first] <= columns[second]
+            ranks[second] += in_order
+            ranks[first] += ~in_order
+    return (ranks < count).T.contiguous()
 
 
 def nearest_patterns(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pandas as pd
 
+from neuroal.files.atomic import write_bytes
 from neuroal.tables import plots
 from neuroal.tables.html import details, legend, panel, panels
 from neuroal.tables.labels import in_order, label
@@ -13,23 +17,24 @@ from neuroal.tables.study import Study
 
 def quality(study: Study) -> str:
     """Return plots of perplexity by sparsity: a panel per pruner and model, folded by text."""
+    items: dict[str, list[str]] = {}
+    for (task, model, pruner), plot in quality_plots(study).items():
+        caption = f"{label(model)}, {label(pruner)}"
+        alternative = f"Perplexity on {label(task)} by sparsity"
+        items.setdefault(task, []).append(panel(plot, caption, alternative))
+    parts: list[str] = []
+    for task, of_task in items.items():
+        parts.append(details(label(task), panels(of_task), opened=not parts))
+    return _legend(study) + "".join(parts) if parts else ""
+
+
+def quality_plots(study: Study) -> dict[tuple[str, str, str], str]:
+    """Return (task, model, pruner) → plot of perplexity by sparsity, as SVG."""
     names = study.expected.competitors
     lm = study.cells[(study.cells["kind"] == "perplexity") & (study.cells["state"] != "missing")]
     groups = dict(iter(lm.groupby(["task", "model", "pruner"], sort=False)))
-    parts: list[str] = []
-    for task in study.expected.axis("task"):
-        items = [
-            panel(
-                plots.perplexity_by_sparsity(groups[task, model, pruner], names),
-                f"{label(model)}, {label(pruner)}",
-                f"Perplexity on {label(task)} by sparsity",
-            )
-            for model, pruner in _pairs(study)
-            if (task, model, pruner) in groups
-        ]
-        if items:
-            parts.append(details(label(task), panels(items), opened=not parts))
-    return _legend(study) + "".join(parts) if parts else ""
+    keys = [(task, *pair) for task in study.expected.axis("task") for pair in _pairs(study)]
+    return {key: plots.perplexity_by_sparsity(groups[key], names) for key in keys if key in groups}
 
 
 def density(study: Study) -> str:
@@ -67,14 +72,38 @@ def criterion(study: Study) -> str:
 def trade(frame: pd.DataFrame, study: Study) -> str:
     """Return plots of performance against runtime: a panel per pruner and device."""
     items = [
-        panel(
-            plots.performance_by_runtime(part, study.expected.competitors),
-            f"{label(str(pruner))}, {device}",
-            "Performance by runtime",
-        )
-        for (pruner, device), part in frame.groupby(["pruner", "device"], sort=False)
+        panel(plot, f"{label(pruner)}, {device}", "Performance by runtime")
+        for (pruner, device), plot in trade_plots(frame, study).items()
     ]
     return panels(items, wide=True) if items else ""
+
+
+def trade_plots(frame: pd.DataFrame, study: Study) -> dict[tuple[str, str], str]:
+    """Return (pruner, device) → plot of performance against runtime, as SVG."""
+    names = study.expected.competitors
+    groups = frame.groupby(["pruner", "device"], sort=False)
+    return {
+        (str(pruner), str(device)): plots.performance_by_runtime(part, names)
+        for (pruner, device), part in groups
+    }
+
+
+def write_figures(study: Study, folder: Path) -> list[Path]:
+    """Write the plots of quality and of performance against runtime as SVG; return the paths."""
+    frame = study.trade()
+    named = {f"perplexity-{'-'.join(key)}": plot for key, plot in quality_plots(study).items()} | {
+        f"performance-runtime-{pruner}-{device}": plot
+        for (pruner, device), plot in trade_plots(frame, study).items()
+    }
+    paths = [folder / f"{file_name(name)}.svg" for name in named]
+    for path, plot in zip(paths, named.values(), strict=True):
+        write_bytes(path, plot.encode())
+    return paths
+
+
+def file_name(text: str) -> str:
+    """Return `text` with hyphens for all characters other than letters, digits and points."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
 
 
 def _legend(study: Study) -> str:

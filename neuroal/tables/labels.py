@@ -12,6 +12,7 @@ METHODS = {
     "wanda": "Wanda",
     "multiflow": "multiflow",
     "sparsegpt": "SparseGPT",
+    "alps": "ALPS",
     "uniform": "Uniform",
     "dsnot": "DSnoT",
     "owl": "OWL",

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -41,6 +42,8 @@ SETTINGS: Any = {
 }
 SIZE = (3.0, 2.15)
 RING: Any = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markersize": 10}
+LABEL_OFFSETS = ((6, 4), (6, -10), (-6, 4), (-6, -10), (6, -18), (-6, -18))
+"""Offsets of a label from its point, in points, in the order of preference."""
 WIDE_RANGE = 6.0
 """Ratio of the largest to the smallest figure above which an axis is logarithmic."""
 
@@ -152,7 +155,7 @@ def performance_by_runtime(part: pd.DataFrame, names: Sequence[str]) -> str:
     if part["increase"].isna().all():
         column, heading = ("accuracy", "mean accuracy")
     with mpl.rc_context(SETTINGS):
-        drawn, axes = figure((4.2, 2.9))
+        drawn, axes = figure((4.8, 3.0))
         front = part[part["front"]].sort_values("seconds")
         seconds, performance = front["seconds"], front[column]
         axes.step(seconds, performance, where="post", color="#8a8f98", linewidth=1, zorder=1)
@@ -160,14 +163,34 @@ def performance_by_runtime(part: pd.DataFrame, names: Sequence[str]) -> str:
             style = styles(names)[row["competitor"]]
             point = (row["seconds"], row[column])
             axes.plot(*point, style.marker, color=style.colour, markersize=7)
-            text = label(row["competitor"])
-            axes.annotate(text, point, xytext=(6, 5), textcoords="offset points", fontsize=8)
         axes.set_xlabel("seconds to allocate and prune")
         axes.set_ylabel(heading)
-        axes.margins(x=0.15, y=0.12)
+        axes.margins(x=0.3, y=0.12)
         _scale(axes, part[column])
         _scale(axes, part["seconds"], "x")
+        points = zip(part["competitor"], part["seconds"], part[column], strict=True)
+        _annotate(drawn, axes, {label(name): (x, y) for name, x, y in points})
         return svg(drawn)
+
+
+def _annotate(drawn: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write a label beside each point, where it overlaps no other label and lies in the figure."""
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()  # type: ignore[no-untyped-call]  # fixes the layout
+    taken: list[Any] = []
+    for text, point in points.items():
+        for dx, dy in LABEL_OFFSETS:
+            mark = axes.annotate(
+                text, point, xytext=(dx, dy), textcoords="offset points", fontsize=7.5,
+                ha="left" if dx > 0 else "right",
+            )  # fmt: skip
+            box = mark.get_window_extent()
+            inside = box.x0 >= axes.bbox.x0 and box.x1 <= drawn.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            if (dx, dy) != LABEL_OFFSETS[-1]:
+                mark.remove()
+        taken.append(box)
 
 
 def _scale(axes: Axes, values: Iterable[float], axis_name: str = "y") -> None:

@@ -7,11 +7,15 @@ from typing import ClassVar
 
 from neuroal.errors import UserError, check_choice
 from neuroal.execution.runner import BlockRunner
+from neuroal.pruners.base import Pruner
 from neuroal.search.choose import Search
 from neuroal.search.criteria.make import CRITERIA, make_criterion
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.sparsity.schedule import plan_of_blocks
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
+
+SLOPES = 25
+"""Typical number of slopes, which depends on depth and sparsity."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class ATP(TopUp):
         if not candidates:
             return Allocation(uniform_plan(decoder, sparsity), {"beta": 0.0})
         runner = BlockRunner.capture(decoder, context.tokens, context.batch)
-        search = Search(context, make_criterion(self.criterion, context, runner))
-        best = search.choose(candidates, lambda beta: progression(context, beta), "search slopes")
+        criterion = make_criterion(self.criterion, context, runner)
+        search = Search(context, criterion, name=self.criterion)
+        best = search.choose(candidates, progression, "search slopes")
         report = {
             "beta": candidates[best.winner],
             "candidates": candidates,
@@ -57,7 +62,10 @@ class ATP(TopUp):
         return Allocation(best.plan, report, best.budgets)
 
     def search_passes(self) -> float:
-        return 50.0  # two per slope; the number of slopes depends on depth and sparsity
+        return 2.0 * SLOPES
+
+    def search_prunings(self, pruner: Pruner) -> int:
+        return SLOPES
 
 
 def slopes(blocks: int, sparsity: float, step: float) -> list[float]:

@@ -33,11 +33,15 @@ class TopUp(Method, ABC):
 
     Attributes:
         searches: whether the method uses `AllocationContext.tokens`.
+        shares_windows: whether `allocate` gives the right plan if all devices of a model run it
+            together, each on its share of the windows (`BlockRunner` joins their statistics).
+            Otherwise only the first device runs it.
         default_windows: number of search windows if ``calibration.search_windows`` is null.
         file_parameters: see `Method`.
     """
 
     searches: ClassVar[bool] = False
+    shares_windows: ClassVar[bool] = False
     default_windows: ClassVar[int] = 8
 
     def row_ratios(self, pruner: Pruner) -> RowRatios | None:
@@ -60,6 +64,10 @@ class TopUp(Method, ABC):
     def search_passes(self) -> float:
         """Return the approximate number of forward passes over the search windows."""
         return 1.0 if self.searches else 0.0
+
+    def search_prunings(self, pruner: Pruner) -> int:
+        """Return the approximate number of times that the search prunes the model by `pruner`."""
+        return 0
 
     @abstractmethod
     def allocate(self, context: AllocationContext) -> Allocation:

@@ -44,6 +44,7 @@ class DLP(TopUp):
     average: str = "median"
 
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.spread < 1:

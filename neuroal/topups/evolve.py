@@ -54,6 +54,7 @@ class Evolve(TopUp):
     windows: int = 8
 
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("topup.unit", self.unit, UNITS)
@@ -105,7 +106,7 @@ class Evolve(TopUp):
     def _objective(self, context: AllocationContext) -> OutputDivergence:
         runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
         order = WeightOrder(context.decoder, context.settings.pruner)
-        dense = torch.cat(order.compute(runner, context.progress))
+        dense = runner.share.joined(torch.cat(order.compute(runner, context.progress)))
         batch = min(context.batch, self.windows)
         inputs = ObjectiveInputs(runner, order, context.tokens, batch, Band())
         return OutputDivergence(inputs, dense)

@@ -59,7 +59,9 @@ class Fisher(TopUp):
     skip: int = 8
     step: str = "row"
 
+    version: ClassVar[int] = 2
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
 
     def __post_init__(self) -> None:

@@ -94,8 +94,9 @@ class EqualMarginals(TopUp):
     rerank: int = 0
     start: str | None = None
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
     file_parameters: ClassVar[frozenset[str]] = frozenset({"start"})
 
@@ -206,7 +207,8 @@ class _Search:
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
         self._order = WeightOrder(decoder, context.settings.pruner)
-        dense = torch.cat(self._order.compute(self._runner, context.progress))
+        hidden = torch.cat(self._order.compute(self._runner, context.progress))
+        dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
         # Ranking takes two forward passes over all windows, an iteration three or four over some.
         self._seconds = (time.perf_counter() - begin) * 2 * share
@@ -247,7 +249,7 @@ class _Search:
 
     def descend(self, iterations: int, rate: float, by_row: bool) -> None:
         """Run `iterations` and set the sparsities to the mean over the last ones."""
-        settings, rows = self._settings, self.rows
+        settings, rows, device = self._settings, self.rows, self._context.decoder.device
         first_averaged = iterations - max(1, round(settings.averaged * iterations))
         mean: Tensor | None = None
         total = torch.zeros_like(rows.sparsity)
@@ -256,10 +258,11 @@ class _Search:
         name = f"equal {unit}s, about {duration(self._seconds * iterations)}"
         with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
+                counts = rows.counts(device)
                 if settings.rerank and t and t % settings.rerank == 0:
-                    self._order.compute(self._runner, self._context.progress, rows.counts())
-                with repeatable(self._context.decoder.device):
-                    margins = self._objective.margins(rows.counts(), next(self._minibatches))
+                    self._order.compute(self._runner, self._context.progress, counts)
+                with repeatable(device):
+                    margins = self._objective.margins(counts, next(self._minibatches))
                 costs = rows.joined(margins.costs, by_row)
                 past = settings.resolved["momentum"]
                 mean = costs if mean is None else past * mean + (1 - past) * costs

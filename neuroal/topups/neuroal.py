@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,8 +57,9 @@ class NeuroAL(TopUp):
             candidates around the best on the first 256 tokens of every window and evaluates only
             possible winners. It mostly finds the same λ's, and equals ``exact`` for windows of at
             most 256 tokens. ``early_out`` of version 0.1 runs as ``exact``.
-        rows_with_updates: also use the row step for pruners that update weights (SparseGPT). Every
-            block of columns then gets its share of a row's zeros. This is not in the paper.
+        rows_with_updates: also use the row step for pruners that update weights (SparseGPT,
+            where every block of columns gets its share of a row's zeros, and ALPS). This is not in
+            the paper.
     """
 
     step: str = "both"
@@ -108,13 +110,14 @@ class NeuroAL(TopUp):
         rows = len(self.row_candidates or (0.0, *PAPER_LAMBDAS)) if self.step != "block" else 0
         return 2.0 * (blocks + rows)
 
+    def search_prunings(self, pruner: Pruner) -> int:
+        searched = self if self._has_rows(pruner) else dataclasses.replace(self, step="block")
+        return int(searched.search_passes() / 2)  # a candidate takes a dense and a sparse pass
+
     def allocate(self, context: AllocationContext) -> Allocation:
-        if self.search != "exact":  # an adaptive search evaluates one candidate at a time
-            settings = dataclasses.replace(context.settings, devices=())
-            context = dataclasses.replace(context, settings=settings)
         runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
-        search = Search(context, criterion, self._shortened(context, runner))
+        search = Search(context, criterion, self._shortened(context, runner), self.criterion)
         report: dict[str, Any] = {"step": self.step, "criterion": self.criterion}
         if self.search != "exact":
             report["search"] = self.search
@@ -126,7 +129,7 @@ class NeuroAL(TopUp):
         else:
             paper = PAPER_LAMBDAS if context.settings.sparsity < 0.8 else PAPER_LAMBDAS[:-1]
             lambdas = self.block_candidates or list(paper)
-            blocks = search.choose(lambdas, lambda x: block_plan(context, x), "search blocks")
+            blocks = search.choose(lambdas, block_plan, "search blocks")
             plan, budgets, prior = blocks.plan, blocks.budgets, blocks.prior()
             report |= blocks.report("block", lambdas)
         if self._has_rows(context.settings.pruner):
@@ -145,7 +148,7 @@ class NeuroAL(TopUp):
         lambdas: Sequence[float],
     ) -> SearchResult:
         """Search λ_r for row ratios around those of `start`, whose result is `prior`."""
-        decoder, settings = search.context.decoder, search.context.settings
+        settings = search.context.settings
         differences = prior.result.differences
         if differences is None:
             alignment = AlignmentCriterion(runner, settings.pruner, settings.rules)
@@ -154,7 +157,7 @@ class NeuroAL(TopUp):
         delta = {key: difference.cpu() for key, difference in differences.items()}
         return search.choose(
             lambdas,
-            lambda x: row_plan(decoder, start, delta, x, settings.rules),
+            partial(_row_plan_of, start, delta),
             "search rows",
             prior=None if settings.pruner.updates_weights else prior,
         )
@@ -236,6 +239,15 @@ def row_plan(
             delta = differences[f"{linear.block}.{source}"].double()[positions]
         ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, lambda_, rules)
     return SparsityPlan(ratios, start.sparsity)
+
+
+def _row_plan_of(
+    start: SparsityPlan,
+    differences: Mapping[str, Tensor],
+    context: AllocationContext,
+    lambda_: float,
+) -> SparsityPlan:
+    return row_plan(context.decoder, start, differences, lambda_, context.settings.rules)
 
 
 def _row_ratios(ratios: Tensor, delta: Tensor | None, lambda_: float, rules: Rules) -> Tensor:

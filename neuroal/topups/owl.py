@@ -35,6 +35,7 @@ class OWL(TopUp):
     spread: float = 0.08
 
     searches: ClassVar[bool] = True
+    shares_windows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.outlier_factor > 0:

@@ -10,9 +10,13 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from neuroal.execution.compile import CompiledBlocks
+from neuroal.execution.compiled_gradients import CompiledGradients, Reduction, weight_gradient
 from neuroal.execution.runner import BlockRunner
+from neuroal.gradients.backward import BlockPass, walk_back
+from neuroal.gradients.information import reduction
 from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
+from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
 from tests.architectures import ARCHITECTURES, build
 from tests.small_models import allocation_context, tiny_llama
@@ -110,3 +114,52 @@ def test_small_blocks_and_gradients_are_not_compiled() -> None:
     with torch.enable_grad():
         runner.call(0, 0, runner.embedded[0])
     assert decoder.memo["compiled"].runs == 0
+
+
+@pytest.mark.parametrize("form", ["gradient", "factored", "elementwise"])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "phi", "opt", "gemma2", "falcon"])
+def test_compiled_backward_passes_equal_uncompiled_ones(model_type: str, form: str) -> None:
+    decoder = DecoderModel(build(model_type, **ARCHITECTURES[model_type][0]))
+    runner = BlockRunner.capture(decoder, TOKENS, batch=3)  # the second batch has one window
+    generator = torch.Generator().manual_seed(2)
+    upstream = [torch.randn(part.shape, generator=generator) for part in runner.embedded]
+    reduced = Reduction(weight_gradient) if form == "gradient" else reduction(form, skip=2)
+    forward = BlockPass(runner.embedded)
+    expected, at_inputs = walk_back(runner, 0, forward, upstream, reduced)
+    assert expected.keys() == {linear.key for linear in decoder.linears[0]}
+    decoder.memo["compiled gradients"] = compiled = CompiledGradients(on_cpu("aot_eager"))
+    sums, gradients = walk_back(runner, 0, forward, upstream, reduced)
+    torch.testing.assert_close(gradients, at_inputs)
+    for key, parts in expected.items():
+        torch.testing.assert_close(sums[key], parts)
+    assert compiled.runs == 1
+
+
+def test_all_blocks_share_one_graph_of_backward_passes() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    decoder = tiny_llama()
+    compiled = CompiledGradients(on_cpu(counter))
+    decoder.memo["compiled gradients"] = compiled
+    topup = EqualMarginals(start="uniform", row_iterations=3, windows=2)
+    with pytest.warns(UserWarning, match="windows of text"):
+        topup.allocate(allocation_context(decoder))
+    assert compiled.runs == 3 * len(decoder)
+    assert counter.frame_count == 1
+
+
+def test_a_backward_pass_that_does_not_compile_runs_uncompiled_with_one_warning() -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    decoder = tiny_llama()
+    runner = BlockRunner.capture(decoder, TOKENS, batch=2)
+    upstream = [torch.ones_like(part) for part in runner.embedded]
+    arguments = (runner, 0, BlockPass(runner.embedded), upstream, Reduction(weight_gradient))
+    expected = walk_back(*arguments)
+    decoder.memo["compiled gradients"] = CompiledGradients(on_cpu(broken))
+    with pytest.warns(UserWarning, match="backward passes run uncompiled") as caught:
+        sums, gradients = walk_back(*arguments)
+    assert len(caught) == 1
+    torch.testing.assert_close(gradients, expected[1])
+    torch.testing.assert_close(sums, expected[0])

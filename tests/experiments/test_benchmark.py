@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import benchmark  # noqa: E402
 from bench.common import Store  # noqa: E402
+from bench.devices import STAGES  # noqa: E402
 from bench.page import Column, Table, blank, fill  # noqa: E402
 from bench.search import VARIANTS  # noqa: E402
 from bench.tables import PARTS as TABLES  # noqa: E402
@@ -47,6 +48,23 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path, monkeypatch)
+
+
+DEVICES = ["devices", "--shape", "tiny", "--dtype", "float32", *SHORT, "--batch", "1"]
+
+
+def test_devices_are_timed_stage_by_stage(bench: Bench) -> None:
+    few = ["--gradient-windows", "8", "--search-windows", "2", "--iterations", "3"]
+    one, two = bench(*DEVICES, *few).values()
+    if one["devices"] == 2:
+        one, two = two, one
+    assert "start_seconds" not in one
+    assert two["start_seconds"] > 0
+    assert two["copy_seconds"] > 0
+    for stage in STAGES:
+        assert two[stage]["seconds"] > 0
+        assert "compile_seconds" in two[stage]
+    assert {stage for stage in STAGES if two[stage]["equal"]} >= {"search", "prune", "evaluate"}
 
 
 def test_offloading_changes_no_result(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ COUNTS = {
     "smollm2": 4 * 4,
     "marginal": 2 * 4 * 19,
     "marginal_ablation": 47,
+    "alps": 2 * 4 * 3 * 3,
 }
 THREE = (
     "{topup: uniform}, {topup: uniform, refine: dsnot, refine.max_cycle_time: 3}, "
@@ -88,6 +89,13 @@ def test_the_command_line_selects_other_pruners_and_models() -> None:
     _, runs = planned(["+experiment=marginal", "model=zoo/llama", *overrides])
     assert len(runs) == 2 * 5
     assert {run.config.model.name for run in runs} == {"zoo/llama"}
+
+
+def test_the_command_line_sets_the_schedule_of_alps() -> None:
+    overrides = ["model=zoo/llama", "pruner=alps", "pruner.stages=150", "pruner.stage_steps=1"]
+    _, runs = planned(["+experiment=alps", *overrides])
+    assert len(runs) == 4 * 3
+    assert {run.config.pruner["stages"] for run in runs} == {150}
 
 
 def call(

@@ -32,7 +32,7 @@ def logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
-@pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt"])
+@pytest.mark.parametrize("pruner", ["magnitude", "wanda", "multiflow", "sparsegpt", "alps"])
 def test_sparse_kernels_compute_the_same_output(pruner: str, dtype: torch.dtype) -> None:
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("2:4 kernels need compute capability 8.0 or higher")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuroal.gradients.information import FORMS, Collector, Tokens
-from neuroal.models.linears import PrunableLinear
+from neuroal.execution.compiled_gradients import Reduction, weight_gradient
+from neuroal.gradients.information import FORMS, reduction
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -16,18 +16,19 @@ def test_tokens_of_an_expert_keep_their_positions_in_the_windows(form: str) -> N
     x, gradient = (torch.zeros(16, cols) for cols in (3, 4))
     x[positions] = torch.randn(5, 3, generator=generator)
     gradient[positions] = torch.randn(5, 4, generator=generator)
-    collector = Collector(form, 1.0, skip=2)
-    collector.see("0.all", Tokens(8), x.view(2, 8, 3), gradient.view(2, 8, 4))
-    collector.see("0.some", Tokens(8, positions), x[positions], gradient[positions])
-    linears = [PrunableLinear(0, name, torch.nn.Linear(3, 4)) for name in ("all", "some")]
-    values = [part.values() for part in collector.finish(linears, 16).values()]
-    torch.testing.assert_close(*values)
+    sums = reduction(form, skip=2)
+    every = sums.of_windows(x.view(2, 8, 3), gradient.view(2, 8, 4))
+    some = sums.of_tokens(x[positions], gradient[positions], positions % 8)
+    for of_every, of_some in zip(every, some, strict=True):
+        torch.testing.assert_close(of_every, of_some)
 
 
 def test_all_tokens_count_if_their_positions_are_unknown() -> None:
-    collector = Collector("elementwise", 1.0, skip=2)
-    x, gradient = torch.ones(5, 3), torch.ones(5, 4)
-    collector.see("0.some", Tokens(8), x, gradient)
-    linear = PrunableLinear(0, "some", torch.nn.Linear(3, 4))
-    values = collector.finish([linear], 1)["0.some"].values()
-    torch.testing.assert_close(values, torch.full((4, 3), 5.0))
+    (total,) = reduction("elementwise", skip=2).of_tokens(torch.ones(5, 3), torch.ones(5, 4), None)
+    torch.testing.assert_close(total, torch.full((4, 3), 5.0))
+
+
+def test_gradients_of_weights_hold_all_tokens() -> None:
+    x, gradient = torch.rand(5, 3), torch.rand(5, 4)
+    (product,) = Reduction(weight_gradient).of_tokens(x, gradient, torch.arange(5))
+    torch.testing.assert_close(product, gradient.T @ x)

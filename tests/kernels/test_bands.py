@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroal.gradients.weight_order import ranks_of
-from neuroal.kernels.bands import band_costs
+from neuroal.kernels.bands import band_costs, zeroed_below_rank
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -41,3 +41,18 @@ def test_costs_are_the_mean_over_the_band(
         ]
         expected = sum(g + curvature * g * g for g in gains) / len(gains)
         assert float(costs[row]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_lowest_ranks_of_each_row_are_zeroed(device: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, 1500, generator=generator).to(dtype)
+    counts = torch.tensor([0, 1, 700, 1499, 1500, 3, 1024])
+    ranks = ranks_of(weight.float().abs())
+    zeroed = zeroed_below_rank(weight.to(device), ranks.to(device), counts)
+    assert torch.equal((zeroed == 0).sum(1).cpu(), counts)
+    for row, count in enumerate(counts.tolist()):
+        remaining = zeroed[row].cpu() != 0
+        assert torch.equal(zeroed[row].cpu()[remaining], weight[row][remaining])
+        assert bool((ranks[row][remaining] >= count).all())

@@ -18,11 +18,12 @@ import torch
 from neuroal.kernels import global_scores_triton as kernels
 from neuroal.kernels.global_scores import digit_histogram, mask_below
 from tests.kernels.test_global_scores import case
+from neuroal.gradients.threshold import DIGITS
 
 for seed in range(4):
     weight, terms = case(seed, torch.bfloat16 if seed % 2 else torch.float32)
     prefix = 0
-    for shift, width in ((20, 11), (10, 10), (0, 10)):
+    for shift, width in DIGITS:
         expected = digit_histogram(weight, terms, prefix, shift, width)
         counts = kernels.digit_histogram(weight, terms, prefix, shift, width)
         assert torch.equal(counts, expected), (seed, shift)
@@ -39,8 +40,8 @@ def case(seed: int, dtype: torch.dtype) -> tuple[torch.Tensor, ScoreTerms]:
     rows, cols = 37, 233
     weight = torch.randn(rows, cols, generator=generator).to(dtype)
     if seed < 2:
-        shares = torch.rand(rows, cols, generator=generator).bfloat16()
-        return weight, ScoreTerms(shares=shares, scale=torch.tensor(3e-9))
+        entries = torch.rand(rows, cols, generator=generator).mul(3e-9).bfloat16()
+        return weight, ScoreTerms(entries=entries)
     u, v = (torch.rand(size, generator=generator) * 1e-3 for size in (rows, cols))
     return weight, ScoreTerms(rows=u, cols=v)
 

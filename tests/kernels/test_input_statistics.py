@@ -80,3 +80,14 @@ def test_inputs_of_any_number_of_tokens_are_collected() -> None:
         torch.testing.assert_close(inputs.sums.sum(0), tokens.sum(0))
         torch.testing.assert_close(inputs.variances[0], tokens.var(0, correction=0))
         torch.testing.assert_close(inputs.gram, tokens.T @ tokens)
+
+
+def test_statistics_count_the_linears_that_read_an_input() -> None:
+    collector = StatisticsCollector(frozenset())
+    for _ in range(2):
+        collector.start_batch(1, 3)
+        hidden, inner = torch.rand(1, 3, 4), torch.rand(1, 3, 5)
+        for key, x in (("q", hidden), ("k", hidden), ("v", hidden), ("down", inner)):
+            collector.see(key, x)
+    readers = {key: statistics.readers for key, statistics in collector.finish().items()}
+    assert readers == {"q": 3, "k": 3, "v": 3, "down": 1}

@@ -12,7 +12,13 @@ from transformers import AutoConfig, OPTConfig, OPTForCausalLM, PreTrainedModel
 from neuroal.api import prune
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.offload import open_on_disk, place_on_host, save_offloaded, weights_of
+from neuroal.models.offload import (
+    open_on_disk,
+    place_on_devices,
+    place_on_host,
+    save_offloaded,
+    weights_of,
+)
 from neuroal.placement.base import placement_of
 from neuroal.placement.offloaded import Offloaded
 from neuroal.pruners.packed import PackedMasks
@@ -53,6 +59,8 @@ def build_placed(family: str, offload: str, folder: Path) -> PreTrainedModel:
     model = build(family)
     if offload == "blocks":
         place_on_host(model, CPU)
+    if offload == "devices":
+        place_on_devices(model, [CPU] * 3)
     if offload == "disk":
         model.save_pretrained(folder, max_shard_size="20KB")
         model = open_on_disk(folder, AutoConfig.from_pretrained(folder), None, CPU, folder)
@@ -76,7 +84,7 @@ def assert_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
-@pytest.mark.parametrize("offload", ["blocks", "disk"])
+@pytest.mark.parametrize("offload", ["blocks", "devices", "disk"])
 def test_search_and_pruning_do_not_depend_on_the_placement(
     family: str, offload: str, tmp_path: Path
 ) -> None:
@@ -104,7 +112,7 @@ def test_no_method_depends_on_the_placement(settings: dict[str, Any], tmp_path: 
     assert_equal(results_of(build_placed("llama", "disk", tmp_path), **settings), resident)
 
 
-@pytest.mark.parametrize("offload", ["blocks", "disk"])
+@pytest.mark.parametrize("offload", ["blocks", "devices", "disk"])
 def test_a_pruned_model_is_written_block_by_block(offload: str, tmp_path: Path) -> None:
     model, resident = build_placed("opt", offload, tmp_path / "dense"), tiny_opt()
     masks = prune(model, TOKENS, topup="uniform", batch=2).masks
@@ -139,7 +147,7 @@ def test_a_model_is_restored_after_offloading() -> None:
 def test_all_weights_can_be_read(tmp_path: Path) -> None:
     resident = tiny_opt()
     prune(resident, TOKENS, topup="uniform", batch=2)
-    for offload in ("none", "blocks", "disk"):
+    for offload in ("none", "blocks", "devices", "disk"):
         model = build_placed("opt", offload, tmp_path / offload)
         prune(model, TOKENS, topup="uniform", batch=2)
         names = []

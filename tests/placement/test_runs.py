@@ -41,13 +41,18 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
 
 @pytest.mark.parametrize(
     "override",
-    [pytest.param("offload=blocks", marks=pytest.mark.slow), "offload=disk", "devices=2"],
+    [
+        pytest.param("offload=blocks", marks=pytest.mark.slow),
+        "offload=disk",
+        "devices=2",
+        pytest.param("offload=devices devices=2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_result_does_not_depend_on_offloading_or_devices(
     override: str, plain: tuple[Record, Path], tmp_path: Path
 ) -> None:
     expected, folder = plain
-    record = run_with(tmp_path, override)
+    record = run_with(tmp_path, *override.split())
     assert record.identity == expected.identity
     assert record.masks == expected.masks
     assert record.plan == expected.plan
@@ -65,3 +70,5 @@ def test_the_result_does_not_depend_on_offloading_or_devices(
 def test_devices_and_offload_exclude_each_other() -> None:
     with pytest.raises(UserError, match="devices=2: every device holds the whole model"):
         composed(["devices=2", "offload=blocks"])
+    with pytest.raises(UserError, match=r"^offload=devices: .* but devices=1; use devices=2"):
+        composed(["offload=devices"])

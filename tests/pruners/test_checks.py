@@ -13,6 +13,7 @@ from torch import Tensor
 from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import InputStatistics, Need
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import (
     FactorPruner,
     Factors,
@@ -242,9 +243,18 @@ def test_a_refiner_must_keep_the_counts_of_every_row(
     fails(message, pruner, FaultyRefiner(fault))
 
 
-@pytest.mark.parametrize("rules", Rules)
-@pytest.mark.parametrize("refiner", [None, DSnoT()])
-@pytest.mark.parametrize("pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20)])
+PACKAGE = [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20), ALPS(stages=2)]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "refiner", "rules"),
+    [
+        (pruner, refiner, rules)
+        for pruner in PACKAGE
+        for refiner in ([None, DSnoT()] if pruner.refinable else [None])
+        for rules in sorted(pruner.rules)
+    ],
+)
 def test_the_methods_of_the_package_pass_the_checks(
     pruner: Pruner, refiner: MaskRefiner | None, rules: Rules
 ) -> None:

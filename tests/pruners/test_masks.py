@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from neuroal.kernels.column_blocks import lowest_overall
 from neuroal.kernels.selection import lowest_per_row
 from neuroal.pruners.packed import unpack
-from neuroal.pruners.sparsegpt import lowest_overall
 from tests.masks import digest, pack
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroal.pruners.packed import PackedMasks, pack_bits
+from neuroal.kernels.masks import pack_bits
+from neuroal.pruners.packed import PackedMasks
 from tests.masks import digest, pack
 
 
@@ -14,7 +15,7 @@ from tests.masks import digest, pack
 @given(rows=st.integers(1, 9), cols=st.integers(1, 19), seed=st.integers(0, 99))
 def test_packed_masks_equal_the_masks_that_were_added(rows: int, cols: int, seed: int) -> None:
     mask = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed)) < 0.6
-    assert pack_bits(mask).tolist() == pack(mask).tolist()
+    assert pack_bits(mask)[0].tolist() == pack(mask).tolist()
     masks = PackedMasks()
     masks.add("0.a", mask)
     masks.add("1.a", ~mask)

@@ -46,7 +46,7 @@ def search(
     context: AllocationContext = CONTEXT,
 ) -> SearchResult:
     choose = Search(context, criterion, shortened).choose
-    return choose(CANDIDATES, lambda x: block_plan(context, x), "search", prior)
+    return choose(CANDIDATES, block_plan, "search", prior)
 
 
 def prior_of_first(criterion: float, estimate: float | None = None) -> PriorResult:

@@ -11,7 +11,9 @@ from torch import Tensor
 from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import InputStatistics
+from neuroal.kernels.selection import lowest_per_row
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
@@ -96,6 +98,17 @@ def test_every_block_gets_its_own_pattern_near_its_ratio() -> None:
     assert abs(zeros - 0.55 * decoder.numel) <= block / 8 / 2
 
 
+@pytest.mark.parametrize("of", [2, 4, 8, 16, 20])
+def test_the_lowest_of_a_group_are_those_of_a_sort(of: int) -> None:
+    scores = torch.randn(50, 3 * of, generator=torch.Generator().manual_seed(of))
+    scores[::2] = scores[::2].mul(2).round()  # ties
+    scores[1, ::3], scores[3, ::4] = 0.0, -0.0
+    for keep in (1, of // 2, of - 1):
+        groups = scores.reshape(-1, of)
+        expected = lowest_per_row(groups, torch.full((len(groups),), of - keep))
+        assert torch.equal(Pattern(keep, of).lowest(scores), expected.view_as(scores))
+
+
 def test_ratios_per_row_cannot_be_combined_with_a_pattern() -> None:
     decoder = tiny_llama()
     ratios = {lin.key: torch.full((lin.rows,), 0.5) for lin in decoder}
@@ -103,7 +116,9 @@ def test_ratios_per_row_cannot_be_combined_with_a_pattern() -> None:
         linear_budgets(SparsityPlan(ratios, 0.5), decoder, Rules.EXACT, 4)
 
 
-@pytest.mark.parametrize("pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20)])
+@pytest.mark.parametrize(
+    "pruner", [Magnitude(), Wanda(), Multiflow(), SparseGPT(block_size=20), ALPS()]
+)
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (5, 8), (3, 7)])
 def test_every_pruner_satisfies_the_pattern(pruner: Pruner, keep: int, of: int) -> None:
     decoder = tiny_llama()

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.alps import ALPS
+from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import uniform_plan
 from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
 from tests.small_models import allocation_context as context
-from tests.small_models import check, tiny_llama
+from tests.small_models import check, random_tokens, tiny_llama
 
 
 @given(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0, 0.25))
@@ -104,11 +106,41 @@ def test_the_criterion_is_finite_if_a_linear_loses_all_weights() -> None:
     assert math.isfinite(report["criterion_row"][0])
 
 
-def test_sparsegpt_uses_only_the_block_step() -> None:
-    plan = NeuroAL(block_candidates=[0.1]).allocate(context(tiny_llama(), SparseGPT())).plan
-    assert not plan.per_row()
+UPDATING = [SparseGPT(), ALPS(stages=2, stage_steps=3, cg_steps=10)]
+"""Pruners that update weights."""
+
+
+@pytest.mark.parametrize("pruner", UPDATING, ids=lambda p: p.name)
+def test_a_pruner_that_updates_weights_uses_only_the_block_step(pruner: Pruner) -> None:
+    topup = NeuroAL(block_candidates=[0.1])
+    assert not topup.allocate(context(tiny_llama(), pruner)).plan.per_row()
+    assert topup.search_prunings(pruner) == 1
     with pytest.raises(UserError, match=r"topup\.step=row"):
-        check(NeuroAL(step="row"), SparseGPT(), 0.7, Rules.EXACT)
+        check(NeuroAL(step="row"), pruner, 0.7, Rules.EXACT)
+
+
+@pytest.mark.parametrize("pruner", UPDATING, ids=lambda p: p.name)
+def test_rows_with_updates_adds_the_row_step(pruner: Pruner) -> None:
+    topup = NeuroAL(block_candidates=[0.1], row_candidates=[0.0, 0.1], rows_with_updates=True)
+    assert topup.search_prunings(pruner) == 3
+    allocation = topup.allocate(context(tiny_llama(), pruner))
+    assert allocation.plan.per_row()
+    assert len(allocation.report["criterion_row"]) == 2
+
+
+@pytest.mark.parametrize("pruner", UPDATING, ids=lambda p: p.name)
+def test_an_adaptive_search_chooses_among_complete_criteria(pruner: Pruner) -> None:
+    decoder = tiny_llama(max_position_embeddings=512)
+    tokens = random_tokens(2, 300)
+    adaptive, exact = (
+        NeuroAL(search=search).allocate(context(decoder, pruner, tokens=tokens)).report
+        for search in ("adaptive", "exact")
+    )
+    complete = [value is not None for value in adaptive["criterion_block"]]
+    assert any(complete)
+    assert adaptive["lambda_block"] in adaptive["candidates_block"]
+    for chosen, every in zip(adaptive["criterion_block"], exact["criterion_block"], strict=True):
+        assert chosen is None or chosen == pytest.approx(every, rel=1e-3)
 
 
 def test_the_row_step_names_the_function_that_declares_consumers() -> None:

@@ -1,0 +1,194 @@
+"""The devices that do a stage together, as seen from one of them.
+
+Every device runs the same function on its own share of the windows, and the statistics of all
+shares are exchanged. Sums add the parts of the devices in the order of the devices, so that a
+result is the same each time for a given number of devices.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Event(enum.IntEnum):
+    """State of a device when all devices meet; the highest one decides for all."""
+
+    READY = 0
+    OUT_OF_MEMORY = 1
+    FAILED = 2
+
+
+class PeerFailed(RuntimeError):
+    """Another device failed, which reports its own error."""
+
+
+class PeerOutOfMemory(PeerFailed):
+    """Another device ran out of memory, so all devices repeat their work on smaller batches."""
+
+
+class Peers:
+    """The interface of a device to the others; this class is a device that works alone.
+
+    All devices must call the same methods in the same order.
+
+    Attributes:
+        rank: number of this device, from 0.
+        size: number of devices.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def meet(self, event: Event = Event.READY) -> None:
+        """Wait for all devices, and report this device's state to them.
+
+        Raises:
+            PeerOutOfMemory: another device ran out of memory, and this one did not.
+            PeerFailed: another device failed, and this one did not.
+        """
+
+    def all_of(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all devices, which have the same shape, in their order."""
+        return [tensor]
+
+    def exchanged(self, tensor: Tensor) -> list[Tensor]:
+        """Return part `rank` of every device's tensor, split in `size` along dimension 0."""
+        return [tensor]
+
+    def receive(self, tensor: Tensor, source: int) -> None:
+        """Overwrite `tensor` by that of device `source`."""
+
+    def share(self, count: int) -> Share:
+        """Return this device's share of `count` windows."""
+        return Share(self, count)
+
+    def rows(self, count: int) -> slice:
+        """Return this device's share of the rows of a matrix; the last devices may have none."""
+        size = -(-count // self.size)
+        return slice(min(self.rank * size, count), min((self.rank + 1) * size, count))
+
+    def row_sums(self, matrix: Tensor) -> Tensor:
+        """Return `rows` of the sum of all devices' matrices, in float32 if there are several."""
+        if self.size == 1:
+            return matrix
+        rows = self.rows(len(matrix))
+        parts = [part.float() for part in self.exchanged(_padded(matrix, self.size))]
+        return added(parts)[: rows.stop - rows.start]
+
+    def joined_rows(self, part: Tensor, count: int) -> Tensor:
+        """Return all `count` rows of a tensor, of which each device has its `rows`."""
+        if self.size == 1:
+            return part
+        size = -(-count // self.size)
+        return torch.cat(self.all_of(_lengthened(part, size)))[:count]
+
+    def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sum of all devices' tensors, for each of `tensors`, in their own dtype."""
+        if self.size == 1:
+            return list(tensors)
+        self.meet()
+        return [self._sum(tensor) for tensor in tensors]
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        parts = self.exchanged(_padded(tensor.reshape(-1), self.size))
+        return torch.cat(self.all_of(added(parts)))[: tensor.numel()].view(tensor.shape)
+
+    def owners(self, sizes: Sequence[int]) -> list[int]:
+        """Return a device for each of several pieces of work of the given `sizes`.
+
+        The largest piece goes first, each to the device with the least work so far.
+        """
+        load, owners = [0] * self.size, [0] * len(sizes)
+        for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
+            owners[index] = min(range(self.size), key=lambda rank: (load[rank], rank))
+            load[owners[index]] += sizes[index]
+        return owners
+
+
+class Share:
+    """The windows of one device: neighbours, as many as the other devices have, or one more.
+
+    With fewer windows than devices, a device without a window of its own repeats the first one and
+    adds nothing to sums, so that tensors have the same shapes everywhere.
+
+    Attributes:
+        count: number of windows of all devices.
+        windows: indices of the windows that this device runs, at least one.
+    """
+
+    def __init__(self, peers: Peers, count: int) -> None:
+        self._peers, self.count = peers, count
+        self._sizes = [count // peers.size + (r < count % peers.size) for r in range(peers.size)]
+        begin = sum(self._sizes[: peers.rank])
+        self._own = self._sizes[peers.rank]
+        self.windows = range(begin, begin + self._own) if self._own else range(1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether this device runs all windows itself."""
+        return self._peers.size == 1
+
+    def of(self, windows: Tensor) -> Tensor:
+        """Return the own windows of a tensor with one entry per window."""
+        return windows if self.whole else windows[self.windows.start : self.windows.stop]
+
+    def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums of all devices' tensors."""
+        return self._peers.sums([self._own_part(tensor) for tensor in tensors])
+
+    def row_sums(self, matrix: Tensor) -> Tensor:
+        """Return this device's rows of the sum of all devices' matrices (`Peers.row_sums`)."""
+        return self._peers.row_sums(self._own_part(matrix))
+
+    def total(self, value: float) -> float:
+        """Return the sum of a number over all devices."""
+        if self.whole:
+            return value
+        self._peers.meet()
+        own = torch.tensor([value if self._own else 0.0], dtype=torch.float64)
+        return sum(float(part) for part in self._peers.all_of(own))
+
+    def joined(self, tensor: Tensor) -> Tensor:
+        """Return a tensor with one entry per window for all windows, from those of each device."""
+        if self.whole:
+            return tensor
+        self._peers.meet()
+        parts = self._peers.all_of(_lengthened(tensor[: self._own], max(self._sizes)))
+        return torch.cat([part[:size] for part, size in zip(parts, self._sizes, strict=True)])
+
+    def of_all(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all devices, which have the same shape, one after another."""
+        self._peers.meet()
+        return torch.cat(self._peers.all_of(tensor))
+
+    def _own_part(self, tensor: Tensor) -> Tensor:
+        return tensor if self._own else tensor.new_zeros(tensor.shape)
+
+
+def added(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of `parts`, added in their order."""
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _lengthened(tensor: Tensor, length: int) -> Tensor:
+    """Return `tensor` with zeros behind its last entry, up to `length` entries."""
+    missing = length - len(tensor)
+    if not missing:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
+
+
+def _padded(tensor: Tensor, size: int) -> Tensor:
+    """Return `tensor` with zeros behind its last entry, so that `size` divides its length."""
+    return _lengthened(tensor, -(-len(tensor) // size) * size)
+
+
+ALONE = Peers()
+"""A device that works alone; it has no state."""

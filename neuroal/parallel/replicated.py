@@ -1,0 +1,88 @@
+"""Models of which several devices hold copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from neuroal.errors import UserError
+from neuroal.models.adapter import DecoderModel
+from neuroal.parallel.group import DeviceGroup
+from neuroal.placement.base import Resident, placement_of, set_placement
+from neuroal.tracking.progress import Progress
+
+
+class Replicated(Resident):
+    """Keeps all weights on the device; a group of further devices holds copies of them."""
+
+    def __init__(self, model: PreTrainedModel, group: DeviceGroup) -> None:
+        super().__init__(model)
+        self.group = group
+
+
+def group_of(model: PreTrainedModel) -> DeviceGroup | None:
+    """Return the group of devices that hold `model`; None: only its own device does."""
+    placement = placement_of(model)
+    return placement.group if isinstance(placement, Replicated) else None
+
+
+@contextmanager
+def replicated(model: PreTrainedModel, devices: Sequence[torch.device]) -> Iterator[None]:
+    """Let several devices work on `model` inside the context; its own device is the first.
+
+    Raises:
+        UserError: `model` offloads its blocks.
+    """
+    if len(devices) < 2:
+        yield
+        return
+    if placement_of(model).offloads:
+        raise UserError(
+            f"devices={len(devices)}: every device holds the whole model, and this one offloads "
+            "its blocks; use devices=1"
+        )
+    group = DeviceGroup(model, devices)
+    set_placement(model, Replicated(model, group))
+    try:
+        yield
+    finally:
+        set_placement(model, None)
+        group.close()
+
+
+def check_experts(decoder: DecoderModel) -> None:
+    """Raise `UserError` if several devices hold a model whose experts are pruned.
+
+    The devices' windows reach experts with different tokens, whose statistics cannot be joined.
+    """
+    group = group_of(decoder.model)
+    if group is not None and decoder.has_experts:
+        raise UserError(
+            f"devices={group.size}: the statistics of experts are those of one device; use "
+            "devices=1, or keep them dense with model.exclude=[*experts*]"
+        )
+
+
+def copy_to_all(model: PreTrainedModel) -> None:
+    """Copy the weights of `model` to its other devices, after they were changed on its own."""
+    group = group_of(model)
+    if group is not None:
+        group.refresh()
+
+
+def together(
+    decoder: DecoderModel,
+    function: Callable[..., Any],
+    *args: Any,
+    progress: Progress,
+    **kwargs: Any,
+) -> Any:
+    """Return ``function(decoder, *args, progress=progress, **kwargs)``, run by all devices."""
+    group = group_of(decoder.model)
+    if group is None:
+        return function(decoder, *args, progress=progress, **kwargs)
+    return group.run(function, decoder, args, kwargs, progress)

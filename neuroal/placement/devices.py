@@ -1,0 +1,90 @@
+"""Blocks that are offloaded to the memory of several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neuroal.errors import UserError
+from neuroal.placement.layout import Layout
+from neuroal.placement.offloaded import Source
+
+SHARE = 0.9
+"""Share of the free memory of a device that only stores blocks which blocks may take."""
+FIRST_SHARE = 0.7
+"""The same for the device that computes; the rest is for activations."""
+
+
+class DeviceBlocks(Source):
+    """Source that keeps the matrices of each block in the memory of one of several devices.
+
+    The first device computes. The others store as many blocks as fit there, and the first one
+    stores the rest. A block is copied to the first device when it is needed.
+
+    Args:
+        layouts: layout of each block.
+        devices: the devices, the one that computes first.
+
+    Raises:
+        UserError: the blocks do not fit into the memory of the devices.
+    """
+
+    immediate = True
+
+    def __init__(self, layouts: Sequence[Layout], devices: Sequence[torch.device]) -> None:
+        self._layouts = layouts
+        self._buffers: list[Tensor] = []
+        sizes = [layout.size for layout in layouts]
+        capacities = [capacity(device, first=not n) for n, device in enumerate(devices)]
+        for layout, home in zip(layouts, homes(sizes, capacities), strict=True):
+            buffer = torch.empty(layout.size, dtype=torch.uint8, device=devices[home])
+            for name, view in layout.views(buffer).items():
+                view.copy_(layout.tensor(name))
+            layout.point(layout.views(buffer))
+            self._buffers.append(buffer)
+
+    def read(self, index: int) -> Tensor:
+        return self._buffers[index]
+
+    def write(self, index: int, data: Tensor) -> None:
+        self._buffers[index].copy_(data)
+
+    def resting(self, index: int) -> dict[str, Tensor]:
+        return self._layouts[index].views(self._buffers[index])
+
+
+def capacity(device: torch.device, *, first: bool) -> int | None:
+    """Return the number of bytes that blocks may take on `device`; None: no limit is known."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int((FIRST_SHARE if first else SHARE) * free)
+
+
+def homes(sizes: Sequence[int], capacities: Sequence[int | None]) -> list[int]:
+    """Return the index of the device that stores each block: 1, 2, … as blocks fit, then 0.
+
+    Raises:
+        UserError: the blocks do not fit.
+    """
+    order = [*range(1, len(capacities)), 0]
+    homes, taken = list[int](), 0
+    for size in sizes:
+        while order and not _fits(taken + size, capacities[order[0]]):
+            order.pop(0)
+            taken = 0
+        if not order:
+            needed, present = sum(sizes), sum(limit or 0 for limit in capacities)
+            raise UserError(
+                f"offload=devices: the blocks take {needed / 2**30:.1f} GiB, and the devices have "
+                f"{present / 2**30:.1f} GiB for them; use more devices, or offload=blocks"
+            )
+        homes.append(order[0])
+        taken += size
+    return homes
+
+
+def _fits(size: int, limit: int | None) -> bool:
+    return limit is None or size <= limit

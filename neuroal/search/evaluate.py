@@ -1,0 +1,183 @@
+"""Evaluate candidates one after another, or each on the next free of several devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from neuroal.execution.runner import BlockRunner
+from neuroal.models.adapter import DecoderModel
+from neuroal.parallel.group import DeviceGroup
+from neuroal.pruners.settings import PruningSettings
+from neuroal.search.context import AllocationContext
+from neuroal.search.criteria.base import CandidateResult, Criterion
+from neuroal.search.criteria.make import make_criterion
+from neuroal.sparsity.budget import LinearBudget
+from neuroal.sparsity.plan import SparsityPlan
+from neuroal.tracking.progress import QuietProgress
+
+MakePlan = Callable[[AllocationContext, float], SparsityPlan]
+"""Builds the plan of a candidate on demand, because row plans are large and slow to build."""
+Claim = Callable[[], int]
+"""Takes the next piece of work of several devices (`neuroal.parallel.worker.claims`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SharedSearch:
+    """What another device needs to evaluate candidates as the first one does.
+
+    Attributes:
+        key: name of the search; a device keeps its criterion for all candidates of one search.
+        criterion: name of the criterion (`make_criterion`).
+    """
+
+    key: str
+    criterion: str
+    settings: PruningSettings
+    tokens: Tensor
+    batch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates to evaluate: the values `values[index]` for each index in `order`."""
+
+    make: MakePlan
+    values: Sequence[float]
+    order: Sequence[int]
+
+
+def evaluated(
+    context: AllocationContext,
+    criterion: Criterion,
+    candidates: Candidates,
+    order: Iterable[int],
+    *,
+    ahead: bool = True,
+) -> Iterator[tuple[int, CandidateResult]]:
+    """Yield the results of the candidates in `order`, by their indices.
+
+    With `ahead`, the next index is taken while a candidate is evaluated.
+    """
+    indices: list[int] = []
+
+    def plans() -> Iterator[Callable[[], SparsityPlan]]:
+        for index in order:
+            indices.append(index)
+            yield partial(candidates.make, context, candidates.values[index])
+
+    for budgets in budgets_of(context, plans(), ahead=ahead):
+        yield indices.pop(0), criterion.evaluate(budgets)
+
+
+def evaluated_by_all(
+    group: DeviceGroup,
+    context: AllocationContext,
+    criterion: Criterion,
+    candidates: Candidates,
+    search: SharedSearch,
+) -> Iterator[tuple[int, CandidateResult]]:
+    """Yield the results of all candidates, in their order, each from the next free device.
+
+    Each device does what a single one would do with its candidates, in a process of its own: it
+    builds the plans and budgets, compiles the blocks and runs all windows in the same batches. The
+    results therefore do not depend on the number of devices.
+    """
+    results: dict[int, CandidateResult] = {}
+    waiting = list(candidates.order)
+
+    def local(claim: Claim) -> Iterator[tuple[int, CandidateResult]]:
+        return _claimed(context, criterion, candidates, claim, group.size)
+
+    arguments = (search, candidates, group.size)
+    for index, result in group.stream(on_other_device, context.decoder, arguments, local):
+        results[index] = result
+        while waiting and waiting[0] in results:
+            yield waiting[0], results.pop(waiting.pop(0))
+
+
+def on_other_device(
+    decoder: DecoderModel, claim: Claim, search: SharedSearch, candidates: Candidates, devices: int
+) -> Iterator[tuple[int, CandidateResult]]:
+    """Yield index and result of the candidates that this device evaluates, δ on the CPU."""
+    key, context, criterion = decoder.memo.get("stream", (None, None, None))
+    if key != search.key:
+        decoder.memo.pop("stream", None)
+        context = criterion = None  # free their memory first
+        settings, tokens, batch = search.settings, search.tokens, search.batch
+        context = AllocationContext(decoder, settings, tokens, batch, QuietProgress())
+        runner = BlockRunner.capture(decoder, tokens, batch)
+        criterion = make_criterion(search.criterion, context, runner)
+        decoder.memo["stream"] = search.key, context, criterion
+    assert context is not None
+    assert criterion is not None
+    for index, result in _claimed(context, criterion, candidates, claim, devices):
+        if result.differences is not None:
+            differences = {key: part.cpu() for key, part in result.differences.items()}
+            result = dataclasses.replace(result, differences=differences)
+        yield index, result
+
+
+def _claimed(
+    context: AllocationContext,
+    criterion: Criterion,
+    candidates: Candidates,
+    claim: Claim,
+    devices: int,
+) -> Iterator[tuple[int, CandidateResult]]:
+    """Yield the results of the candidates that this device claims.
+
+    It claims one candidate ahead, to prepare its budgets, unless another device would then have
+    none: with k candidates for n equal devices, this takes ⌈k/n⌉ rounds.
+    """
+    count = len(candidates.order)
+
+    def order() -> Iterator[int]:
+        while (position := claim()) < count:
+            yield candidates.order[position]
+
+    return evaluated(context, criterion, candidates, order(), ahead=count > devices)
+
+
+def budgets_of(
+    context: AllocationContext,
+    plans: Iterable[Callable[[], SparsityPlan]],
+    *,
+    ahead: bool = True,
+) -> Iterator[dict[str, LinearBudget]]:
+    """Yield the budgets of each plan, prepared while a GPU evaluates the previous one."""
+    device = context.decoder.device
+    if device.type != "cuda":
+        yield from (context.budgets(plan()) for plan in plans)
+        return
+    remaining = iter(plans)
+    with ThreadPoolExecutor(1, thread_name_prefix="budgets") as pool:
+
+        def prepare() -> Future[dict[str, LinearBudget]] | None:
+            plan = next(remaining, None)
+            return None if plan is None else pool.submit(_budgets_on, context, plan, device)
+
+        current = prepare()
+        while current is not None:
+            following = prepare() if ahead else None
+            yield current.result()
+            current = following or prepare()
+
+
+def _budgets_on(
+    context: AllocationContext, plan: Callable[[], SparsityPlan], device: torch.device
+) -> dict[str, LinearBudget]:
+    """Return the budgets of a plan with counts on `device`, copied together for all linears."""
+    budgets = context.budgets(plan())
+    counts = torch.cat([budget.counts for budget in budgets.values()]).to(device)
+    parts = counts.split([len(budget.counts) for budget in budgets.values()])
+    return {
+        key: dataclasses.replace(budget, counts=part)
+        for (key, budget), part in zip(budgets.items(), parts, strict=True)
+    }

@@ -1,0 +1,58 @@
+"""Packed masks equal NumPy's; a pruned weight that disagrees with its mask is noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from neuroal.kernels import masks
+from neuroal.kernels.selection import has_triton
+
+KERNELS = """
+from neuroal.kernels import masks_triton
+from tests.kernels.test_masks import check
+
+masks_triton.BYTES, masks_triton.ENTRIES = 16, 64
+check("cpu", masks_triton)
+"""
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def check(device: str, functions: object = masks) -> None:
+    """Check packing and comparing for several shapes and types on `device`."""
+    generator = torch.Generator().manual_seed(0)
+    for rows, cols in ((1, 1), (3, 8), (7, 33), (20, 40)):
+        mask = torch.rand(rows, cols, generator=generator) < 0.6
+        bits, zeros = functions.pack_bits(mask.to(device))  # type: ignore[attr-defined]
+        assert np.array_equal(bits.cpu().numpy(), np.packbits(mask.numpy()))
+        assert int(zeros) == int(mask.sum())
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            weight = torch.randn(rows, cols, generator=generator).to(dtype)
+            pruned = weight.masked_fill(mask, 0)
+            for changed in range(3):
+                if changed:  # an entry that should be 0, or one that should be the weight's
+                    places = (mask == (changed == 1)).nonzero()
+                    if not len(places):
+                        continue
+                    pruned = weight.masked_fill(mask, 0)
+                    pruned[tuple(places[-1])] = 3.0
+                arguments = (pruned.to(device), weight.to(device), mask.to(device))
+                assert bool(functions.is_masked(*arguments)) == (not changed)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_masks_are_packed_and_compared(device: str) -> None:
+    check(device)
+
+
+@pytest.mark.skipif(
+    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
+)
+def test_kernels_equal_the_reference_in_the_interpreter() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)

@@ -1,0 +1,105 @@
+"""A search on several devices gives the results of one, to the last bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from neuroal.models.adapter import DecoderModel
+from neuroal.models.devices import pick_devices
+from neuroal.parallel.replicated import replicated
+from neuroal.pruners.magnitude import Magnitude
+from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.pruners.wanda import Wanda
+from neuroal.search.criteria.alignment import AlignmentCriterion
+from neuroal.search.evaluate import Candidates, budgets_of, evaluated
+from neuroal.sparsity.allocation import Allocation
+from neuroal.sparsity.budget import Rules
+from neuroal.topups.atp import ATP
+from neuroal.topups.base import TopUp
+from neuroal.topups.neuroal import NeuroAL, block_plan
+from tests.small_models import allocation_context, random_tokens, tiny_llama
+
+CPU = torch.device("cpu")
+SEARCHES: dict[str, tuple[TopUp, dict[str, object]]] = {
+    "alignment": (NeuroAL(), {}),
+    "several batches": (NeuroAL(), {"batch": 3}),
+    "output_kl": (NeuroAL(criterion="output_kl", step="block"), {}),
+    "perplexity": (NeuroAL(criterion="perplexity", row_candidates=[0.0, 0.1]), {}),
+    "reference": (NeuroAL(), {"rules": Rules.REFERENCE}),
+    "adaptive": (NeuroAL(search="adaptive"), {"tokens": random_tokens(2, 300), "batch": 2}),
+    "magnitude": (NeuroAL(step="row"), {"pruner": Magnitude()}),
+    "sparsegpt": (NeuroAL(), {"pruner": SparseGPT()}),
+    "pattern": (NeuroAL(step="block"), {"sparsity": 0.5, "group": 4}),
+    "atp": (ATP(step=0.05), {}),
+}
+
+
+@pytest.fixture(scope="module", params=[3, pytest.param(2, marks=pytest.mark.slow)])
+def shared(request: pytest.FixtureRequest) -> Iterator[DecoderModel]:
+    """Yield a small model on several devices."""
+    decoder = tiny_llama(max_position_embeddings=512)
+    with replicated(decoder.model, pick_devices(CPU, request.param)):
+        yield decoder
+
+
+def assert_equal(together: Allocation, alone: Allocation) -> None:
+    """Check that all criteria, plans and budgets are equal to the last bit."""
+    assert together.report == alone.report
+    for key, ratio in alone.plan.ratios.items():
+        assert torch.equal(torch.as_tensor(ratio), torch.as_tensor(together.plan.ratios[key]))
+    assert together.budgets is not None
+    assert alone.budgets is not None
+    for key, budget in alone.budgets.items():
+        assert torch.equal(budget.counts, together.budgets[key].counts)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_several_devices_give_the_result_of_one(shared: DecoderModel, name: str) -> None:
+    topup, changes = SEARCHES[name]
+    before = {name: part.clone() for name, part in shared.model.state_dict().items()}
+    alone = tiny_llama(max_position_embeddings=512)
+    together = topup.allocate(allocation_context(shared, **changes))
+    assert_equal(together, topup.allocate(allocation_context(alone, **changes)))
+    for name, part in shared.model.state_dict().items():
+        assert torch.equal(part, before[name])
+
+
+def test_other_devices_evaluate_candidates(
+    shared: DecoderModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluations: list[int] = []
+    evaluate = AlignmentCriterion.evaluate
+
+    def recorded(self: AlignmentCriterion, budgets: object) -> object:
+        evaluations.append(os.getpid())
+        return evaluate(self, budgets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AlignmentCriterion, "evaluate", recorded)
+    report = NeuroAL(step="block").allocate(allocation_context(shared)).report
+    assert 0 < len(evaluations) < len(report["candidates_block"])
+
+
+def test_budgets_are_prepared_in_order() -> None:
+    context = allocation_context(tiny_llama())
+    plans = [block_plan(context, lambda_) for lambda_ in (0.05, 0.1)]
+    budgets = list(budgets_of(context, [lambda plan=plan: plan for plan in plans]))  # type: ignore[misc]
+    for plan, budget in zip(plans, budgets, strict=True):
+        for key, expected in context.budgets(plan).items():
+            assert torch.equal(budget[key].counts, expected.counts)
+
+
+def test_candidates_are_evaluated_in_the_order_of_their_indices() -> None:
+    context = allocation_context(tiny_llama(), Wanda())
+
+    class Ratio:
+        def evaluate(self, budgets):  # type: ignore[no-untyped-def]
+            return budgets["0.self_attn.q_proj"].ratio
+
+    candidates = Candidates(block_plan, [0.05, 0.1, 0.2], [2, 0])
+    results = dict(evaluated(context, Ratio(), candidates, candidates.order))
+    assert list(results) == [2, 0]
+    assert results[2] < results[0]
