@@ -81,6 +81,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"pruner": "wanda", "topup": "owl", "pattern": (2, 4)},
     {"pruner": "multiflow", "topup": Fisher(windows=2, rounds=2, skip=0)},
     {"pruner": "sparsegpt", "topup": "dlp"},
+    {"pruner": "alps", "topup": "uniform"},
     {"pruner": "wanda", "topup": "uniform", "refine": "dsnot"},
     {"topup": EqualMarginals(linear_iterations=2, row_iterations=2, start="uniform")},
     {"topup": Evolve(passes=6, generation=3)},
