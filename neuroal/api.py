@@ -25,6 +25,7 @@ from neuroal.models.devices import placed, replicas, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
+from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
@@ -45,6 +46,8 @@ class PruningResult:
         report: search report of the top-up, such as each candidate's λ and criterion.
         masks: key of a linear → mask (rows, cols) of bool, True = pruned.
         sparsity: share of zeros over all prunable weights.
+        shares: shares of these zeros in the ``prunable`` weights, in all matrices of the ``blocks``
+            and in the whole ``model``.
         seconds: wall-clock time of the stages ``allocate`` and ``prune``.
         calibration_tokens: number of tokens used by these stages.
     """
@@ -55,6 +58,7 @@ class PruningResult:
     sparsity: float
     seconds: Mapping[str, float]
     calibration_tokens: Mapping[str, int]
+    shares: Mapping[str, float]
 
 
 def prune(
@@ -147,6 +151,7 @@ def prune(
         masks.sparsity,
         costs.seconds,
         costs.calibration_tokens,
+        Totals.of(decoder).shares(masks.sparsity),
     )
 
 

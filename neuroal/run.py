@@ -21,6 +21,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
+from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, replicated
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
@@ -164,6 +165,7 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
         costs=costs.to_dict(),
         allocation=allocation,
         masks=masks,
+        totals=Totals.of(decoder),
         context=loaded.context,
     )
     check_same_masks(record, masks, costs.device)

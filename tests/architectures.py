@@ -30,6 +30,56 @@ NEOX_LINEARS = [
     "mlp.dense_h_to_4h",
     "mlp.dense_4h_to_h",
 ]
+ATTENTION = [f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")]
+EXPERT_LINEARS = [
+    *ATTENTION,
+    *(f"mlp.experts.{n}.{name}_proj" for n in range(4) for name in ("gate_up", "down")),
+]
+ROUTED = {**GROUPED, "num_experts_per_tok": 2}
+SIZES = {"moe_intermediate_size": 24, "head_dim": 8}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "first_k_dense_replace": 1,
+    "num_experts_per_tok": 2,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    **SIZES,
+}
+EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {**ROUTED, "num_local_experts": 4},
+    "qwen2_moe": {
+        **ROUTED,
+        "num_experts": 4,
+        "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40,
+    },
+    "qwen3_moe": {**ROUTED, "num_experts": 4, **SIZES},
+    "olmoe": {**ROUTED, "num_experts": 4},
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+    "gpt_oss": {
+        **ROUTED,
+        "num_local_experts": 4,
+        "head_dim": 8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "granitemoe": {**ROUTED, "num_local_experts": 4},
+    "llama4_text": {
+        **GROUPED,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "head_dim": 8,
+        "intermediate_size_mlp": 40,
+        "interleave_moe_layer_step": 2,
+    },
+}
+"""Architectures with fused experts → changes to `COMMON`."""
 ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "llama": ({}, LLAMA_LINEARS),
     "mistral": ({**GROUPED, "sliding_window": 8}, LLAMA_LINEARS),
@@ -77,6 +127,10 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlp.dense_4h_to_h",
         ],
     ),
+    "gpt2": ({}, ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
+    **{name: (EXPERTS[name], EXPERT_LINEARS) for name in ("mixtral", "olmoe", "gpt_oss")},
+    "qwen3_moe": (EXPERTS["qwen3_moe"], EXPERT_LINEARS),
+    "openai-gpt": ({}, ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
     "bloom": (
         {"n_layer": 4, "n_head": 4},
         [

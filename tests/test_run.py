@@ -64,7 +64,10 @@ def test_the_result_line_summarises_the_run(finished: tuple[Path, Path]) -> None
     assert line.startswith("zoo/llama, wanda, neuroal")
     assert f"builtin {figures['dense']['value']:.4g} → {figures['pruned']['value']:.4g}" in line
     assert "(limit 8)" in line
-    assert line.endswith(f"0.7000 zeros; record {finished[1]}")
+    share = record.sparsity["model"]
+    zeros = f"0.7000 zeros (0.7000 of the blocks, {share:.4f} of the model)"
+    assert 0.1 < share < 0.7
+    assert line.endswith(f"{zeros}; record {finished[1]}")
 
 
 def test_a_repeated_run_gives_the_same_record_except_for_costs(

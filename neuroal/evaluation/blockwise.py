@@ -10,6 +10,7 @@ from neuroal.execution.lm_head import logits_by_chunks
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.replay import Replay
 from neuroal.models.adapter import DecoderModel, find_blocks
+from neuroal.models.selection import linears_of
 
 
 @torch.no_grad()
@@ -40,5 +41,5 @@ def _loss(replay: Replay, hidden: Tensor, tokens: Tensor) -> Tensor:
 
 def names_of_linears(model: PreTrainedModel) -> list[str]:
     """Return the names of all linears in the blocks; evaluation prunes none of them."""
-    modules = (item for block in find_blocks(model)[1] for item in block.named_modules())
-    return sorted({name for name, module in modules if isinstance(module, nn.Linear)})
+    blocks = enumerate(find_blocks(model)[1])
+    return sorted({linear.name for index, block in blocks for linear in linears_of(index, block)})

@@ -45,20 +45,18 @@ class BlockCall:
 
     Attributes:
         keyword: keyword of the hidden states; None passes them as the first positional argument.
-        returns_tuple: whether the block returns a tuple that starts with the hidden states.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     keyword: str | None
-    returns_tuple: bool
 
     def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
         if self.keyword is None:
             output = block(hidden, *self.args, **self.kwargs)
         else:
             output = block(*self.args, **{self.keyword: hidden}, **self.kwargs)
-        result: Tensor = output[0] if self.returns_tuple else output
+        result: Tensor = output[0] if isinstance(output, tuple | list) else output
         return result
 
 
@@ -153,9 +151,10 @@ def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:
                 torch._dynamo.maybe_mark_dynamic(value, dim)
 
 
-def _recording_forward(self: nn.Linear, x: Tensor) -> Tensor:
+def _recording_forward(self: nn.Module, x: Tensor) -> Tensor:
     _inputs.append(x)
-    return nn.functional.linear(x, self.weight, self.bias)
+    output: Tensor = type(self).forward(self, x)
+    return output
 
 
 @contextmanager

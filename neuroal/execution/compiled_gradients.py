@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from neuroal.errors import first_line
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks, compiled
+from neuroal.models.linears import PrunableLinear
 
 Reduce = Callable[..., tuple[Tensor, ...]]
 """Function of a linear's input x and output gradient δ, both (windows, seqlen, features)."""
@@ -34,11 +35,32 @@ class Reduction:
 
     Attributes:
         function: a function at module level, so that all passes share one graph.
-        constants: further arguments of it, after the input and the gradient.
+        skip: number of leading positions of every window that it leaves out, its third argument;
+            None: it takes all positions and has no such argument.
     """
 
     function: Reduce
-    constants: tuple[int, ...] = ()
+    skip: int | None = None
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        """Arguments of the function after the input and the gradient."""
+        return () if self.skip is None else (self.skip,)
+
+    def of_windows(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Reduce x and δ, both (windows, seqlen, features)."""
+        return self.function(x, gradient, *self.constants)
+
+    def of_tokens(self, x: Tensor, gradient: Tensor, place: Tensor | None) -> tuple[Tensor, ...]:
+        """Reduce x and δ of some tokens, both (tokens, features).
+
+        `place` (tokens,) is their position in their window; None: unknown, and none is left out.
+        """
+        if self.skip is None:
+            return self.function(x[None], gradient[None])
+        if place is not None:
+            x, gradient = (part[place >= self.skip] for part in (x, gradient))
+        return self.function(x[None], gradient[None], 0)
 
 
 def weight_gradient(x: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
@@ -66,7 +88,7 @@ class CompiledGradients:
     def run(
         self,
         block: nn.Module,
-        linears: Sequence[nn.Linear],
+        linears: Sequence[PrunableLinear],
         order: CallOrder,
         call: BlockCall,
         hidden: Tensor,
@@ -87,9 +109,9 @@ class CompiledGradients:
             reduction: what to compute for each linear.
         """
         function = compiled(_traced, self._blocks.backend)
-        rows = tuple(linear.out_features for linear in linears)
+        rows = tuple(linear.rows for linear in linears)
         try:
-            with _tapping(linears):
+            with _tapping([linear.module for linear in linears]):
                 at_hidden, parts = function(
                     block, call, hidden, upstream, rows, reduction.function, reduction.constants
                 )
@@ -139,17 +161,17 @@ def _traced(
     return at_hidden, parts
 
 
-def _tapped_forward(self: nn.Linear, x: Tensor) -> Tensor:
+def _tapped_forward(self: nn.Module, x: Tensor) -> Tensor:
     tap = _taps[len(_inputs)]
     _inputs.append(x)
-    output = nn.functional.linear(x, self.weight, self.bias)
+    output: Tensor = type(self).forward(self, x)
     return output + tap.reshape(output.shape)
 
 
 @contextmanager
-def _tapping(linears: Sequence[nn.Linear]) -> Iterator[None]:
+def _tapping(linears: Sequence[nn.Module]) -> Iterator[None]:
     for linear in linears:
-        linear.forward = MethodType(_tapped_forward, linear)  # type: ignore[method-assign]
+        linear.forward = MethodType(_tapped_forward, linear)
     try:
         yield
     finally:

@@ -25,12 +25,20 @@ def joined_statistics(
     of the devices, so its last bits depend on the number of devices.
 
     Raises:
-        UserError: the windows of some devices do not reach a linear, as in a mixture of experts.
+        UserError: the windows of some devices do not reach a linear, as in a mixture of experts, or
+            reach it with other tokens than each once.
     """
     if share.whole:
         return dict(statistics)
-    keys = torch.tensor([[crc32(" ".join(statistics).encode())]])
-    if len(share.of_all(keys).unique()) > 1:
+    keys = crc32(" ".join(statistics).encode())
+    partial = any(inputs.tokens is not None for inputs in statistics.values())
+    numbers, partials = share.of_all(torch.tensor([[keys, int(partial)]])).unbind(1)
+    if bool(partials.any()):
+        raise UserError(
+            "devices: some linears do not see every token once, as in a mixture of experts; use "
+            "devices=1"
+        )
+    if len(numbers.unique()) > 1:
         raise UserError(
             "devices: the windows of the devices do not reach the same linears; use devices=1, or "
             "more windows"

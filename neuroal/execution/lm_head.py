@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.execution.runner import BlockRunner, replaced_forward
+from neuroal.execution.runner import BlockRunner
+from neuroal.models.experts import replaced_forward
 
 CHUNK = 512
 """Maximum number of tokens whose logits are in memory at once."""
@@ -39,6 +40,6 @@ def logits_by_chunks(runner: BlockRunner, hidden: Tensor) -> Iterator[tuple[int,
 
 def _returning(runner: BlockRunner, index: int, hidden: Tensor) -> Any:
     def forward(*_args: Any, **_kwargs: Any) -> Any:
-        return (hidden,) if runner.returns_tuple[index] else hidden
+        return runner.probe.outputs[index](hidden)
 
     return forward

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from neuroal.errors import UserError
-from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks
+from neuroal.execution.compile import BlockCall, CompiledBlocks
 from neuroal.execution.compiled_gradients import CompiledGradients, Reduction
 from neuroal.execution.joined import joined_statistics
-from neuroal.execution.probe import probe_blocks
+from neuroal.execution.probe import Probe, probe_of
+from neuroal.execution.routed import completed
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.models.experts import replaced_forward
 from neuroal.parallel.peers import ALONE, Share
-
-PROBE_TOKENS = 8
-"""Tokens of the forward pass that `probe_blocks` observes."""
 
 
 class _Stop(Exception):
@@ -40,14 +39,13 @@ class BlockRunner:
     do a stage together, each runs its share of the windows, and only their statistics are joined.
 
     Attributes:
-        returns_tuple: for each block, whether it returns a tuple rather than a tensor.
+        probe: what the blocks return, and in which order they call their linears.
         embedded: hidden states that enter block 0.
         share: the windows that this device runs.
     """
 
     decoder: DecoderModel
-    returns_tuple: Sequence[bool]
-    _orders: Sequence[CallOrder | None]
+    probe: Probe
     embedded: list[Tensor] = field(default_factory=list)
     share: Share = field(default_factory=lambda: Share(ALONE, 0))
     _calls: list[list[BlockCall]] = field(default_factory=list)
@@ -60,16 +58,12 @@ class BlockRunner:
 
         Each forward pass takes `batch` windows.
         """
-        probe_tokens = tokens[:1, :PROBE_TOKENS]
-        returns_tuple, orders = decoder.once(
-            "probe", lambda: probe_blocks(decoder, probe_tokens.to(decoder.device))
-        )
-        return cls(decoder, returns_tuple, orders).on(tokens, batch)
+        return cls(decoder, probe_of(decoder, tokens)).on(tokens, batch)
 
     @torch.no_grad()
     def on(self, tokens: Tensor, batch: int) -> BlockRunner:
         """Return a runner of the same model on other `tokens` (windows, seqlen)."""
-        runner = BlockRunner(self.decoder, self.returns_tuple, self._orders)
+        runner = BlockRunner(self.decoder, self.probe)
         runner._record(tokens, batch)
         return runner
 
@@ -88,17 +82,17 @@ class BlockRunner:
                     continue
 
     def _recorder(self, index: int) -> Any:
-        returns_tuple = self.returns_tuple[index]
+        output_of = self.probe.outputs[index]
 
         def record(*args: Any, **kwargs: Any) -> Any:
             keyword = None if args else "hidden_states"
             hidden = kwargs.pop(keyword) if keyword else args[0]
             if index == 0:
                 self.embedded.append(hidden)
-            self._calls[index].append(BlockCall(args[1:], kwargs, keyword, returns_tuple))
+            self._calls[index].append(BlockCall(args[1:], kwargs, keyword))
             if index == len(self.decoder) - 1:
                 raise _Stop
-            return (hidden,) if returns_tuple else hidden
+            return output_of(hidden)
 
         return record
 
@@ -110,7 +104,8 @@ class BlockRunner:
         compiled_pass = self._compiled(index, number, hidden, outputs=True)
         if compiled_pass is not None and compiled_pass[0] is not None:
             return compiled_pass[0]
-        return self._calls[index][number](self.decoder.blocks[index], hidden)
+        with self.decoder.separate_experts(index):
+            return self._calls[index][number](self.decoder.blocks[index], hidden)
 
     def _compiled(
         self, index: int, number: int, hidden: Tensor, *, outputs: bool
@@ -120,7 +115,7 @@ class BlockRunner:
         Only batches of the first batch's size are compiled, as another size needs another graph.
         """
         compiled = self._compiled_blocks
-        order, linears = self._orders[index], self.decoder.linears[index]
+        order, linears = self.probe.orders[index], self.decoder.linears[index]
         if order is None or torch.is_grad_enabled() or not self._compiles(index, hidden, compiled):
             return None
         return compiled.run(
@@ -150,7 +145,7 @@ class BlockRunner:
     def compiles_gradients(self, index: int) -> bool:
         """Return whether `gradients` computes those of block `index`, for full batches."""
         takes = self._compiles(index, self.embedded[0], self._compiled_gradients)
-        return self._orders[index] is not None and takes
+        return self.probe.orders[index] is not None and takes
 
     def gradients(
         self, index: int, number: int, hidden: Tensor, upstream: Tensor, reduction: Reduction
@@ -168,13 +163,13 @@ class BlockRunner:
             The gradient at `hidden`, and the reduction of every linear by key; None if the block
             is not compiled.
         """
-        order, compiled = self._orders[index], self._compiled_gradients
+        order, compiled = self.probe.orders[index], self._compiled_gradients
         if order is None or not self._compiles(index, hidden, compiled):
             return None
-        modules = {linear.key: linear.module for linear in self.decoder.linears[index]}
+        linears = {linear.key: linear for linear in self.decoder.linears[index]}
         return compiled.run(
             self.decoder.blocks[index],
-            [modules[key] for key in order.keys],
+            [linears[key] for key in order.keys],
             order,
             self._calls[index][number],
             hidden,
@@ -214,7 +209,7 @@ class BlockRunner:
         collector = StatisticsCollector(needs)
         block_outputs: list[Tensor] = []
         for number, part in enumerate(hidden):
-            collector.start_batch(len(part))
+            collector.start_batch(*part.shape[:2])
             compiled_pass = self._compiled(index, number, part, outputs=outputs)
             if compiled_pass is None:
                 output = self._hooked(index, number, part, collector, outputs=outputs)
@@ -226,6 +221,8 @@ class BlockRunner:
             if outputs and output is not None:
                 block_outputs.append(output)
         statistics = joined_statistics(collector.finish(), self.share)
+        windows = collector.windows if self.share.whole else self.share.count
+        statistics = completed(self.decoder.linears[index], statistics, needs, windows)
         if check and statistics:
             finite = torch.stack([inputs.finite for inputs in statistics.values()])
             raise_unless_finite(statistics, finite.tolist())
@@ -242,8 +239,8 @@ class BlockRunner:
     ) -> Tensor | None:
         """Run a block with hooks that feed `collector`; return None if it ends early."""
         block, linears = self.decoder.blocks[index], self.decoder.linears[index]
-        stop_after = None if outputs or self._orders[index] is None else len(linears)
-        with _input_hooks(linears, collector, stop_after):
+        stop_after = None if outputs or self.probe.orders[index] is None else len(linears)
+        with _input_hooks(linears, collector, stop_after), self.decoder.separate_experts(index):
             try:
                 return self._calls[index][number](block, hidden)
             except _Stop:
@@ -258,19 +255,6 @@ def raise_unless_finite(keys: Iterable[str], finite: Iterable[object]) -> None:
                 f"model: the input of '{key}' is NaN or infinite on the calibration windows; "
                 "try model.dtype=float32 or bfloat16"
             )
-
-
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    original = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if original is None:
-            del module.forward  # restores the forward of the class
-        else:
-            module.forward = original
 
 
 @contextmanager

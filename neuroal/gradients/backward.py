@@ -21,11 +21,31 @@ Sums = dict[str, tuple[Tensor, ...]]
 
 @dataclass(frozen=True, eq=False)
 class _Tap:
-    """One call of a linear: its key, its input, and the place of its output in the graph."""
+    """One call of a linear.
+
+    Attributes:
+        key: key of the linear.
+        x: its input (…, cols).
+        edge: place of its output in the graph.
+        positions: indices in the batch of the tokens that are routed to it; None: not routed.
+    """
 
     key: str
     x: Tensor
     edge: GradientEdge
+    positions: Tensor | None = None
+
+    def reduced(
+        self, gradient: Tensor, shape: torch.Size, reduction: Reduction
+    ) -> tuple[Tensor, ...]:
+        """Return the reduction for δ = `gradient`, of a batch with `shape` (windows, seqlen)."""
+        windows, seqlen = shape
+        x, delta = (part.reshape(-1, part.shape[-1]) for part in (self.x, gradient))
+        if self.positions is not None:
+            return reduction.of_tokens(x, delta, self.positions % seqlen)
+        if len(x) != windows * seqlen:
+            return reduction.of_tokens(x, delta, None)
+        return reduction.of_windows(*(part.unflatten(0, (windows, seqlen)) for part in (x, delta)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +70,8 @@ class _Call:
             def see(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 # An edge instead of the output, which the block may change in place.
                 if output.requires_grad:
-                    taps.append(_Tap(key, inputs[0].detach(), get_gradient_edge(output)))
+                    x, *positions = inputs
+                    taps.append(_Tap(key, x.detach(), get_gradient_edge(output), *positions))
 
             return see
 
@@ -128,11 +149,10 @@ def _pull_back(call: _Call, output_gradient: Tensor, reduction: Reduction, sums:
     """Add the reductions of all linears to `sums`; return the gradient at the block's input."""
     at: list[Any] = [*(tap.edge for tap in call.taps), call.hidden]
     *gradients, at_hidden = torch.autograd.grad(call.output, at, output_gradient, allow_unused=True)
-    windows = len(call.hidden)
+    shape = call.hidden.shape[:2]
     for tap, gradient in zip(call.taps, gradients, strict=True):
         if gradient is not None:
-            x, delta = (part.reshape(windows, -1, part.shape[-1]) for part in (tap.x, gradient))
-            _add(sums, {tap.key: reduction.function(x, delta, *reduction.constants)})
+            _add(sums, {tap.key: tap.reduced(gradient, shape, reduction)})
     return torch.zeros_like(call.hidden) if at_hidden is None else at_hidden
 
 

@@ -96,7 +96,7 @@ class Factored:
 
 def reduction(form: str, skip: int) -> Reduction:
     """Return the sums over tokens that `information` takes, without the first `skip` positions."""
-    return Reduction(_factored_sums if form == "factored" else _elementwise_sums, (skip,))
+    return Reduction(_factored_sums if form == "factored" else _elementwise_sums, skip)
 
 
 def of_all_devices(sums: Sums, linears: Sequence[PrunableLinear], form: str, share: Share) -> Sums:

@@ -102,6 +102,6 @@ def ranks_of(scores: Tensor) -> Tensor:
     """
     rows, cols = scores.shape
     dtype = torch.int16 if cols < 2**15 else torch.int32
-    order = scores.sort(dim=1, stable=True).indices
+    order = scores.contiguous().sort(dim=1, stable=True).indices
     ranks = torch.arange(cols, device=scores.device, dtype=dtype).expand(rows, cols)
     return torch.empty_like(order, dtype=dtype).scatter_(1, order, ranks)

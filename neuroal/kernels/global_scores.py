@@ -48,7 +48,7 @@ def mask_below(weight: Tensor, terms: ScoreTerms, threshold: int, ties: int) -> 
         threshold: bit pattern of a score.
         ties: number of scores equal to `threshold` to include, in row-major order.
     """
-    bits = terms.scores(weight).view(torch.int32)
+    bits = terms.scores(weight).view(torch.int32).contiguous()  # of a transposed view, too
     mask = bits < threshold
     if ties:
         tied = (bits == threshold).flatten().nonzero()[:ties, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -28,13 +28,17 @@ class Need(enum.Enum):
 class InputStatistics:
     """Statistics of the input x of one linear over calibration windows, in float32.
 
-    Statistics that were not requested are None.
+    Statistics that were not requested are None. An input that does not hold every token once, such
+    as that of an expert, has no windows: its sums are distributed evenly over the windows, and its
+    variance is that over all of its tokens.
 
     Attributes:
         square_sums: Σ_tokens x_j² per window: (windows, cols).
         sums: Σ_tokens x_j per window: (windows, cols).
         variances: biased variance of x_j over the tokens of each window: (windows, cols).
         gram: Σ x xᵀ over all tokens: (cols, cols).
+        tokens: number of tokens of an input that does not hold every token once; None: it does.
+        filled: whether evenly distributed tokens were added to too few of them.
         readers: number of linears that read the input.
         memo: results of `once`.
     """
@@ -43,6 +47,8 @@ class InputStatistics:
     sums: Tensor | None = None
     variances: Tensor | None = None
     gram: Tensor | None = None
+    tokens: int | None = None
+    filled: bool = False
     readers: int = 1
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -79,24 +85,27 @@ class StatisticsCollector:
 
     Consecutive linears with the same input tensor (q, k and v; gate and up) share its statistics.
     Windows are measured one by one and in order, because a sum over the windows of a batch rounds
-    as the size of the batch requires.
+    as the size of the batch requires. Only inputs without windows are summed by batch.
     """
 
     def __init__(self, needs: frozenset[Need]) -> None:
         self._needs = needs
-        self._batch = 0
+        self._batch = self._tokens = self.windows = 0
         self._leader: dict[str, str] = {}
         self._last: tuple[Tensor, str] | None = None
         self._totals: dict[str, _Totals] = {}
+        self._called: set[str] = set()
         self.seen_in_batch = 0
 
-    def start_batch(self, windows: int) -> None:
-        self._batch = windows
+    def start_batch(self, windows: int, seqlen: int) -> None:
+        self._batch, self._tokens = windows, windows * seqlen
+        self.windows += windows
         self._last = None
+        self._called.clear()
         self.seen_in_batch = 0
 
     def see(self, key: str, x: Tensor) -> None:
-        """Add the input of a linear: (windows, seqlen, cols) or (windows · seqlen, cols)."""
+        """Add the input of a linear: any shape (…, cols), such as (windows, seqlen, cols)."""
         self.seen_in_batch += 1
         if self._last is not None and self._last[0] is x:
             self._leader[key] = self._last[1]
@@ -104,47 +113,107 @@ class StatisticsCollector:
         self._last = (x, key)
         self._leader[key] = key
         totals = self._totals.setdefault(key, _Totals(self._needs))
-        for window in x.reshape(self._batch, -1, x.shape[-1]):
-            totals.add(window.contiguous())
+        if self._by_window(key, x):
+            for window in x.reshape(self._batch, -1, x.shape[-1]):
+                totals.add(window.contiguous())
+        elif x.numel():
+            totals.add_any(x.reshape(-1, x.shape[-1]).contiguous())
+
+    def _by_window(self, key: str, x: Tensor) -> bool:
+        """Return whether x is the first input of `key` in this batch and holds all windows."""
+        first = key not in self._called
+        self._called.add(key)
+        windows_first = x.dim() > 2 and len(x) == self._batch
+        return first and (windows_first or x.shape[:-1].numel() == self._tokens)
 
     def finish(self) -> dict[str, InputStatistics]:
         """Return the statistics over all batches, by key of the linear."""
         readers = Counter(self._leader.values())
-        statistics = {
-            leader: totals.statistics(readers[leader]) for leader, totals in self._totals.items()
+        by_leader = {
+            leader: totals.statistics(self.windows, readers[leader])
+            for leader, totals in self._totals.items()
         }
-        return {key: statistics[leader] for key, leader in self._leader.items()}
+        statistics = {key: by_leader[leader] for key, leader in self._leader.items()}
+        return {key: inputs for key, inputs in statistics.items() if inputs is not None}
 
 
 class _Totals:
-    """Statistics of one input, accumulated over windows."""
+    """Statistics of one input, accumulated over windows or over any tokens."""
 
     def __init__(self, needs: frozenset[Need]) -> None:
         self._needs = needs
         self._by_window: dict[str, list[Tensor]] = {}
         self._gram: Tensor | None = None
+        self._window_tokens: list[int] = []
+        self._others: list[tuple[int, Tensor, Tensor]] = []
+        """Number, Σ x² and Σ x of tokens that belong to no window."""
 
     def add(self, x: Tensor) -> None:
         """Add one window x: (tokens, cols)."""
+        self._window_tokens.append(len(x))
         if Need.GRAM in self._needs:
             self._gram = _plus_gram(self._gram, x)
         if not x.is_cuda or Need.VARIANCE in self._needs:  # GPU kernels convert sums themselves
             x = x.float()
         self._append("square_sums", _square_sums(x))
-        if Need.SUM in self._needs:
+        if self._needs & {Need.SUM, Need.VARIANCE}:
             self._append("sums", x.sum(0, dtype=torch.float32))
         if Need.VARIANCE in self._needs:
             self._append("variances", x.var(0, correction=0))
 
+    def add_any(self, x: Tensor) -> None:
+        """Add x (tokens, cols), whose tokens belong to no window."""
+        if Need.GRAM in self._needs:
+            self._gram = _plus_gram(self._gram, x)
+        self._others.append((len(x), _square_sums(x), x.sum(0, dtype=torch.float32)))
+
     def _append(self, name: str, values: Tensor) -> None:
         self._by_window.setdefault(name, []).append(values)
 
-    def statistics(self, readers: int) -> InputStatistics:
-        """Return the statistics over all windows so far of an input with `readers` linears."""
+    def statistics(self, windows: int, readers: int) -> InputStatistics | None:
+        """Return statistics of the tokens so far, read by `readers` linears; None without tokens.
+
+        They come from `windows` windows.
+        """
+        if not self._by_window and not self._others:
+            return None
         by_window: dict[str, Any] = {
             name: torch.stack(values) for name, values in self._by_window.items()
         }
-        return InputStatistics(**by_window, gram=self._gram, readers=readers)
+        if not self._others and len(self._window_tokens) == windows:
+            if Need.SUM not in self._needs:
+                by_window.pop("sums", None)
+            return InputStatistics(**by_window, gram=self._gram, readers=readers)
+        return self._without_windows(by_window, windows, readers)
+
+    def _without_windows(
+        self, by_window: Mapping[str, Tensor], windows: int, readers: int
+    ) -> InputStatistics:
+        """Return statistics whose sums are distributed evenly over `windows` windows."""
+        tokens = sum(self._window_tokens) + sum(count for count, _, _ in self._others)
+
+        def total(name: str, others: Sequence[Tensor]) -> Tensor:
+            parts = [*by_window.get(name, ()), *others]
+            return torch.stack([part.double() for part in parts]).sum(0)
+
+        def even(values: Tensor) -> Tensor:
+            return (values / windows).float().expand(windows, -1)
+
+        squares = total("square_sums", [part for _, part, _ in self._others])
+        sums = variances = None
+        if self._needs & {Need.SUM, Need.VARIANCE}:
+            sums = total("sums", [part for _, _, part in self._others])
+            variances = (squares / tokens - (sums / tokens).square()).clamp(min=0)
+        return InputStatistics(
+            even(squares),
+            even(sums) if sums is not None and Need.SUM in self._needs else None,
+            variances.float().expand(windows, -1)
+            if variances is not None and Need.VARIANCE in self._needs
+            else None,
+            self._gram,
+            tokens,
+            readers=readers,
+        )
 
 
 def _square_sums(x: Tensor) -> Tensor:

@@ -6,64 +6,23 @@ Only ``neuroal.models`` depends on the architecture of a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from neuroal.errors import UserError, nearest
-from neuroal.models.families import FAMILIES, NEXT_BLOCK, Family
+from neuroal.errors import UserError
+from neuroal.models.experts import ExpertLinear
+from neuroal.models.families import FAMILIES, Family, pattern_of
+from neuroal.models.linears import PrunableLinear as PrunableLinear
+from neuroal.models.selection import Selection
 from neuroal.parallel.peers import ALONE, Peers
 from neuroal.placement.base import placement_of
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class PrunableLinear:
-    """A linear layer `module` that may be pruned.
-
-    Attributes:
-        block: index of the decoder block.
-        name: module name inside the block, such as ``mlp.up_proj``.
-    """
-
-    block: int
-    name: str
-    module: nn.Linear
-
-    @property
-    def key(self) -> str:
-        """Name in plans, records and masks: ``"BLOCK.NAME"``."""
-        return f"{self.block}.{self.name}"
-
-    @property
-    def weight(self) -> Tensor:
-        """Weight without gradient: (rows, cols) = (outputs, inputs).
-
-        An assignment copies the values into the existing tensor.
-        """
-        return self.module.weight.data
-
-    @weight.setter
-    def weight(self, values: Tensor) -> None:
-        self.module.weight.data.copy_(values)
-
-    @property
-    def rows(self) -> int:
-        return self.module.weight.shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.module.weight.shape[1]
-
-    @property
-    def numel(self) -> int:
-        return self.rows * self.cols
 
 
 class DecoderModel:
@@ -80,35 +39,35 @@ class DecoderModel:
         placement: where the weights of idle blocks are kept.
         model_type: ``config.model_type`` of the text model.
         memo: results of `once`.
-        selection: `include` and `exclude`.
+        selection: `include` and `exclude`, also sent to other processes.
         peers: the devices that do the present stage together, each with a copy of the model.
 
     Raises:
         UserError: if the model has no ``ModuleList`` of blocks, if a pattern matches nothing, if no
-            linear is selected, or if a selected weight matrix does not belong to an ``nn.Linear``.
+            linear is selected, or if more than a tenth of the blocks' weights are selected and do
+            not belong to a linear.
     """
 
     def __init__(
         self, model: PreTrainedModel, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> None:
         self.model = model
-        self.selection = (tuple(include), tuple(exclude))
+        self.selection = Selection(tuple(include), tuple(exclude))
         self.blocks_name, self.blocks = find_blocks(model)
-        for key, patterns in (("include", include), ("exclude", exclude)):
-            _check_patterns(f"model.{key}", patterns, self.blocks_name, self.blocks)
-        self.linears: tuple[tuple[PrunableLinear, ...], ...] = tuple(
-            tuple(_find_linears(index, block, include, exclude))
-            for index, block in enumerate(self.blocks)
-        )
-        if not any(self.linears):
-            raise UserError(
-                f"model.include={list(include)} model.exclude={list(exclude)} leave no linear to "
-                f"prune; the first block has: {', '.join(_linear_names(self.blocks[0]))}"
-            )
+        self.selection.check(self.blocks_name, self.blocks)
+        self.linears = self.selection.linears(self.blocks)
+        self._experts = [
+            dict.fromkeys(lin.module.experts for lin in block if isinstance(lin, ExpertLinear))
+            for block in self.linears
+        ]
         self.placement = placement_of(model)
         self.model_type: str = model.config.get_text_config().model_type
         self.memo: dict[str, Any] = {}
         self.peers: Peers = ALONE
+
+    def of(self, model: PreTrainedModel) -> DecoderModel:
+        """Return a view of another model of this architecture, with the same linears selected."""
+        return DecoderModel(model, self.selection.include, self.selection.exclude)
 
     @property
     def family(self) -> Family | None:
@@ -148,6 +107,22 @@ class DecoderModel:
         """
         return self.placement.present(index, writes=writes)
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether linears of fused experts are pruned; their routing makes the host wait."""
+        return any(self._experts)
+
+    @contextmanager
+    def separate_experts(self, index: int) -> Iterator[None]:
+        """Run the pruned experts of block `index` one by one inside the context.
+
+        Only then are the modules of their linears called, and temporary weights take effect.
+        """
+        with ExitStack() as stack:
+            for experts in self._experts[index]:
+                stack.enter_context(experts.separate())
+            yield
+
     def walk(
         self, *, backwards: bool = False, writes: bool = False
     ) -> Iterator[tuple[int, tuple[PrunableLinear, ...]]]:
@@ -166,8 +141,8 @@ class DecoderModel:
         - `linear` is in the last block,
         - its consumer is in the next block or is not pruned,
         - no pruned linear of the block precedes the consumer, or
-        - a linear that feeds the consumer has another number of rows than the consumer has
-          columns (grouped-query attention).
+        - a linear that feeds the consumer has another number of rows (or of pairs of rows, where
+          `Family` declares them) than the consumer has columns (grouped-query attention).
 
         Raises:
             UserError: if no data flow is declared for the model's type.
@@ -179,23 +154,31 @@ class DecoderModel:
                 "call neuroal.models.families.register_family with the consumers of "
                 f"{', '.join(linear.name for linear in self.linears[0])}"
             )
-        consumer = family.consumers.get(linear.name, NEXT_BLOCK)
+        consumer = family.consumer(linear.name)
         block = {other.name: other for other in self.linears[linear.block]}
         if linear.block == len(self) - 1 or consumer not in block:
             return None
-        if not family.producers(consumer) & block.keys():
+        if not family.producers(consumer) & {pattern_of(name) for name in block}:
             return None
-        feeders = [
-            other for other in block.values() if family.consumers.get(other.name) == consumer
-        ]
-        sizes_match = all(other.rows == block[consumer].cols for other in feeders)
+        feeders = [other for other in block.values() if family.consumer(other.name) == consumer]
+        sizes_match = all(
+            other.rows == family.width(other.name) * block[consumer].cols for other in feeders
+        )
         return consumer if sizes_match else None
+
+    def row_positions(self, linear: PrunableLinear) -> Tensor:
+        """Return the column of the `row_source` that each row of `linear` feeds: (rows,) int64."""
+        if self.family is None:
+            return torch.arange(linear.rows)
+        return self.family.positions(linear.name, linear.rows)
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the name and the ``ModuleList`` of the decoder blocks.
 
-    Of all lists with ``config.num_hidden_layers`` modules, this is the one with the most weights.
+    Of all lists with ``config.num_hidden_layers`` modules, this is the one nearest to the input
+    embeddings in the module tree (not that of a vision tower, or of the parts of a block); of
+    several, the one with the most weights.
     """
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = {
@@ -208,56 +191,22 @@ def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
             f"model: {type(model).__name__} has no ModuleList of {depth} decoder blocks; "
             "only models whose blocks are a ModuleList can be pruned"
         )
-    name = max(lists, key=lambda key: sum(p.numel() for p in lists[key].parameters()))
+    embedding = _embedding_name(model).split(".")
+
+    def nearness(name: str) -> tuple[int, int, int]:
+        parts = name.split(".")
+        pairs = zip(parts, embedding, strict=False)
+        common = [*takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        return len(common), -len(parts), sum(p.numel() for p in lists[name].parameters())
+
+    name = max(lists, key=nearness)
     return name, lists[name]
 
 
-def _linear_names(block: nn.Module) -> list[str]:
-    return [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
-
-
-def _matches(index: int, name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, p) or fnmatch(f"{index}.{name}", p) for p in patterns)
-
-
-def _check_patterns(
-    key: str, patterns: Sequence[str], blocks_name: str, blocks: nn.ModuleList
-) -> None:
-    """Raise `UserError` if one of `patterns` matches no module of any block."""
-    modules = [
-        (index, name) for index, block in enumerate(blocks) for name, _ in block.named_modules()
-    ]
-    for pattern in patterns:
-        if not any(_matches(index, name, [pattern]) for index, name in modules if name):
-            inner = pattern.removeprefix(f"{blocks_name}.")
-            names = {
-                option
-                for index, name in modules
-                if name
-                for option in (name, f"{index}.{name}", f"*.{name.rpartition('.')[2]}")
-            }
-            close = nearest(inner, sorted(names))
-            raise UserError(
-                f"{key}={pattern}: matches no module of any block{close}; "
-                "patterns match NAME or BLOCK.NAME, such as '*.down_proj' or '0.*'"
-            )
-
-
-def _find_linears(
-    index: int, block: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> Iterator[PrunableLinear]:
-    unsupported: dict[str, str] = {}
-    for name, module in block.named_modules():
-        if (include and not _matches(index, name, include)) or _matches(index, name, exclude):
-            continue
-        if isinstance(module, nn.Linear):
-            yield PrunableLinear(index, name, module)
-        elif not isinstance(module, nn.Embedding):
-            for parameter, weight in module.named_parameters(recurse=False):
-                if weight.dim() >= 2:
-                    unsupported[name] = f"'{index}.{name}.{parameter}' of {type(module).__name__}"
-    if unsupported:
-        raise UserError(
-            f"model: only an nn.Linear can be pruned, not {', '.join(unsupported.values())}; "
-            f"keep these weights dense with model.exclude=[{','.join(unsupported)}]"
-        )
+def _embedding_name(model: PreTrainedModel) -> str:
+    """Return the name of the module that embeds token ids; empty if the model does not tell."""
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        return ""
+    return next((name for name, module in model.named_modules() if module is embedding), "")

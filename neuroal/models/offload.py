@@ -10,6 +10,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import find_blocks
@@ -161,7 +162,11 @@ def weights_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def save_offloaded(model: PreTrainedModel, folder: Path) -> None:
-    """Write the configuration and the weights of an offloaded model, one block at a time."""
+    """Write the configuration and the weights of an offloaded model, one block at a time.
+
+    The tensors of a model that was converted when it was loaded (experts, which a checkpoint
+    stores one by one) are converted back.
+    """
     placement = placement_of(model)
     assert isinstance(placement, Offloaded)
     blocks_name, blocks = find_blocks(model)
@@ -170,14 +175,19 @@ def save_offloaded(model: PreTrainedModel, folder: Path) -> None:
     parameters = {name: p for name, p in model.named_parameters() if id(p) not in matrices}
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     writer = ShardWriter(folder, len(blocks) + 1)
-    writer.add({**parameters, **buffers})
     source = placement.source
+
+    def write(tensors: dict[str, Tensor]) -> None:
+        from_disk = isinstance(source, DiskBlocks)
+        writer.add(tensors if from_disk else revert_weight_conversion(model, tensors))
+
+    write({**parameters, **buffers})
     for index, layout in enumerate(placement.layouts):
         if isinstance(source, DiskBlocks) and (path := source.written(index)) is not None:
             writer.adopt(path, source.matrices(index))
         else:
             views = layout.views(source.read(index))
-            writer.add({f"{blocks_name}.{index}.{key}": view for key, view in views.items()})
+            write({f"{blocks_name}.{index}.{key}": view for key, view in views.items()})
     writer.close()
     model.config.dtype = model.dtype
     model.config.architectures = [type(model).__name__]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
@@ -15,14 +15,10 @@ def swapped_weights(
     linears: Sequence[PrunableLinear], weights: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Replace the weights of `linears` inside the context, by key and without copying them."""
-    dense = {linear.key: linear.module.weight.data for linear in linears}
-    for linear in linears:
-        linear.module.weight.data = weights[linear.key]
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for linear in linears:
-            linear.module.weight.data = dense[linear.key]
+            stack.enter_context(linear.swapped(weights[linear.key]))
+        yield
 
 
 @contextmanager
@@ -34,12 +30,8 @@ def leaf_weights(
     Yield the new parameters, in the order of `linears`. An autograd graph built inside the context
     refers to them, so the backward pass may run after the context ends.
     """
-    dense = [linear.module.weight for linear in linears]
     leaves = [nn.Parameter(weights[linear.key]) for linear in linears]
-    for linear, leaf in zip(linears, leaves, strict=True):
-        linear.module.weight = leaf
-    try:
+    with ExitStack() as stack:
+        for linear, leaf in zip(linears, leaves, strict=True):
+            stack.enter_context(linear.differentiable(leaf))
         yield leaves
-    finally:
-        for linear, weight in zip(linears, dense, strict=True):
-            linear.module.weight = weight

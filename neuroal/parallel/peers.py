@@ -116,11 +116,12 @@ class Share:
     adds nothing to sums, so that tensors have the same shapes everywhere.
 
     Attributes:
+        count: number of windows of all devices.
         windows: indices of the windows that this device runs, at least one.
     """
 
     def __init__(self, peers: Peers, count: int) -> None:
-        self._peers, self._count = peers, count
+        self._peers, self.count = peers, count
         self._sizes = [count // peers.size + (r < count % peers.size) for r in range(peers.size)]
         begin = sum(self._sizes[: peers.rank])
         self._own = self._sizes[peers.rank]

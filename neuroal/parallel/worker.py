@@ -23,6 +23,7 @@ import torch
 
 from neuroal.errors import UserError, first_line
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.selection import Selection
 from neuroal.parallel.connection import Connected, join_store
 from neuroal.parallel.peers import ALONE, Event, PeerFailed, Peers
 from neuroal.parallel.transfer import dumps, loads, receive_model, refresh
@@ -124,15 +125,16 @@ class _Worker:
         self._peers = Connected(self._store, setup.rank, setup.size, cuda=setup.cuda)
         data = connection.recv_bytes()
         self._model, self._tensors = receive_model(data, device, self._peers)
-        self._decoders: dict[Any, DecoderModel] = {}
+        self._decoders: dict[Selection, DecoderModel] = {}
         self._send(Reply(0, "done"))
 
     def _send(self, reply: Reply) -> None:
         self._connection.send_bytes(pickle.dumps(reply))
 
-    def _decoder(self, selection: Any, peers: Peers) -> DecoderModel:
+    def _decoder(self, selection: Selection, peers: Peers) -> DecoderModel:
         if selection not in self._decoders:
-            self._decoders[selection] = DecoderModel(self._model, *selection)
+            patterns = selection.include, selection.exclude
+            self._decoders[selection] = DecoderModel(self._model, *patterns)
         decoder = self._decoders[selection]
         decoder.peers = peers
         return decoder

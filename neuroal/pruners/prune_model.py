@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.execution.probe import probe_of
 from neuroal.execution.replay import Replay
+from neuroal.execution.routed import under_reached
 from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -89,7 +92,8 @@ def prune_model(
 
     For each block in order: collect statistics of the dense block on inputs that come from the
     pruned blocks before it, prune its linears, and run the pruned block to get the inputs of the
-    next one. A pruner without `needs` runs no block.
+    next one. A pruner without `needs` runs the model only to probe its
+    blocks.
 
     If several devices prune the model together, each runs its share of the windows. The linears of
     a block are distributed over the devices, and pruned weights are sent to all.
@@ -116,10 +120,15 @@ def prune_model(
     """
     method = pruner if isinstance(pruner, RefinedPruner) else RefinedPruner(pruner)
     replay = Replay(decoder, tokens, batch) if method.needs else None
+    if replay is None:  # nothing else would check that these are the decoder blocks
+        batch.run(lambda _: probe_of(decoder, tokens))
     pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
             statistics = replay.measure(index, method.needs) if replay else {}
+            few = under_reached(linears, statistics)
+            if few:
+                warnings.warn(few, stacklevel=2)
             own: dict[str, Tensor] = {}
             owners = decoder.peers.owners([linear.numel for linear in linears])
             for linear, owner in zip(linears, owners, strict=True):

@@ -77,7 +77,8 @@ class SparseGPT(Pruner):
         target: Tensor | None,
     ) -> PrunedWeight:
         factor, dead = self._factor(measured(statistics))
-        updated = weight.float().clone()
+        # Contiguous, as the GPU kernels read rows; the weight may be a transposed view.
+        updated = weight.float().clone(memory_format=torch.contiguous_format)
         updated[:, dead] = 0
         elimination = _Elimination(updated, factor, budget, target)
         cols, width = weight.shape[1], self._width(budget.pattern)

@@ -11,11 +11,17 @@ from neuroal.config.schema import RunConfig
 from neuroal.evaluation.task_table import KINDS
 from neuroal.records.schema import Record
 
+SHARES = ("blocks", "model")
+"""Shares of zeros beside that of the prunable weights, which earlier records lack."""
+
 
 def result_line(config: RunConfig, record: Record, path: Path) -> str:
     """Return the methods, each task's figure dense → pruned, the sparsity and the record's path."""
     figures = [f"{task} {_change(metrics)}" for task, metrics in record.metrics.items()]
     zeros = f"{record.sparsity['overall']:.4f} zeros"
+    shares = [f"{record.sparsity[k]:.4f} of the {k}" for k in SHARES if k in record.sparsity]
+    if shares:
+        zeros += f" ({', '.join(shares)})"
     return f"{', '.join(tags_of(config))}: {'; '.join([*figures, zeros])}; record {path}"
 
 

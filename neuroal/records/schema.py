@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from neuroal.errors import UserError
 
 if TYPE_CHECKING:
+    from neuroal.models.totals import Totals
     from neuroal.pruners.packed import PackedMasks
     from neuroal.sparsity.allocation import Allocation
 
@@ -31,7 +32,8 @@ class Record:
         data: source, origin and fingerprint of every data set that was used.
         costs: seconds and peak device memory in bytes of each stage; calibration tokens used.
         plan: sparsity ratios, and the top-up's report (λ values, criterion of every candidate).
-        sparsity: achieved sparsity, overall and of each linear.
+        sparsity: achieved sparsity of the prunable weights, overall and of each linear, and share
+            of these zeros in all matrices of the ``blocks`` and in the whole ``model``.
         masks: SHA-256 of each packed mask.
         metrics: task → ``kind``, ``limit``, ``seqlen``, ``bos``, ``content`` of the data, and the
             figures of the ``dense`` and the ``pruned`` model. Every evaluated task adds an entry.
@@ -107,9 +109,11 @@ def first_record(
     costs: Mapping[str, Any],
     allocation: Allocation,
     masks: PackedMasks,
+    totals: Totals,
     context: int,
 ) -> Record:
     """Return the record of a pruned model that has not been evaluated yet."""
+    shares = totals.shares(masks.sparsity)
     return Record(
         identity=identity,
         config=config,
@@ -117,7 +121,12 @@ def first_record(
         data={},
         costs=costs,
         plan=allocation.to_dict(),
-        sparsity={"overall": masks.sparsity, "linears": masks.sparsities()},
+        sparsity={
+            "overall": shares["prunable"],
+            "blocks": shares["blocks"],
+            "model": shares["model"],
+            "linears": masks.sparsities(),
+        },
         masks=masks.digests(),
         metrics={},
         context=context,

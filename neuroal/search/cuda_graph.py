@@ -99,6 +99,7 @@ def recordable(context: AllocationContext) -> bool:
     return (
         context.decoder.device.type == "cuda"
         and not context.decoder.placement.offloads
+        and not context.decoder.has_experts
         and isinstance(context.settings.pruner, FactorPruner)
         and context.settings.group is None
         and all(has_kernel(linear.weight) for linear in context.decoder)

@@ -233,7 +233,10 @@ def row_plan(
     for linear in decoder:
         ratio = torch.as_tensor(start.ratios[linear.key], dtype=torch.float64)
         source = decoder.row_source(linear)
-        delta = differences[f"{linear.block}.{source}"].double() if source else None
+        delta = None
+        if source:
+            positions = decoder.row_positions(linear)
+            delta = differences[f"{linear.block}.{source}"].double()[positions]
         ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, lambda_, rules)
     return SparsityPlan(ratios, start.sparsity)
 

@@ -117,7 +117,9 @@ def test_small_blocks_and_gradients_are_not_compiled() -> None:
 
 
 @pytest.mark.parametrize("form", ["gradient", "factored", "elementwise"])
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "phi", "opt", "gemma2", "falcon"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "mistral", "phi", "opt", "gemma2", "falcon", "gpt2"]
+)
 def test_compiled_backward_passes_equal_uncompiled_ones(model_type: str, form: str) -> None:
     decoder = DecoderModel(build(model_type, **ARCHITECTURES[model_type][0]))
     runner = BlockRunner.capture(decoder, TOKENS, batch=3)  # the second batch has one window

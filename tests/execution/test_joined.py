@@ -32,7 +32,7 @@ def test_one_device_keeps_its_statistics() -> None:
 def test_linears_with_one_input_share_the_joined_statistics() -> None:
     inputs = InputStatistics(torch.full((1, 2), 3.0))
     statistics = {"a": inputs, "b": inputs}
-    keys = torch.tensor([[key_number(statistics)]])
+    keys = torch.tensor([[key_number(statistics), 0]])
     peers = Second([keys, torch.tensor([[1.0, 1.0], [2.0, 2.0]])])
     joined = joined_statistics(statistics, peers.share(3))
     assert joined["a"] is joined["b"]
@@ -42,7 +42,15 @@ def test_linears_with_one_input_share_the_joined_statistics() -> None:
 def test_windows_that_reach_other_linears_are_refused_in_one_line() -> None:
     statistics = {"a": InputStatistics(torch.ones(1, 2))}
     with pytest.raises(UserError, match=r"^devices: .* do not reach the same linears; use devices"):
-        joined_statistics(statistics, Second([torch.tensor([[1]])]).share(2))
+        joined_statistics(statistics, Second([torch.tensor([[1, 0]])]).share(2))
+
+
+@pytest.mark.parametrize("own", [None, 5])
+def test_linears_that_see_some_tokens_are_refused_in_one_line(own: int | None) -> None:
+    statistics = {"a": InputStatistics(torch.ones(1, 2), tokens=own)}
+    others = [torch.tensor([[1, int(own is None)]])]
+    with pytest.raises(UserError, match=r"^devices: some linears do not see every token once"):
+        joined_statistics(statistics, Second(others).share(2))
 
 
 def key_number(statistics: dict[str, InputStatistics]) -> int:
@@ -57,4 +65,4 @@ def key_number(statistics: dict[str, InputStatistics]) -> int:
             return [tensor, tensor]
 
     joined_statistics(statistics, Recording().share(2))
-    return int(seen[0])
+    return int(seen[0][0, 0])

@@ -65,6 +65,6 @@ def budget_of(form: str, rows: int, cols: int, generator: torch.Generator) -> Li
 
 def statistics_of(x: torch.Tensor) -> InputStatistics:
     collector = StatisticsCollector(frozenset({Need.NORM, Need.GRAM}))
-    collector.start_batch(1)
+    collector.start_batch(1, x.shape[-2])
     collector.see("linear", x)
     return collector.finish()["linear"]

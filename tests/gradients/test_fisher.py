@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -40,37 +41,43 @@ def brute_force(
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """Return, by linear, the means over tokens of δ²·x², of δ² and of x², token by token."""
     model = DecoderModel(copy.deepcopy(decoder.model).double())
-    inputs: dict[str, list[Tensor]] = {}
-    outputs: dict[str, list[Tensor]] = {}
+    calls: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
-    def record(key: str) -> Any:
+    def record(linear: PrunableLinear) -> Any:
         def hook(_module: Any, args: Any, output: Tensor) -> None:
             output.retain_grad()
-            inputs.setdefault(key, []).append(args[0].detach())
-            outputs.setdefault(key, []).append(output)
+            positions = args[1] if len(args) > 1 else torch.arange(12)  # an expert sees some tokens
+            calls.setdefault(linear.key, []).append((args[0].detach(), output, positions))
 
         return hook
 
     for linear in model:
-        linear.module.register_forward_hook(record(linear.key))
-    for window in CHOSEN:
-        logits = model.model(TOKENS[window : window + 1]).logits[0]
-        torch.nn.functional.cross_entropy(logits, labels[window], reduction="sum").backward()  # type: ignore[no-untyped-call]
+        linear.module.register_forward_hook(record(linear))
+    with ExitStack() as stack:
+        for index in range(len(model)):
+            stack.enter_context(model.separate_experts(index))
+        for window in CHOSEN:
+            logits = model.model(TOKENS[window : window + 1]).logits[0]
+            torch.nn.functional.cross_entropy(logits, labels[window], reduction="sum").backward()  # type: ignore[no-untyped-call]
     result = {}
+    terms = len(CHOSEN) * (12 - skip)
     for linear in model:
-        parts = zip(inputs[linear.key], outputs[linear.key], strict=True)
         tokens = [
-            (x.reshape(-1, linear.cols)[t], y.grad.reshape(-1, linear.rows)[t])
-            for x, y in parts
+            (part.reshape(-1, linear.cols)[n], y.grad.reshape(-1, linear.rows)[n])
+            for part, y, positions in calls.get(linear.key, ())
             if y.grad is not None
-            for t in range(skip, 12)
+            for n, position in enumerate(positions)
+            if position >= skip
         ]
-        assert len(tokens) == len(CHOSEN) * (12 - skip)
-        products = [torch.outer(d, x).square() for x, d in tokens]  # squared gradient of a token
+        assert len(tokens) == terms or ".experts." in linear.key
+        x = torch.zeros(terms, linear.cols, dtype=torch.float64)
+        gradient = torch.zeros(terms, linear.rows, dtype=torch.float64)
+        for n, (token, its_gradient) in enumerate(tokens):
+            x[n], gradient[n] = token, its_gradient
         result[linear.key] = (
-            torch.stack(products).mean(0),
-            torch.stack([d.square() for _, d in tokens]).mean(0),
-            torch.stack([x.square() for x, _ in tokens]).mean(0),
+            torch.einsum("tr,tc->rc", gradient.square(), x.square()) / terms,
+            gradient.square().mean(0),
+            x.square().mean(0),
         )
     return result
 

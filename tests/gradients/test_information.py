@@ -1,0 +1,34 @@
+"""Information of linears that see some of the tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from neuroal.execution.compiled_gradients import Reduction, weight_gradient
+from neuroal.gradients.information import FORMS, reduction
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tokens_of_an_expert_keep_their_positions_in_the_windows(form: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.tensor([1, 3, 8, 9, 13])
+    x, gradient = (torch.zeros(16, cols) for cols in (3, 4))
+    x[positions] = torch.randn(5, 3, generator=generator)
+    gradient[positions] = torch.randn(5, 4, generator=generator)
+    sums = reduction(form, skip=2)
+    every = sums.of_windows(x.view(2, 8, 3), gradient.view(2, 8, 4))
+    some = sums.of_tokens(x[positions], gradient[positions], positions % 8)
+    for of_every, of_some in zip(every, some, strict=True):
+        torch.testing.assert_close(of_every, of_some)
+
+
+def test_all_tokens_count_if_their_positions_are_unknown() -> None:
+    (total,) = reduction("elementwise", skip=2).of_tokens(torch.ones(5, 3), torch.ones(5, 4), None)
+    torch.testing.assert_close(total, torch.full((4, 3), 5.0))
+
+
+def test_gradients_of_weights_hold_all_tokens() -> None:
+    x, gradient = torch.rand(5, 3), torch.rand(5, 4)
+    (product,) = Reduction(weight_gradient).of_tokens(x, gradient, torch.arange(5))
+    torch.testing.assert_close(product, gradient.T @ x)
