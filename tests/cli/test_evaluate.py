@@ -102,7 +102,7 @@ def test_offloading_does_not_change_the_figures(
         evaluate_model(composed([*settings, f"offload={choice}", f"out={tmp_path / choice}"]))
         for choice in choices
     ]
-    assert calls == [(choice, tmp_path / choice) for choice in choices]
+    assert calls == [(choice, tmp_path / choice, 1) for choice in choices]
     for other in metrics[1:]:
         assert other["builtin"]["value"] == pytest.approx(metrics[0]["builtin"]["value"], rel=1e-6)
 

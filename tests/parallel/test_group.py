@@ -257,7 +257,7 @@ def test_processes_end_with_the_first_one(sent: signal.Signals) -> None:
     worker = int(parent.stdout.readline())
     assert alive(worker)
     parent.send_signal(sent)
-    parent.communicate(timeout=20)
+    parent.communicate(timeout=120)
     for _ in range(100):
         if not alive(worker):
             return
