@@ -5,37 +5,10 @@ These PyTorch implementations define the results of the GPU kernels in `column_b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from neuroal.kernels.selection import has_triton, lowest_per_row
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Groups of consecutive columns with a fixed number of zeros in each row.
-
-    Attributes:
-        of: columns of a group.
-        zeros: zeros of a group.
-        zeros_of_last: zeros of the last group, if it has fewer columns.
-    """
-
-    of: int
-    zeros: int
-    zeros_of_last: int
-
-    def lowest(self, scores: Tensor) -> Tensor:
-        """Return the mask of the lowest `scores` (rows, columns) of one group.
-
-        Of equal scores, the lower column comes first.
-        """
-        rows, columns = scores.shape
-        zeros = self.zeros if columns == self.of else self.zeros_of_last
-        return lowest_per_row(scores, torch.full((rows,), zeros))
-
+from neuroal.kernels.selection import Groups, has_triton, lowest_per_row
 
 WIDEST = 256
 """Maximum number of columns of a block that the GPU kernels hold in registers."""

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from neuroal.kernels.column_blocks import Groups
+from neuroal.kernels.selection import Groups
 
 ENTRIES = 4096
 """Entries whose digits a program counts."""

@@ -5,6 +5,7 @@ This PyTorch implementation defines the results of the GPU kernels in `selection
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -50,6 +51,30 @@ def lowest_per_row(scores: Tensor, counts: Tensor, *, ties_to_higher: bool = Fal
 
         return selection_triton.lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
     return sorted_lowest_per_row(scores, counts, ties_to_higher=ties_to_higher)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of consecutive columns with a fixed number of zeros in each row.
+
+    Attributes:
+        of: columns of a group.
+        zeros: zeros of a group.
+        zeros_of_last: zeros of the last group, if it has fewer columns.
+    """
+
+    of: int
+    zeros: int
+    zeros_of_last: int
+
+    def lowest(self, scores: Tensor) -> Tensor:
+        """Return the mask of the lowest `scores` (rows, columns) of one group.
+
+        Of equal scores, the lower column comes first.
+        """
+        rows, columns = scores.shape
+        zeros = self.zeros if columns == self.of else self.zeros_of_last
+        return lowest_per_row(scores, torch.full((rows,), zeros))
 
 
 def sorted_lowest_per_row(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroal.kernels.column_blocks import Groups
-from neuroal.kernels.selection import lowest_per_row
+from neuroal.kernels.selection import Groups, lowest_per_row
 
 MOST_PAIRED = 8
 """Largest group in which all pairs are compared; larger ones are sorted."""
