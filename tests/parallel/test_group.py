@@ -233,13 +233,14 @@ def test_a_method_that_a_script_defines_is_refused_in_one_line(tmp_path: Path) -
 
 
 PARENT = """
-import os, time
+import signal
 import torch
 from neuroal.models.devices import pick_devices
 from neuroal.models.offload import place_on_host
 from neuroal.parallel.replicated import group_of, replicated, together
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores SIGINT
 decoder = tiny_llama()
 with replicated(decoder.model, pick_devices(torch.device("cpu"), 2)):
     together(decoder, stages.sums_of_logits, random_tokens(2, 8), progress=None)
