@@ -8,11 +8,9 @@ the compiler removes the operations that only the output needs, such as the last
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from types import MethodType
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from neuroal.errors import first_line
+from neuroal.models.forwards import replaced_forwards
 
 ENOUGH_WORK = 5e11
 """Minimum number of floating-point operations in a block's products that justifies compiling."""
@@ -102,7 +101,7 @@ class CompiledBlocks:
         function = compiled(_traced, self.backend)
         _allow_any_length(call, hidden)
         try:
-            with _recording(linears):
+            with replaced_forwards(linears, _recording_forward):
                 output, inputs = function(block, call, hidden, order.leader, outputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             self._broken = True
@@ -155,15 +154,3 @@ def _recording_forward(self: nn.Module, x: Tensor) -> Tensor:
     _inputs.append(x)
     output: Tensor = type(self).forward(self, x)
     return output
-
-
-@contextmanager
-def _recording(linears: Sequence[nn.Module]) -> Iterator[None]:
-    """Append the inputs of `linears` to `_inputs`, in a way that `torch.compile` can trace."""
-    for linear in linears:
-        linear.forward = MethodType(_recording_forward, linear)
-    try:
-        yield
-    finally:
-        for linear in linears:
-            del linear.forward

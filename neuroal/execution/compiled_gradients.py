@@ -8,10 +8,8 @@ fuses the operations between the matrix products of both.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroal.errors import first_line
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks, compiled
+from neuroal.models.forwards import replaced_forwards
 from neuroal.models.linears import PrunableLinear
 
 Reduce = Callable[..., tuple[Tensor, ...]]
@@ -111,7 +110,7 @@ class CompiledGradients:
         function = compiled(_traced, self._blocks.backend)
         rows = tuple(linear.rows for linear in linears)
         try:
-            with _tapping([linear.module for linear in linears]):
+            with replaced_forwards([linear.module for linear in linears], _tapped_forward):
                 at_hidden, parts = function(
                     block, call, hidden, upstream, rows, reduction.function, reduction.constants
                 )
@@ -166,14 +165,3 @@ def _tapped_forward(self: nn.Module, x: Tensor) -> Tensor:
     _inputs.append(x)
     output: Tensor = type(self).forward(self, x)
     return output + tap.reshape(output.shape)
-
-
-@contextmanager
-def _tapping(linears: Sequence[nn.Module]) -> Iterator[None]:
-    for linear in linears:
-        linear.forward = MethodType(_tapped_forward, linear)
-    try:
-        yield
-    finally:
-        for linear in linears:
-            del linear.forward

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroal.execution.runner import BlockRunner
-from neuroal.models.experts import replaced_forward
+from neuroal.models.forwards import replaced_forward
 
 CHUNK = 512
 """Maximum number of tokens whose logits are in memory at once."""

@@ -23,7 +23,7 @@ from neuroal.execution.probe import Probe, probe_of
 from neuroal.execution.routed import completed
 from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
 from neuroal.models.adapter import DecoderModel, PrunableLinear
-from neuroal.models.experts import replaced_forward
+from neuroal.models.forwards import replaced_forward
 from neuroal.parallel.peers import ALONE, Share
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroal.models.forwards import replaced_forward
 from neuroal.models.linears import PrunableLinear
 
 GATED, PLAIN, DOWN = "gate_up_proj", "up_proj", "down_proj"
@@ -202,17 +203,3 @@ def router_names(block: nn.Module) -> set[str]:
 def _outputs(module: nn.Module) -> int | None:
     weight = module._parameters.get("weight")
     return None if weight is None or weight.dim() != 2 else len(weight)
-
-
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Replace the forward of `module` inside the context."""
-    original = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if original is None:
-            del module.forward  # restores the forward of the class
-        else:
-            module.forward = original

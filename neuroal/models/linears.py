@@ -36,11 +36,15 @@ class PrunableLinear:
 
         An assignment copies the values into the existing tensor.
         """
-        return cast(Tensor, self.module.weight.data)
+        return self._view(cast(Tensor, self.module.weight.data))
 
     @weight.setter
     def weight(self, values: Tensor) -> None:
         self.weight.copy_(values)
+
+    def _view(self, values: Tensor) -> Tensor:
+        """Convert the weight from how it is stored to (rows, cols), or back."""
+        return values
 
     @property
     def storage(self) -> tuple[int, int]:
@@ -63,7 +67,7 @@ class PrunableLinear:
     def swapped(self, values: Tensor) -> Iterator[None]:
         """Use `values` (rows, cols) as the weight inside the context, without copying them."""
         dense = self.module.weight.data
-        self.module.weight.data = values
+        self.module.weight.data = self._view(values)
         try:
             yield
         finally:
@@ -83,18 +87,8 @@ class PrunableLinear:
 class TransposedLinear(PrunableLinear):
     """A ``Conv1D``, as in GPT-2, which stores its weight as (inputs, outputs)."""
 
-    @property
-    def weight(self) -> Tensor:
-        return cast(Tensor, self.module.weight.data.T)
-
-    @weight.setter
-    def weight(self, values: Tensor) -> None:
-        self.weight.copy_(values)
-
-    @contextmanager
-    def swapped(self, values: Tensor) -> Iterator[None]:
-        with super().swapped(values.T):
-            yield
+    def _view(self, values: Tensor) -> Tensor:
+        return values.T
 
     @contextmanager
     def differentiable(self, leaf: nn.Parameter) -> Iterator[None]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from neuroal.errors import UserError
 from neuroal.placement.layout import Layout
-from neuroal.placement.offloaded import Source
+from neuroal.placement.offloaded import BufferedBlocks
 
 SHARE = 0.9
 """Share of the free memory of a device that only stores blocks which blocks may take."""
@@ -17,7 +16,7 @@ FIRST_SHARE = 0.7
 """The same for the device that computes; the rest is for activations."""
 
 
-class DeviceBlocks(Source):
+class DeviceBlocks(BufferedBlocks):
     """Source that keeps the matrices of each block in the memory of one of several devices.
 
     The first device computes. The others store as many blocks as fit there, and the first one
@@ -31,28 +30,12 @@ class DeviceBlocks(Source):
         UserError: the blocks do not fit into the memory of the devices.
     """
 
-    immediate = True
-
     def __init__(self, layouts: Sequence[Layout], devices: Sequence[torch.device]) -> None:
-        self._layouts = layouts
-        self._buffers: list[Tensor] = []
+        super().__init__(layouts)
         sizes = [layout.size for layout in layouts]
         capacities = [capacity(device, first=not n) for n, device in enumerate(devices)]
         for layout, home in zip(layouts, homes(sizes, capacities), strict=True):
-            buffer = torch.empty(layout.size, dtype=torch.uint8, device=devices[home])
-            for name, view in layout.views(buffer).items():
-                view.copy_(layout.tensor(name))
-            layout.point(layout.views(buffer))
-            self._buffers.append(buffer)
-
-    def read(self, index: int) -> Tensor:
-        return self._buffers[index]
-
-    def write(self, index: int, data: Tensor) -> None:
-        self._buffers[index].copy_(data)
-
-    def resting(self, index: int) -> dict[str, Tensor]:
-        return self._layouts[index].views(self._buffers[index])
+            self.fill(torch.empty(layout.size, dtype=torch.uint8, device=devices[home]))
 
 
 def capacity(device: torch.device, *, first: bool) -> int | None:

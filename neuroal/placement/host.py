@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuroal.placement.layout import Layout
-from neuroal.placement.offloaded import Source
+from neuroal.placement.offloaded import BufferedBlocks
 
 PAGE = 4096
 """Size of a memory page, in bytes."""
@@ -19,41 +19,23 @@ PORTABLE = 1
 """``cudaHostRegisterPortable``: pin the memory for all devices."""
 
 
-class HostBlocks(Source):
-    """Source that keeps the matrices of each block in one host buffer, pinned for a GPU.
-
-    Parameters of idle blocks are views of these buffers.
-    """
-
-    immediate = True
+class HostBlocks(BufferedBlocks):
+    """Source that keeps the matrices of each block in one host buffer, pinned for a GPU."""
 
     def __init__(self, layouts: Sequence[Layout], device: torch.device) -> None:
-        self._layouts = layouts
-        self._buffers: list[Tensor] = []
+        super().__init__(layouts)
         pinned = device.type == "cuda"
         for layout in layouts:
             # Pinned in place: PyTorch's pinned allocations round up to powers of two, which
             # would waste up to half of the memory.
             buffer = page_aligned(layout.size)
-            for name, view in layout.views(buffer).items():
-                view.copy_(layout.tensor(name))
-            layout.point(layout.views(buffer))
-            self._buffers.append(buffer)
+            self.fill(buffer)
             pinned = pinned and pin(self, buffer, device)
         if device.type == "cuda" and not pinned:
             warnings.warn(
                 "offload=blocks: host memory cannot be pinned, so copies are slow; raise ulimit -l",
                 stacklevel=2,
             )
-
-    def read(self, index: int) -> Tensor:
-        return self._buffers[index]
-
-    def write(self, index: int, data: Tensor) -> None:
-        self._buffers[index].copy_(data)
-
-    def resting(self, index: int) -> dict[str, Tensor]:
-        return self._layouts[index].views(self._buffers[index])
 
 
 def page_aligned(size: int) -> Tensor:

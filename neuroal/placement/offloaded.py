@@ -45,6 +45,36 @@ class Source(ABC):
         """Return the parameter data of block `index` while it is idle, by name."""
 
 
+class BufferedBlocks(Source):
+    """Source that keeps the matrices of each block in one buffer.
+
+    Parameters of idle blocks are views of these buffers.
+    """
+
+    immediate = True
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        self._layouts = layouts
+        self._buffers: list[Tensor] = []
+
+    def fill(self, buffer: Tensor) -> None:
+        """Move the next block into `buffer`: (size,) uint8."""
+        layout = self._layouts[len(self._buffers)]
+        for name, view in layout.views(buffer).items():
+            view.copy_(layout.tensor(name))
+        layout.point(layout.views(buffer))
+        self._buffers.append(buffer)
+
+    def read(self, index: int) -> Tensor:
+        return self._buffers[index]
+
+    def write(self, index: int, data: Tensor) -> None:
+        self._buffers[index].copy_(data)
+
+    def resting(self, index: int) -> dict[str, Tensor]:
+        return self._layouts[index].views(self._buffers[index])
+
+
 @dataclass(eq=False)
 class _Slot:
     """Device memory for the bytes of one block, empty if `index` is None."""

@@ -92,8 +92,7 @@ def prune_model(
 
     For each block in order: collect statistics of the dense block on inputs that come from the
     pruned blocks before it, prune its linears, and run the pruned block to get the inputs of the
-    next one. A pruner without `needs` runs the model only to probe its
-    blocks.
+    next one. A pruner without `needs` runs the model only to probe its blocks.
 
     If several devices prune the model together, each runs its share of the windows. The linears of
     a block are distributed over the devices, and pruned weights are sent to all.

@@ -296,6 +296,5 @@ def test_parameters_out_of_range_are_refused(change: dict[str, float], message: 
 
 
 def test_damping_makes_a_singular_hessian_invertible() -> None:
-    equal = torch.ones(50, COLS)
-    pruned = ALPS().prune(random_weight(), statistics_of(equal), BUDGET)
+    pruned = ALPS().prune(random_weight(), statistics_of(torch.ones(50, COLS)), BUDGET)
     assert bool(pruned.weight.isfinite().all())
