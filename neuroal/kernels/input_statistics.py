@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from neuroal.kernels.square_sums import square_sums
+
 T = TypeVar("T")
 
 
@@ -114,8 +116,7 @@ class StatisticsCollector:
         self._leader[key] = key
         totals = self._totals.setdefault(key, _Totals(self._needs))
         if self._by_window(key, x):
-            for window in x.reshape(self._batch, -1, x.shape[-1]):
-                totals.add(window.contiguous())
+            totals.add(x.reshape(self._batch, -1, x.shape[-1]).contiguous())
         elif x.numel():
             totals.add_any(x.reshape(-1, x.shape[-1]).contiguous())
 
@@ -149,23 +150,23 @@ class _Totals:
         """Number, Σ x² and Σ x of tokens that belong to no window."""
 
     def add(self, x: Tensor) -> None:
-        """Add one window x: (tokens, cols)."""
-        self._window_tokens.append(len(x))
-        if Need.GRAM in self._needs:
-            self._gram = _plus_gram(self._gram, x)
-        if not x.is_cuda or Need.VARIANCE in self._needs:  # GPU kernels convert sums themselves
-            x = x.float()
-        self._append("square_sums", _square_sums(x))
+        """Add windows x: (windows, tokens, cols), contiguous."""
+        self._append("square_sums", square_sums(x))
+        for window in x:
+            self._window_tokens.append(len(window))
+            if Need.GRAM in self._needs:
+                self._gram = _plus_gram(self._gram, window)
         if self._needs & {Need.SUM, Need.VARIANCE}:
-            self._append("sums", x.sum(0, dtype=torch.float32))
+            self._append("sums", torch.stack([_sums(window) for window in x]))
         if Need.VARIANCE in self._needs:
-            self._append("variances", x.var(0, correction=0))
+            variances = [window.float().var(0, correction=0) for window in x]
+            self._append("variances", torch.stack(variances))
 
     def add_any(self, x: Tensor) -> None:
-        """Add x (tokens, cols), whose tokens belong to no window."""
+        """Add x (tokens, cols), contiguous, whose tokens belong to no window."""
         if Need.GRAM in self._needs:
             self._gram = _plus_gram(self._gram, x)
-        self._others.append((len(x), _square_sums(x), x.sum(0, dtype=torch.float32)))
+        self._others.append((len(x), square_sums(x[None])[0], _sums(x)))
 
     def _append(self, name: str, values: Tensor) -> None:
         self._by_window.setdefault(name, []).append(values)
@@ -178,7 +179,7 @@ class _Totals:
         if not self._by_window and not self._others:
             return None
         by_window: dict[str, Any] = {
-            name: torch.stack(values) for name, values in self._by_window.items()
+            name: torch.cat(values) for name, values in self._by_window.items()
         }
         if not self._others and len(self._window_tokens) == windows:
             if Need.SUM not in self._needs:
@@ -216,12 +217,10 @@ class _Totals:
         )
 
 
-def _square_sums(x: Tensor) -> Tensor:
-    """Sum x² over the tokens in float32: (tokens, cols) → (cols,)."""
-    if x.dtype == torch.float32:
-        return x.square().sum(0)
-    norms: Tensor = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
-    return norms.square()
+def _sums(x: Tensor) -> Tensor:
+    """Sum x over tokens in float32: (tokens, cols) → (cols,)."""
+    # A GPU converts while it adds; a CPU adds in another order then.
+    return x.sum(0, dtype=torch.float32) if x.is_cuda else x.float().sum(0)
 
 
 def _plus_gram(total: Tensor | None, x: Tensor) -> Tensor:
