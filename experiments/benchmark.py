@@ -10,11 +10,12 @@
 shapes with random weights on a GPU. `offload` compares weights in host memory or on disk with
 weights on the GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder.
 `cpu` times the search on SmolLM2. `devices` times every stage on one and on several GPUs, with the
-start of the processes, the copies of the model and compilation apart.
+start of the processes, the copies of the model and compilation apart. `profile` divides the time of
+the GPU into products, attention, selection, statistics and the rest.
 
 Every measurement writes a JSON file under results/benchmark (or `--results`), and is repeated only
 with `--again`. An error stops only its own measurement. `table` fills the marked tables of
-results/benchmark.md and leaves the other text unchanged.
+results/benchmark.md, leaves the other text unchanged, and draws results/benchmark-parts.svg.
 
 Forward equivalents = search seconds ÷ (candidates × 2 × seconds of one dense pass of the blocks
 over the search windows: plain eager `transformers`, SDPA attention, all windows in one batch, same
@@ -34,6 +35,7 @@ from bench import (
     kernels,
     marginal,
     offload,
+    profile,
     prune,
     search,
     semi_structured,
@@ -52,6 +54,7 @@ PARTS = {
     "marginal": marginal,
     "fisher": fisher,
     "devices": devices,
+    "profile": profile,
     "cpu": cpu,
 }
 

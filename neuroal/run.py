@@ -22,7 +22,7 @@ from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
 from neuroal.models.totals import Totals
-from neuroal.parallel.replicated import copy_to_all, replicated
+from neuroal.parallel.replicated import copy_to_all, replicated, starting
 from neuroal.pipeline import Recipe, allocate, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
@@ -138,10 +138,12 @@ def _work(job: _Job) -> Record:
     text = CalibrationText.find(config.calibration, config.data.root)
     costs.resume(job.files.costs)
     out = job.files.record_path.parent
-    with costs.stage("load"):
-        loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
-    with replicated(loaded.model, job.recipe.settings.devices):
-        return _stages(job, loaded, text)
+    devices = job.recipe.settings.devices
+    with starting(devices) as group:
+        with costs.stage("load"):
+            loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
+        with replicated(loaded.model, devices, group):
+            return _stages(job, loaded, text)
 
 
 def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:

@@ -8,6 +8,7 @@ from typing import Any
 from bench.common import Store
 from bench.page import Column, Part, Results, Row, Table, blank, fill, named
 from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
+from bench.tables_parts import DEVICES, PROFILE, draw_profile, starts
 
 SEARCH_TARGETS = {"exact": 20.0, "exact-uncompiled": None, "adaptive": 8.0}
 PRUNE_TARGETS = {
@@ -25,7 +26,9 @@ def main(store: Store) -> None:
     """Fill the page beside the folder of the files, or a new one, and print it."""
     folder = store.folder.resolve()
     path = folder.parent / f"{folder.name}.md"
-    text = fill(path.read_text() if path.exists() else blank(PARTS), PARTS, store.results())
+    results = store.results()
+    text = fill(path.read_text() if path.exists() else blank(PARTS), PARTS, results)
+    draw_profile(results, path.with_name(f"{folder.name}-parts.svg"))
     path.write_text(text)
     print(text)
 
@@ -246,6 +249,9 @@ PARTS: dict[str, Part] = {
     "marginal": MARGINAL,
     "fisher": FISHER,
     "cpu": CPU,
+    "devices": DEVICES,
+    "devices-start": starts,
+    "profile": PROFILE,
     "machines": machines,
 }
 """Mark of the page → its content."""

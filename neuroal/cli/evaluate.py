@@ -15,7 +15,7 @@ from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import load_model
-from neuroal.parallel.replicated import replicated
+from neuroal.parallel.replicated import replicated, starting
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.store import prepare_out
 from neuroal.tracking import progress_for_terminal
@@ -46,11 +46,12 @@ def evaluate_model(config: RunConfig) -> Metrics:
     out, device = prepare_out(config.out), resolve_device(config.device)
     devices = replicas(device, config.devices, config.offload)
     require(config.task.names, config.data.root)
-    loaded = load_model(config.model, device, config.offload, out, config.devices)
-    tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     progress, batch = progress_for_terminal(), config.task.batch
-    with replicated(loaded.model, devices):
-        figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")
+    with starting(devices) as group:
+        loaded = load_model(config.model, device, config.offload, out, config.devices)
+        tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
+        with replicated(loaded.model, devices, group):
+            figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")
     metrics = {task.name: {**task.terms, **figures[task.name]} for task in tasks}
     Console().print(table(loaded.name, metrics))
     return metrics

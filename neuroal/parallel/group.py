@@ -35,15 +35,19 @@ class DeviceGroup:
     """Devices that hold copies of `model`. The processes start when they are first needed.
 
     Args:
-        model: the model, on the first device.
-        devices: all devices, the one of `model` first.
+        devices: all devices, the one of the model first.
 
     Attributes:
-        seconds: seconds to start the processes (``start``) and to copy the model (``copy``).
+        model: the model, on the first device; set before the group is used.
+        seconds: seconds until the processes are connected (``start``), the part of it in which this
+            process waited (``wait``), and seconds to copy the model (``copy``).
     """
 
-    def __init__(self, model: PreTrainedModel, devices: Sequence[torch.device]) -> None:
-        self._model, self._devices = model, tuple(devices)
+    model: PreTrainedModel
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._devices = tuple(devices)
+        self._begin: float | None = None
         self._processes = Processes(self._abort)
         self._numbers = itertools.count(1)
         self._busy: dict[int, int] = {}
@@ -200,27 +204,35 @@ class DeviceGroup:
         if self._peers is not None:
             self._peers.abort()
 
+    def launch(self) -> None:
+        """Start the processes, without waiting for them."""
+        self._begin = time.perf_counter()
+        self._store = make_store(self.size)
+        cuda = self._devices[0].type == "cuda"
+        setups = [self._setup(rank, cuda) for rank in range(1, self.size)]
+        self._processes.start(self._devices[1:], setups)
+
     def _start(self) -> None:
-        """Start the processes, connect them and copy the model, unless that is done."""
+        """Connect the processes and copy the model, unless that is done."""
         if self._peers is not None:
             return
         if self._closed:
             raise UserError(f"devices={self.size}: the processes of the devices have ended")
         begin = time.perf_counter()
-        cuda = self._devices[0].type == "cuda"
-        copy = ModelCopy(self._model)
-        self._store = make_store(self.size)
-        setups = [self._setup(rank, cuda) for rank in range(1, self.size)]
-        self._processes.start(self._devices[1:], setups)
+        if self._begin is None:
+            self.launch()
+        copy = ModelCopy(self.model)
         self._await_replies()
+        cuda = self._devices[0].type == "cuda"
         self._peers = Connected(self._store, 0, self.size, cuda=cuda)
-        self.seconds["start"] = time.perf_counter() - begin
+        connected = time.perf_counter()
+        self.seconds |= {"start": connected - (self._begin or begin), "wait": connected - begin}
         for index in range(self.size - 1):
             self._processes.send(index, copy.packed())
         copy.broadcast(self._peers)
         self._await_replies()
         self._copy = copy
-        self.seconds["copy"] = time.perf_counter() - begin - self.seconds["start"]
+        self.seconds["copy"] = time.perf_counter() - connected
 
     def _setup(self, rank: int, cuda: bool) -> Setup:
         return Setup(

@@ -31,8 +31,32 @@ def group_of(model: PreTrainedModel) -> DeviceGroup | None:
 
 
 @contextmanager
-def replicated(model: PreTrainedModel, devices: Sequence[torch.device]) -> Iterator[None]:
+def starting(devices: Sequence[torch.device]) -> Iterator[DeviceGroup | None]:
+    """Start the processes of several devices, which go on while the model is loaded.
+
+    They end with the context. Give the group to `replicated`; None: there is only one device.
+    """
+    if len(devices) < 2:
+        yield None
+        return
+    group = DeviceGroup(devices)
+    try:
+        group.launch()
+        yield group
+    finally:
+        group.close()
+
+
+@contextmanager
+def replicated(
+    model: PreTrainedModel, devices: Sequence[torch.device], group: DeviceGroup | None = None
+) -> Iterator[None]:
     """Let several devices work on `model` inside the context; its own device is the first.
+
+    Args:
+        model: the model.
+        devices: the devices.
+        group: their processes (`starting`); None: they start when they are first needed.
 
     Raises:
         UserError: `model` offloads its blocks.
@@ -45,7 +69,8 @@ def replicated(model: PreTrainedModel, devices: Sequence[torch.device]) -> Itera
             f"devices={len(devices)}: every device holds the whole model, and this one offloads "
             "its blocks; use devices=1"
         )
-    group = DeviceGroup(model, devices)
+    group = group or DeviceGroup(devices)
+    group.model = model
     set_placement(model, Replicated(model, group))
     try:
         yield

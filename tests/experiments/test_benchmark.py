@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -16,11 +17,14 @@ import benchmark  # noqa: E402
 from bench.common import Store  # noqa: E402
 from bench.devices import STAGES  # noqa: E402
 from bench.page import Column, Table, blank, fill  # noqa: E402
+from bench.profile import PARTS as SHARES  # noqa: E402
+from bench.profile import by_kind  # noqa: E402
 from bench.search import VARIANTS  # noqa: E402
 from bench.tables import PARTS as TABLES  # noqa: E402
 from bench.tables_memory import MARGINAL as MARGINAL_TABLE  # noqa: E402
 from bench.tables_memory import OFFLOAD as OFFLOAD_TABLE  # noqa: E402
 from bench.tables_memory import agreement  # noqa: E402
+from bench.tables_parts import devices_rows, draw_profile  # noqa: E402
 
 SHORT = ["--windows", "2", "--seqlen", "16"]
 OFFLOAD = ["offload", "tiny-none", "tiny-blocks", "tiny-disk", *SHORT]
@@ -65,6 +69,49 @@ def test_devices_are_timed_stage_by_stage(bench: Bench) -> None:
         assert two[stage]["seconds"] > 0
         assert "compile_seconds" in two[stage]
     assert {stage for stage in STAGES if two[stage]["equal"]} >= {"search", "prune", "evaluate"}
+
+
+def test_the_speed_up_is_that_of_the_stage_that_is_named() -> None:
+    one = {"devices": 1, "prune": {"seconds": 9.0, "seconds_of_stage": 8.0}, "report": {"prune": 1}}
+    two = {"devices": 2, "prune": {"seconds": 7.0, "seconds_of_stage": 5.0}, "report": {"prune": 2}}
+    (row,) = devices_rows({"devices-1-7b-wanda": one, "devices-2-7b-wanda": two})
+    assert (row["subject"], row["devices"], row["shown"]) == ("7b, wanda", 2, "1.60")
+    assert row["same"] == "up to rounding"
+    slow = {"devices": 2, "search": {"seconds": 6.0}, "report": {"search": 1}}
+    alone = {"devices": 1, "search": {"seconds": 9.0}, "report": {"search": 1}}
+    (row,) = devices_rows({"devices-1-7b": alone, "devices-2-7b": slow})
+    assert (row["shown"], row["same"]) == ("1.50 (missed)", "to the last bit")
+
+
+def test_the_time_of_a_gpu_is_divided_by_kind_of_kernel(tmp_path: Path) -> None:
+    kernels = [
+        ("nvjet_hsh_192x192", 0.0, 4.0),
+        ("_select_rows", 5.0, 6.0),  # one second after the product
+        ("cudnn_sdpa_sm90_flash_fprop", 6.0, 7.0),
+        ("_square_sums", 6.5, 8.0),  # half a second beside the attention
+        ("triton_poi_fused_mul_silu", 8.0, 10.0),
+    ]
+    shares = by_kind(kernels)["shares"]
+    assert tuple(shares) == SHARES
+    assert shares == pytest.approx(
+        {
+            "attention": 0.1,
+            "products": 0.4,
+            "selection": 0.1,
+            "statistics": 0.1,
+            "rest": 0.2,
+            "idle": 0.1,
+        }
+    )
+    draw_profile({"profile-x": {"stage": "x", "shares": shares}}, tmp_path / "plot.svg")
+    assert "statistics" in (tmp_path / "plot.svg").read_text()
+
+
+def test_a_profile_without_a_gpu_ends_in_one_line(bench: Bench) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match=r"^profile: needs a GPU"):
+        bench("profile")
 
 
 def test_offloading_changes_no_result(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,8 @@ def test_masks_and_losses_are_those_of_one_gpu(pruner: Pruner) -> None:
         results.append((masks, loss))
     (masks, loss), (masks_of_all, loss_of_all) = results
     agreement = [(masks[key] == masks_of_all[key]).double().mean() for key in masks]
-    assert min(agreement) > 0.99
+    # Gram matrices are summed in another order, and blocks see the weights of the blocks before.
+    assert min(agreement) > (0.97 if isinstance(pruner, SparseGPT) else 0.99)
     assert loss_of_all.value == pytest.approx(loss.value, rel=1e-2)
 
 

@@ -20,7 +20,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
 from neuroal.models.offload import place_on_host
 from neuroal.parallel.group import DeviceGroup
-from neuroal.parallel.replicated import copy_to_all, group_of, replicated, together
+from neuroal.parallel.replicated import copy_to_all, group_of, replicated, starting, together
 from neuroal.placement.base import placement_of
 from tests.architectures import EXPERTS, build
 from tests.parallel import stages
@@ -158,10 +158,32 @@ def test_processes_start_when_needed_and_end_with_the_context() -> None:
         together(decoder, stages.sums_of_logits, random_tokens(2, 8), progress=None)
         workers = processes_of(group)
         assert len(workers) == 1
-        assert set(group.seconds) == {"start", "copy"}
+        assert set(group.seconds) == {"start", "wait", "copy"}
     assert not any(map(alive, workers))
     assert group_of(decoder.model) is None
     assert [t for t in threading.enumerate() if t.name == "group reader"] == readers
+
+
+def test_processes_start_while_the_model_is_loaded() -> None:
+    devices = pick_devices(CPU, 2)
+    with starting(devices) as group:
+        assert group is not None
+        numbers = processes_of(group)
+        assert len(numbers) == 1
+        decoder, tokens = tiny_llama(), random_tokens(4, 8)  # the processes start meanwhile
+        with replicated(decoder.model, devices, group):
+            together(decoder, stages.sums_of_logits, tokens, progress=None)
+            assert processes_of(group) == numbers
+            assert group.seconds["start"] >= group.seconds["wait"]
+    assert not any(alive(number) for number in numbers)
+
+
+def test_processes_end_with_a_model_that_cannot_be_loaded() -> None:
+    with pytest.raises(UserError), starting(pick_devices(CPU, 2)) as group:
+        assert group is not None
+        numbers = processes_of(group)
+        raise UserError("model.path: not a model")
+    assert not any(alive(number) for number in numbers)
 
 
 def test_one_device_starts_no_process() -> None:
@@ -237,7 +259,7 @@ import signal
 import torch
 from neuroal.models.devices import pick_devices
 from neuroal.models.offload import place_on_host
-from neuroal.parallel.replicated import group_of, replicated, together
+from neuroal.parallel.replicated import group_of, replicated, starting, together
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores SIGINT

@@ -1,0 +1,117 @@
+"""The table of several devices, and the table and the plot of where a second goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from bench.page import Column, Results, Row, Table
+from bench.profile import PARTS
+from neuroal.tables.plots import COLOURS, SETTINGS, figure, svg
+
+SPEED_UPS = {2: {"search": 1.78, "fisher": 1.7, "marginal": 1.7}, 4: {"search": 3.2}}
+"""Number of devices → stage → target."""
+SECONDS = {"marginal": "seconds_an_iteration", "prune": "seconds_of_stage"}
+"""Stage → its figure, if that is not `seconds`."""
+NAMES = {"marginal": "marginal, an iteration", "evaluate": "perplexity"}
+
+
+def devices_rows(results: Results) -> Iterator[Row]:
+    """Yield every stage on several devices beside the same stage on one."""
+    for name, several in results.items():
+        count = several.get("devices", 0)
+        if not name.startswith("devices-") or count < 2:
+            continue
+        subject = name.removeprefix(f"devices-{count}-")
+        one = results.get(f"devices-1-{subject}", {})
+        for stage, report in several["report"].items():
+            key = SECONDS.get(stage, "seconds")
+            seconds, alone = several[stage][key], one.get(stage, {}).get(key)
+            speed_up = alone and alone / seconds
+            target = SPEED_UPS.get(count, {}).get(stage)
+            yield {
+                "subject": subject.replace("-", ", "),
+                "stage": NAMES.get(stage, stage),
+                "devices": count,
+                "one": alone,
+                "seconds": seconds,
+                "target": target,
+                "shown": speed_up
+                and f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else ""),
+                "gib": several[stage].get("peak_bytes", 0) / 2**30 or None,
+                "same": _agreement(report, one.get("report", {}).get(stage)),
+            }
+
+
+def _agreement(report: Any, alone: Any) -> str | None:
+    if alone is None:
+        return None
+    return "to the last bit" if report == alone else "up to rounding"
+
+
+def starts(results: Results) -> Iterator[str]:
+    """Yield how long devices took to start, and to receive a copy of the model."""
+    for name, result in results.items():
+        if "start_seconds" in result:
+            yield (
+                f"- {name}: the processes were connected after {result['start_seconds']:.1f} s; "
+                f"the model was on every device {result['copy_seconds']:.1f} s later."
+            )
+
+
+DEVICES = Table(
+    (
+        Column("shape, pruner, dtype", "subject"),
+        Column("stage", "stage"),
+        Column("devices", "devices"),
+        Column("s on one", "one", ".2f"),
+        Column("s", "seconds", ".2f"),
+        Column("target ×", "target"),
+        Column("speed-up", "shown"),
+        Column("GiB", "gib", ".2f"),
+        Column("result", "same"),
+    ),
+    devices_rows,
+)
+
+
+def profile_rows(results: Results) -> Iterator[Row]:
+    for name, result in results.items():
+        if name.startswith("profile-"):
+            yield {**result, **{part: f"{result['shares'][part]:.0%}" for part in PARTS}}
+
+
+PROFILE = Table(
+    (
+        Column("stage", "stage"),
+        Column("shape", "shape"),
+        Column("blocks", "blocks"),
+        Column("s", "seconds", ".2f"),
+        *(Column(part, part) for part in PARTS),
+    ),
+    profile_rows,
+)
+
+
+def draw_profile(results: Results, path: Path) -> None:
+    """Draw a stacked bar of the parts of every stage; do nothing where nothing was measured."""
+    stages = [result for name, result in results.items() if name.startswith("profile-")]
+    if not stages:
+        return
+    with mpl.rc_context(SETTINGS):
+        drawn, axes = figure((6.5, 0.6 + 0.34 * len(stages)))
+        lefts = [0.0] * len(stages)
+        for part, colour in zip(PARTS, (*COLOURS[:5], "#c8ccd2"), strict=True):
+            shares = [stage["shares"][part] for stage in stages]
+            axes.barh(range(len(stages)), shares, left=lefts, color=colour, label=part, height=0.7)
+            lefts = [left + share for left, share in zip(lefts, shares, strict=True)]
+        axes.set_yticks(range(len(stages)), [stage["stage"] for stage in stages])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y", visible=False)
+        drawn.legend(loc="outside upper center", ncols=len(PARTS), frameon=False)
+        path.write_text(svg(drawn))
