@@ -135,9 +135,9 @@ def test_a_dead_server_causes_one_warning(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         start = time.perf_counter()
-        online = ["logger.mode=online", "logger.timeout=1.5"]
+        online = ["logger.mode=online", "logger.timeout=5"]
         _, path = run(composed([*SMALL, *online, "task.limit=2", f"out={tmp_path}"]))
-        assert time.perf_counter() - start < 30
+        assert time.perf_counter() - start < 60
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
     assert "wandb sync" in warnings[0]
