@@ -256,3 +256,11 @@ def test_patterns_select_experts_by_linear_or_all_at_once() -> None:
     assert len([*DecoderModel(model, include=["0.mlp.experts.3.*"])]) == 2
     with pytest.raises(UserError, match=r"did you mean '\*\.down_proj'"):
         DecoderModel(model, include=["*.down_porj"])
+
+
+def test_a_message_lists_experts_once() -> None:
+    with pytest.raises(
+        UserError, match=r"has: .*o_proj, mlp\.experts\.\*\.gate_up_proj, mlp\."
+    ) as e:
+        DecoderModel(small("mixtral"), exclude=["*"])
+    assert "experts.0" not in str(e.value)

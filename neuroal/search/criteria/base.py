@@ -42,7 +42,7 @@ def pruned_by(pruner: Pruner, budgets: Budgets) -> WeightsOf:
     """Return a function that computes the pruned weights of a block's linears."""
 
     def weights_of(linears: Sequence[PrunableLinear], statistics: Statistics) -> dict[str, Tensor]:
-        weights = {}
+        weights: dict[str, Tensor] = {}
         for batch in batches(linears, pruner, budgets):
             if len(batch) > 1 and isinstance(pruner, FactorPruner):
                 pruned = pruned_together(pruner, batch, statistics, budgets)
