@@ -49,6 +49,13 @@ class ExpertSlice(nn.Module):
         return stored.T if experts.transposed else stored
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, which are read more often than a weight is."""
+        experts, parameter, _ = self._of
+        _, rows, cols = experts.module.get_parameter(parameter).shape
+        return (cols, rows) if experts.transposed else (rows, cols)
+
+    @property
     def storage(self) -> tuple[int, int]:
         """Identity of the stored weight."""
         experts, parameter, index = self._of
@@ -65,6 +72,14 @@ class ExpertLinear(PrunableLinear):
     """A linear of one expert; its `module` is an `ExpertSlice`."""
 
     module: ExpertSlice
+
+    @property
+    def rows(self) -> int:
+        return self.module.shape[0]
+
+    @property
+    def cols(self) -> int:
+        return self.module.shape[1]
 
     @property
     def storage(self) -> tuple[int, int]:
