@@ -31,7 +31,7 @@ from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
 from neuroal.topups.uniform import Uniform
 from neuroal.tracking import QuietProgress
-from tests.architectures import EXPERTS, build
+from tests.routed import routed
 from tests.small_models import random_tokens, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:topup=marginal fits only")
@@ -143,18 +143,9 @@ def test_pruned_weights_masks_and_losses_are_those_of_one_device(
 @pytest.fixture(scope="module")
 def experts() -> Iterator[DecoderModel]:
     """Yield a model with experts on three devices, whose windows reach them with other tokens."""
-    decoder = routed("mixtral")
+    decoder = DecoderModel(routed("mixtral"))
     with replicated(decoder.model, pick_devices(CPU, 3)):
         yield decoder
-
-
-def routed(model_type: str) -> DecoderModel:
-    model: Any = build(model_type, **EXPERTS[model_type], num_hidden_layers=2)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.normal_(0, 0.2, generator=generator)
-    return DecoderModel(model)
 
 
 @pytest.mark.filterwarnings("ignore:block .* saw fewer")
@@ -167,7 +158,7 @@ def test_experts_are_pruned_by_the_tokens_of_all_devices(
     recipe = Recipe(PruningSettings(pruner, 0.5, batch=2), Uniform(), refiner)
     before = [linear.weight.clone() for linear in experts]
     results = []
-    for decoder in (routed("mixtral"), experts):
+    for decoder in (DecoderModel(routed("mixtral")), experts):
         allocation = Allocation(uniform_plan(decoder, 0.5))
         costs, progress = StageCosts(CPU), QuietProgress()
         results.append(prune(decoder, recipe, allocation, TOKENS[:windows], costs, progress))
@@ -187,7 +178,7 @@ def test_experts_are_pruned_by_the_tokens_of_all_devices(
     ids=lambda topup: topup.name,
 )
 def test_plans_of_experts_are_those_of_one_device(experts: DecoderModel, topup: TopUp) -> None:
-    alone, together = allocated(routed("mixtral"), topup), allocated(experts, topup)
+    alone, together = allocated(DecoderModel(routed("mixtral")), topup), allocated(experts, topup)
     torch.testing.assert_close(flat(together), flat(alone), rtol=0, atol=0.03)
 
 

@@ -27,22 +27,15 @@ from neuroal.search.criteria.base import pruned_by
 from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.tracking import QuietProgress
-from tests.architectures import EXPERTS, build
+from tests.routed import routed as routed_model
 from tests.small_models import random_tokens, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:block .* saw fewer")
 TOKENS = random_tokens(6, 40)
 
 
-def routed(model_type: str = "mixtral", **changes: Any) -> DecoderModel:
-    """Return a model with experts whose router tells tokens apart."""
-    changes = {**EXPERTS[model_type], "num_hidden_layers": 2, **changes}
-    model: Any = build(model_type, **changes)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.normal_(0, 0.2, generator=generator)
-    return DecoderModel(model)
+def routed(model_type: str = "mixtral") -> DecoderModel:
+    return DecoderModel(routed_model(model_type))
 
 
 def budgets_of(decoder: DecoderModel, *, by_row: bool, rules: Rules) -> dict[str, LinearBudget]:
