@@ -265,7 +265,7 @@ def _launch(
             values,
             unused if row_factors is None else row_factors.float().contiguous(),
             unused if col_factors is None else col_factors.float().contiguous(),
-            counts.to(values.device),
+            counts.to(values.device, non_blocking=True),
             unused if pruned is None else pruned,
             unused if mask is None else mask.view(torch.int8),
             cols,
