@@ -9,7 +9,8 @@
 `search`, `prune`, `evaluate`, `kernels`, `semi-structured`, `marginal` and `fisher` use LLaMA
 shapes with random weights on a GPU. `offload` compares weights in host memory or on disk with
 weights on the GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder.
-`cpu` times the search on SmolLM2. `devices` times every stage on one and on several GPUs, with the
+`cpu` times the search on SmolLM2. `experts` compares a block of experts with a dense block that
+does as many products for a token. `devices` times every stage on one and on several GPUs, with the
 start of the processes, the copies of the model and compilation apart. `profile` divides the time of
 the GPU into products, attention, selection, statistics and the rest.
 
@@ -31,6 +32,7 @@ from bench import (
     cpu,
     devices,
     evaluate,
+    experts,
     fisher,
     kernels,
     marginal,
@@ -49,6 +51,7 @@ PARTS = {
     "prune": prune,
     "evaluate": evaluate,
     "kernels": kernels,
+    "experts": experts,
     "semi-structured": semi_structured,
     "offload": offload,
     "marginal": marginal,

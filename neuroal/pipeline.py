@@ -12,10 +12,9 @@ from neuroal.errors import UserError
 from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
-from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.totals import Totals
-from neuroal.parallel.replicated import check_experts, copy_to_all, together
+from neuroal.parallel.replicated import copy_to_all, together
 from neuroal.pruners.base import MaskRefiner
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
@@ -44,11 +43,6 @@ class Recipe:
     settings: PruningSettings
     topup: TopUp
     refiner: MaskRefiner | None = None
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Statistics that the pruner and the refiner require."""
-        return RefinedPruner(self.settings.pruner, self.refiner).needs
 
     @property
     def updates_weights(self) -> bool:
@@ -82,8 +76,6 @@ def allocate(
     `tokens` are the search windows: (windows, seqlen). `costs` receives the costs of the stage.
     """
     settings, topup = recipe.settings, recipe.topup
-    if recipe.needs:
-        check_experts(decoder)
     costs.calibration_tokens["allocate"] = tokens.numel() if topup.searches else 0
     with costs.stage("allocate"):
         size = settings.batch or batch_by_memory(decoder, *tokens.shape)
@@ -133,8 +125,6 @@ def prune(
     """
     settings = recipe.settings
     pruner = RefinedPruner(settings.pruner, recipe.refiner)
-    if pruner.needs:
-        check_experts(decoder)
     costs.calibration_tokens["prune"] = tokens.numel() if pruner.needs else 0
     with costs.stage("prune"):
         budgets = allocation.budgets or settings.budgets(allocation.plan, decoder)

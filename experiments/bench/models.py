@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from bench.common import DEVICE, median_seconds
 from neuroal.models.adapter import DecoderModel, find_blocks
@@ -52,8 +52,15 @@ def random_llama(
         alike: give all blocks the same initial weights.
         on_host: leave the blocks' weights in host memory; with `alike`, blocks share them.
     """
+    return DecoderModel(random_model(config, alike=alike, on_host=on_host))
+
+
+def random_model(
+    config: PretrainedConfig, *, alike: bool = False, on_host: bool = False
+) -> PreTrainedModel:
+    """Return a model of `config` as `random_llama` does."""
     with init_empty_weights(include_buffers=False):
-        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     generator = torch.Generator(DEVICE).manual_seed(0)
     names = {id(part): name for block in find_blocks(model)[1] for name, part in moved(block)}
     shared: dict[str, Tensor] = {}
@@ -69,7 +76,7 @@ def random_llama(
             weight = weight.clone()
         module, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(weight, requires_grad=False))
-    return DecoderModel(model if on_host else model.to(DEVICE))
+    return model if on_host else model.to(DEVICE)
 
 
 def random_weight(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

@@ -185,6 +185,37 @@ def semi_structured_rows(results: Results) -> Iterator[Row]:
             yield {**row, "gib": f"{dense['gib']:.1f} → {sparse['gib']:.1f}"}
 
 
+def expert_rows(results: Results) -> Iterator[Row]:
+    """Yield for each size a block of experts, compared with its dense block."""
+    for name, routed in sorted(results.items()):
+        dense = results.get(f"{name.removesuffix('-routed')}-dense")
+        if not name.startswith("experts-") or not name.endswith("-routed") or dense is None:
+            continue
+        yield {
+            **routed,
+            "subject": f"{routed['pruner']}, {routed['size']}, {routed['dtype']}",
+            "speed": routed["weights_per_second"] / 1e9,
+            "speed_of_dense": dense["weights_per_second"] / 1e9,
+            "dense_seconds": dense["seconds"],
+            "ratio": routed["weights_per_second"] / dense["weights_per_second"],
+        }
+
+
+EXPERTS = Table(
+    (
+        Column("pruner, experts × inner × hidden, dtype", "subject"),
+        Column("windows", "windows"),
+        Column("s", "seconds", ".3f"),
+        Column("s, dense block", "dense_seconds", ".3f"),
+        Column("10⁹ weights/s", "speed", ".1f"),
+        Column("10⁹ weights/s, dense block", "speed_of_dense", ".1f"),
+        Column("ratio (target 0.5)", "ratio", ".2f"),
+        Column("GiB", "peak_gib", ".2f"),
+    ),
+    expert_rows,
+)
+
+
 SEMI_STRUCTURED = Table(
     (
         Column("shape, dtype", "subject"),
@@ -244,6 +275,7 @@ PARTS: dict[str, Part] = {
     "prune": PRUNE,
     "evaluate": EVALUATE,
     "kernels": KERNELS,
+    "experts": EXPERTS,
     "semi-structured": SEMI_STRUCTURED,
     "offload": OFFLOAD,
     "marginal": MARGINAL,

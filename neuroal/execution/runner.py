@@ -220,9 +220,10 @@ class BlockRunner:
                 del compiled_pass, inputs  # frees the inputs before the next batch runs
             if outputs and output is not None:
                 block_outputs.append(output)
-        statistics = joined_statistics(collector.finish(), self.share)
+        linears = self.decoder.linears[index]
+        statistics = joined_statistics(collector, linears, needs, self.share)
         windows = collector.windows if self.share.whole else self.share.count
-        statistics = completed(self.decoder.linears[index], statistics, needs, windows)
+        statistics = completed(linears, statistics, needs, windows)
         if check and statistics:
             finite = torch.stack([inputs.finite for inputs in statistics.values()])
             raise_unless_finite(statistics, finite.tolist())

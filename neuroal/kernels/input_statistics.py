@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -82,6 +82,40 @@ class InputStatistics:
         return (weights[:, None] * self.square_sums).mean(0).sqrt()
 
 
+@dataclass(frozen=True, eq=False)
+class TokenSums:
+    """Sums over tokens that belong to no window, which several devices may add.
+
+    Attributes:
+        tokens: number of tokens.
+        squares: Σ x_j², (cols,).
+        sums: Σ x_j, (cols,); None: not needed.
+        gram: Σ x xᵀ, (cols, cols) float32; None: not needed.
+    """
+
+    tokens: int
+    squares: Tensor
+    sums: Tensor | None
+    gram: Tensor | None
+
+    def statistics(self, needs: frozenset[Need], windows: int, readers: int) -> InputStatistics:
+        """Return statistics whose sums are distributed evenly over `windows` windows."""
+
+        def even(values: Tensor) -> Tensor:
+            return (values / windows).float().expand(windows, -1)
+
+        sums = variances = None
+        if self.sums is not None and Need.SUM in needs:
+            sums = even(self.sums)
+        if self.sums is not None and Need.VARIANCE in needs:
+            mean = self.sums.double() / self.tokens
+            variance = (self.squares.double() / self.tokens - mean.square()).clamp(min=0)
+            variances = variance.float().expand(windows, -1)
+        return InputStatistics(
+            even(self.squares), sums, variances, self.gram, self.tokens, readers=readers
+        )
+
+
 class StatisticsCollector:
     """Accumulates `InputStatistics` of several linears over batches of windows.
 
@@ -127,6 +161,16 @@ class StatisticsCollector:
         windows_first = x.dim() > 2 and len(x) == self._batch
         return first and (windows_first or x.shape[:-1].numel() == self._tokens)
 
+    def is_regular(self, key: str) -> bool:
+        """Return whether the inputs of a linear hold every token once, in windows."""
+        leader = self._leader.get(key)
+        return leader is not None and self._totals[leader].is_regular(self.windows)
+
+    def token_sums(self, key: str) -> TokenSums | None:
+        """Return the sums over all tokens of a linear, in windows or not; None without tokens."""
+        leader = self._leader.get(key)
+        return None if leader is None else self._totals[leader].token_sums()
+
     def finish(self) -> dict[str, InputStatistics]:
         """Return the statistics over all batches, by key of the linear."""
         readers = Counter(self._leader.values())
@@ -146,8 +190,8 @@ class _Totals:
         self._by_window: dict[str, list[Tensor]] = {}
         self._gram: Tensor | None = None
         self._window_tokens: list[int] = []
-        self._others: list[tuple[int, Tensor, Tensor]] = []
-        """Number, Σ x² and Σ x of tokens that belong to no window."""
+        self._others: list[tuple[int, Tensor, Tensor | None]] = []
+        """Number of tokens that belong to no window, Σ x² and, if needed, Σ x: (1, cols)."""
 
     def add(self, x: Tensor) -> None:
         """Add windows x: (windows, tokens, cols), contiguous."""
@@ -166,55 +210,48 @@ class _Totals:
         """Add x (tokens, cols), contiguous, whose tokens belong to no window."""
         if Need.GRAM in self._needs:
             self._gram = _plus_gram(self._gram, x)
-        self._others.append((len(x), square_sums(x[None])[0], _sums(x)))
+        sums = _sums(x)[None] if self._needs & {Need.SUM, Need.VARIANCE} else None
+        self._others.append((len(x), square_sums(x[None]), sums))
 
     def _append(self, name: str, values: Tensor) -> None:
         self._by_window.setdefault(name, []).append(values)
+
+    def is_regular(self, windows: int) -> bool:
+        """Return whether every token of `windows` windows was seen once."""
+        return not self._others and len(self._window_tokens) == windows
 
     def statistics(self, windows: int, readers: int) -> InputStatistics | None:
         """Return statistics of the tokens so far, read by `readers` linears; None without tokens.
 
         They come from `windows` windows.
         """
-        if not self._by_window and not self._others:
-            return None
+        if not self.is_regular(windows):
+            sums = self.token_sums()
+            return None if sums is None else sums.statistics(self._needs, windows, readers)
         by_window: dict[str, Any] = {
             name: torch.cat(values) for name, values in self._by_window.items()
         }
-        if not self._others and len(self._window_tokens) == windows:
-            if Need.SUM not in self._needs:
-                by_window.pop("sums", None)
-            return InputStatistics(**by_window, gram=self._gram, readers=readers)
-        return self._without_windows(by_window, windows, readers)
+        if Need.SUM not in self._needs:
+            by_window.pop("sums", None)
+        return InputStatistics(**by_window, gram=self._gram, readers=readers)
 
-    def _without_windows(
-        self, by_window: Mapping[str, Tensor], windows: int, readers: int
-    ) -> InputStatistics:
-        """Return statistics whose sums are distributed evenly over `windows` windows."""
+    def token_sums(self) -> TokenSums | None:
+        """Return the sums over all tokens so far; None without tokens."""
         tokens = sum(self._window_tokens) + sum(count for count, _, _ in self._others)
+        if not tokens:
+            return None
+        squares = [*self._by_window.get("square_sums", ()), *(part for _, part, _ in self._others)]
+        sums = [
+            *self._by_window.get("sums", ()),
+            *(part for _, _, part in self._others if part is not None),
+        ]
+        return TokenSums(tokens, _total(squares), _total(sums) if sums else None, self._gram)
 
-        def total(name: str, others: Sequence[Tensor]) -> Tensor:
-            parts = [*by_window.get(name, ()), *others]
-            return torch.stack([part.double() for part in parts]).sum(0)
 
-        def even(values: Tensor) -> Tensor:
-            return (values / windows).float().expand(windows, -1)
-
-        squares = total("square_sums", [part for _, part, _ in self._others])
-        sums = variances = None
-        if self._needs & {Need.SUM, Need.VARIANCE}:
-            sums = total("sums", [part for _, _, part in self._others])
-            variances = (squares / tokens - (sums / tokens).square()).clamp(min=0)
-        return InputStatistics(
-            even(squares),
-            even(sums) if sums is not None and Need.SUM in self._needs else None,
-            variances.float().expand(windows, -1)
-            if variances is not None and Need.VARIANCE in self._needs
-            else None,
-            self._gram,
-            tokens,
-            readers=readers,
-        )
+def _total(parts: list[Tensor]) -> Tensor:
+    """Return the sum of all rows of `parts` (…, cols) float32, in float64 if there are several."""
+    rows = torch.cat(parts)
+    return rows[0] if len(rows) == 1 else rows.double().sum(0)
 
 
 def _sums(x: Tensor) -> Tensor:

@@ -21,13 +21,16 @@ def _pack(  # type: ignore[no-untyped-def]
     size,
     BYTES: tl.constexpr,  # noqa: N803
 ):
+    which = tl.program_id(1).to(tl.int64)
+    mask += which * size
+    bits += which * ((size + 7) // 8)
     byte = tl.program_id(0).to(tl.int64) * BYTES + tl.arange(0, BYTES)
     bit = tl.arange(0, 8)[None, :]
     place = byte[:, None] * 8 + bit
     entries = tl.load(mask + place, mask=place < size, other=0).to(tl.int32)
     packed = tl.sum(entries << (7 - bit), 1)
     tl.store(bits + byte, packed.to(tl.uint8), mask=byte * 8 < size)
-    tl.atomic_add(total, tl.sum(tl.sum(entries, 1), 0).to(tl.int64))
+    tl.atomic_add(total + which, tl.sum(tl.sum(entries, 1), 0).to(tl.int64))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -39,22 +42,27 @@ def _differs(  # type: ignore[no-untyped-def]
     size,
     ENTRIES: tl.constexpr,  # noqa: N803
 ):
+    which = tl.program_id(1).to(tl.int64)
+    pruned += which * size
+    weight += which * size
+    mask += which * size
     place = tl.program_id(0).to(tl.int64) * ENTRIES + tl.arange(0, ENTRIES)
     inside = place < size
     masked = tl.load(mask + place, mask=inside, other=1) != 0
     expected = tl.load(weight + place, mask=inside & (masked == 0), other=0.0)
     value = tl.load(pruned + place, mask=inside, other=0.0)
     wrong = tl.sum((value != expected).to(tl.int32), 0)
-    tl.atomic_max(differs, wrong, mask=wrong > 0)
+    tl.atomic_max(differs + which, wrong, mask=wrong > 0)
 
 
 def pack_bits(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Compute `neuroal.kernels.masks.pack_bits`."""
-    size = mask.numel()
-    bits = torch.empty(triton.cdiv(size, 8), dtype=torch.uint8, device=mask.device)
-    total = torch.zeros((), dtype=torch.int64, device=mask.device)
+    several, size = mask.shape[:-2], mask.shape[-2:].numel()
+    width = triton.cdiv(size, 8)
+    bits = torch.empty((*several, width), dtype=torch.uint8, device=mask.device)
+    total = torch.zeros(several, dtype=torch.int64, device=mask.device)
     with torch.cuda.device_of(mask):
-        _pack[(triton.cdiv(len(bits), BYTES),)](
+        _pack[(triton.cdiv(width, BYTES), several.numel())](
             mask.view(torch.int8), bits, total, size, BYTES=BYTES
         )
     return bits, total
@@ -62,10 +70,10 @@ def pack_bits(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def is_masked(pruned: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
     """Compute `neuroal.kernels.masks.is_masked`."""
-    size = mask.numel()
-    differs = torch.zeros((), dtype=torch.int32, device=mask.device)
+    several, size = mask.shape[:-2], mask.shape[-2:].numel()
+    differs = torch.zeros(several, dtype=torch.int32, device=mask.device)
     with torch.cuda.device_of(mask):
-        _differs[(triton.cdiv(size, ENTRIES),)](
+        _differs[(triton.cdiv(size, ENTRIES), several.numel())](
             pruned, weight, mask.view(torch.int8), differs, size, ENTRIES=ENTRIES
         )
     return differs == 0

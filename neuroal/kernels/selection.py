@@ -115,7 +115,10 @@ def scores_of(weight: Tensor, row_factors: Tensor | None, col_factors: Tensor | 
     scores = weight.float().abs()
     if row_factors is not None:
         scores = scores * row_factors[:, None]
-    return scores if col_factors is None else scores * col_factors
+    if col_factors is None or col_factors.dim() == 1:
+        return scores if col_factors is None else scores * col_factors
+    by_group: Tensor = scores.unflatten(0, (len(col_factors), -1))
+    return (by_group * col_factors[:, None]).flatten(0, 1)
 
 
 def prune_rows(
@@ -132,7 +135,8 @@ def prune_rows(
     Args:
         weight: W (rows, cols).
         row_factors: u (rows,) float32, or None for 1.
-        col_factors: v (cols,) float32, or None for 1.
+        col_factors: v (cols,) float32, or None for 1; (groups, cols): one for each of so many
+            groups of consecutive rows of equal size.
         counts: number of entries to prune in each row, from 0 to cols: (rows,) int64.
         ties_to_higher: among equal scores, prune the higher columns first instead of the lower.
         with_mask: return the mask; without it, the mask may be None.
@@ -163,4 +167,10 @@ def zeroed(weight: Tensor, mask: Tensor) -> Tensor:
 def largest(values: Tensor) -> Tensor:
     """Return the largest magnitude of `values`, NaN if one is: () on their device."""
     low, high = values.aminmax()
+    return torch.maximum(-low, high)
+
+
+def largest_of_each(values: Tensor) -> Tensor:
+    """Return `largest` of every entry of `values` along dimension 0: (n, …) → (n,)."""
+    low, high = values.flatten(1).aminmax(dim=1)
     return torch.maximum(-low, high)

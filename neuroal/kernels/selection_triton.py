@@ -157,6 +157,7 @@ def _select_rows(  # type: ignore[no-untyped-def]
     pruned,
     mask,
     cols,
+    group_rows,
     SCORE: tl.constexpr,  # noqa: N803
     BY_ROW: tl.constexpr,  # noqa: N803
     BY_COL: tl.constexpr,  # noqa: N803
@@ -166,9 +167,13 @@ def _select_rows(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,  # noqa: N803
     THREE: tl.constexpr,  # noqa: N803
 ):
-    """Prune one row, held as one or three pieces of `WIDTH` columns."""
+    """Prune one row, held as one or three pieces of `WIDTH` columns.
+
+    Consecutive `group_rows` rows have the same column factors.
+    """
     row = tl.program_id(0).to(tl.int64)
     values += row * cols
+    col_factors += row // group_rows * cols
     pruned += row * cols
     mask += row * cols
     factor = 1.0
@@ -247,6 +252,7 @@ def _launch(
     ties_to_higher: bool,
 ) -> None:
     rows, cols = values.shape
+    groups = 1 if col_factors is None or col_factors.dim() == 1 else len(col_factors)
     width = max(triton.next_power_of_2(cols), 16)
     three = width >= 64 and cols <= 3 * width // 4  # pad to 3/4 of the width
     warps = min(max(width // (2048 if three else 1024), 1), 32)
@@ -259,10 +265,11 @@ def _launch(
             values,
             unused if row_factors is None else row_factors.float().contiguous(),
             unused if col_factors is None else col_factors.float().contiguous(),
-            counts.to(values.device),
+            counts.to(values.device, non_blocking=True),
             unused if pruned is None else pruned,
             unused if mask is None else mask.view(torch.int8),
             cols,
+            rows // groups,
             SCORE=score,
             BY_ROW=row_factors is not None,
             BY_COL=col_factors is not None,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
 from neuroal.models.experts import ExpertLinear
-from neuroal.models.families import FAMILIES, Family, pattern_of
+from neuroal.models.families import FAMILIES, Family, pattern_of, patterns_of
 from neuroal.models.linears import PrunableLinear as PrunableLinear
 from neuroal.models.selection import Selection
 from neuroal.parallel.peers import ALONE, Peers
@@ -152,7 +152,7 @@ class DecoderModel:
             raise UserError(
                 f"model: no data flow is declared for model_type '{self.model_type}'; "
                 "call neuroal.models.families.register_family with the consumers of "
-                f"{', '.join(linear.name for linear in self.linears[0])}"
+                f"{patterns_of(linear.name for linear in self.linears[0])}"
             )
         consumer = family.consumer(linear.name)
         block = {other.name: other for other in self.linears[linear.block]}

@@ -49,6 +49,13 @@ class ExpertSlice(nn.Module):
         return stored.T if experts.transposed else stored
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, which are read more often than a weight is."""
+        experts, parameter, _ = self._of
+        _, rows, cols = experts.module.get_parameter(parameter).shape
+        return (cols, rows) if experts.transposed else (rows, cols)
+
+    @property
     def storage(self) -> tuple[int, int]:
         """Identity of the stored weight."""
         experts, parameter, index = self._of
@@ -65,6 +72,14 @@ class ExpertLinear(PrunableLinear):
     """A linear of one expert; its `module` is an `ExpertSlice`."""
 
     module: ExpertSlice
+
+    @property
+    def rows(self) -> int:
+        return self.module.shape[0]
+
+    @property
+    def cols(self) -> int:
+        return self.module.shape[1]
 
     @property
     def storage(self) -> tuple[int, int]:
@@ -129,24 +144,24 @@ class FusedExperts:
         expert, order = top_k_index.flatten().sort(stable=True)
         counts = torch.bincount(expert, minlength=len(self)).tolist()
         positions = order // chosen
-        outputs = [
-            self._run(number, x, where)
-            for number, (x, where) in enumerate(
-                zip(hidden_states[positions].split(counts), positions.split(counts), strict=True)
-            )
-        ]
-        weighted = torch.cat(outputs) * top_k_weights.flatten()[order, None]
+        outputs = self._run_all(hidden_states[positions], positions, counts)
+        weighted = outputs * top_k_weights.flatten()[order, None]
         by_token = weighted[order.argsort()].view(tokens, chosen, -1)
         return by_token.sum(1).to(hidden_states.dtype)
 
     def _forward_all(self, hidden_states: Tensor) -> Tensor:
         """Compute what the module's own forward does on (experts · tokens, hidden)."""
-        outputs = []
-        for number, states in enumerate(hidden_states.unflatten(0, (len(self), -1))):
-            positions = states.any(1).nonzero()[:, 0]
-            output = self._run(number, states[positions], positions)
-            outputs.append(torch.zeros_like(states).index_add(0, positions, output))
-        return torch.cat(outputs)
+        reached = hidden_states.any(1)
+        rows = reached.nonzero()[:, 0]
+        counts = reached.view(len(self), -1).sum(1).tolist()
+        positions = rows % (len(hidden_states) // len(self))
+        outputs = self._run_all(hidden_states[rows], positions, counts)
+        return torch.zeros_like(hidden_states).index_add(0, rows, outputs)
+
+    def _run_all(self, x: Tensor, positions: Tensor, counts: list[int]) -> Tensor:
+        """Run all experts on x (tokens, hidden), of which each gets the next of `counts` tokens."""
+        parts = zip(x.split(counts), positions.split(counts), strict=True)
+        return torch.cat([self._run(number, *part) for number, part in enumerate(parts)])
 
     def _run(self, number: int, x: Tensor, positions: Tensor) -> Tensor:
         """Run one expert on x (tokens, hidden); without tokens, none of its linears is called."""

@@ -7,7 +7,7 @@ reads them (arXiv 2411.07066, section 3.3). Which linear that is depends on the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,6 +73,11 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 def pattern_of(name: str) -> str:
     """Return the name of a linear with ``*`` for every number between dots."""
     return _NUMBER.sub("*", name)
+
+
+def patterns_of(names: Iterable[str]) -> str:
+    """Return the patterns of linears for a message, each once, however many experts there are."""
+    return ", ".join(dict.fromkeys(map(pattern_of, names)))
 
 
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neuroal.errors import UserError, nearest
 from neuroal.models.experts import ExpertLinear, FusedExperts, is_fused, router_names
+from neuroal.models.families import patterns_of
 from neuroal.models.linears import PrunableLinear, TransposedLinear
 
 MOST_UNSUPPORTED = 0.1
@@ -45,7 +46,7 @@ class Selection:
             options = [linear.name for linear in linears_of(0, blocks[0])]
             raise UserError(
                 f"model.include={[*self.include]} model.exclude={[*self.exclude]} leave no linear "
-                f"to prune; the first block has: {', '.join(options) or 'none'}"
+                f"to prune; the first block has: {patterns_of(options) or 'none'}"
             )
         self._check_shared(chain.from_iterable(linears))
         return linears

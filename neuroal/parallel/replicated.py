@@ -79,19 +79,6 @@ def replicated(
         group.close()
 
 
-def check_experts(decoder: DecoderModel) -> None:
-    """Raise `UserError` if several devices hold a model whose experts are pruned.
-
-    The devices' windows reach experts with different tokens, whose statistics cannot be joined.
-    """
-    group = group_of(decoder.model)
-    if group is not None and decoder.has_experts:
-        raise UserError(
-            f"devices={group.size}: the statistics of experts are those of one device; use "
-            "devices=1, or keep them dense with model.exclude=[*experts*]"
-        )
-
-
 def copy_to_all(model: PreTrainedModel) -> None:
     """Copy the weights of `model` to its other devices, after they were changed on its own."""
     group = group_of(model)

@@ -18,7 +18,7 @@ from neuroal.sparsity.budget import LinearBudget, Rules
 
 @dataclass(frozen=True, eq=False)
 class PrunedWeight:
-    """A pruned linear.
+    """A pruned linear, or several with an additional first dimension (`batches.prune_together`).
 
     Attributes:
         weight: (rows, cols), zero wherever `mask` is True.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +30,12 @@ PROBLEMS = {
 
 @dataclass(frozen=True, eq=False)
 class _Queued:
-    """Checks of one linear: their names, and their results before `differing`, if there is one."""
+    """Checks of linears: their names, and a row of results for each; `differing` may follow."""
 
-    key: str
+    keys: Sequence[str]
     names: tuple[str, ...]
     results: HostCopy
-    budget: LinearBudget
+    budgets: Sequence[LinearBudget]
 
 
 class PruningChecks:
@@ -61,13 +62,47 @@ class PruningChecks:
             budget: zeros that the mask must have.
         """
         flags = self._flags(weight, pruned, budget)
-        results = list(flags.values())
-        if pruned.differing is not None:
-            results.append(pruned.differing)
-        if not results:
-            return
-        copy = HostCopy(torch.stack([result.long() for result in results]))
-        self._queue.append(_Queued(key, tuple(flags), copy, budget))
+        rows = {name: flag[None] for name, flag in flags.items()}
+        differing = None if pruned.differing is None else pruned.differing[None]
+        self._add([key], rows, differing, [budget])
+
+    def add_batch(
+        self,
+        keys: Sequence[str],
+        weights: Tensor,
+        pruned: PrunedWeight,
+        budgets: Sequence[LinearBudget],
+    ) -> None:
+        """Queue the checks of linears that were pruned by `batches.prune_together`.
+
+        Args:
+            keys: the linears.
+            weights: their dense weights (linears, rows, cols).
+            pruned: result for all of them.
+            budgets: zeros that each mask must have.
+        """
+        assert pruned.finite is not None
+        counts = torch.stack([budget.counts for budget in budgets])
+        zeros = pruned.mask.view(torch.uint8).sum(2, dtype=torch.int32)
+        flags = {
+            "finite": pruned.finite,
+            "zeros": (zeros == counts.to(zeros.device, non_blocking=True)).all(1),
+        }
+        if weights.is_cuda:
+            flags["unchanged"] = is_masked(pruned.weight, weights, pruned.mask)
+        self._add(keys, flags, pruned.differing, budgets)
+
+    def _add(
+        self,
+        keys: Sequence[str],
+        flags: Mapping[str, Tensor],
+        differing: Tensor | None,
+        budgets: Sequence[LinearBudget],
+    ) -> None:
+        results = [*flags.values(), *([] if differing is None else [differing])]
+        if results:
+            copy = HostCopy(torch.stack([result.long() for result in results], 1))
+            self._queue.append(_Queued(keys, tuple(flags), copy, budgets))
 
     def _flags(
         self, weight: Tensor, pruned: PrunedWeight, budget: LinearBudget
@@ -94,16 +129,20 @@ class PruningChecks:
             UserError: a check failed; the message names method and linear.
         """
         queue, self._queue = self._queue, []
-        for linear in queue:
-            results = linear.results.get().tolist()
-            for name, passed in zip(linear.names, results, strict=False):
-                if not passed:
-                    problem = PROBLEMS[name].format(zeros=int(linear.budget.counts.sum()))
-                    # A refiner has no scores, so those that are not finite are the pruner's.
-                    setting = self._pruner.setting if name == "finite" else self._setting
-                    raise UserError(f"{setting}: '{linear.key}': {problem}")
-            if compared := results[len(linear.names) :]:
-                self.differing = sum(compared, self.differing or 0)
+        for linears in queue:
+            table = linears.results.get().tolist()
+            for key, budget, results in zip(linears.keys, linears.budgets, table, strict=True):
+                for name, passed in zip(linears.names, results, strict=False):
+                    if not passed:
+                        raise self._error(name, key, budget)
+                if compared := results[len(linears.names) :]:
+                    self.differing = sum(compared, self.differing or 0)
+
+    def _error(self, name: str, key: str, budget: LinearBudget) -> UserError:
+        problem = PROBLEMS[name].format(zeros=int(budget.counts.sum()))
+        # A refiner has no scores, so those that are not finite are the pruner's.
+        setting = self._pruner.setting if name == "finite" else self._setting
+        return UserError(f"{setting}: '{key}': {problem}")
 
 
 def _only_zeroes(pruner: Pruner) -> bool:

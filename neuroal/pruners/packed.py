@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -31,14 +31,23 @@ class PackedMasks(Mapping[str, Tensor]):
         self._bits: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}
-        self._pending: dict[str, tuple[HostCopy, HostCopy]] = {}
+        self._pending: list[tuple[Sequence[str], HostCopy, HostCopy]] = []
+
+    def reserve(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Order linears, whose masks of these shapes may be added later in another order."""
+        self._shapes.update(shapes)
 
     def add(self, key: str, mask: Tensor) -> None:
         """Pack `mask` on its own device, without waiting for the device to finish."""
-        self._shapes[key] = (mask.shape[0], mask.shape[1])
-        bits, zeros = pack_bits(mask)
-        self._pending[key] = HostCopy(bits), HostCopy(zeros)
-        self._settle(_MOST_PENDING if mask.is_cuda else 0)
+        self.add_all((key,), mask[None])
+
+    def add_all(self, keys: Sequence[str], masks: Tensor) -> None:
+        """Add the masks (linears, rows, cols) of several linears; see `add`."""
+        rows, cols = masks.shape[1:]
+        self._shapes.update(dict.fromkeys(keys, (rows, cols)))
+        bits, zeros = pack_bits(masks)
+        self._pending.append((keys, HostCopy(bits), HostCopy(zeros)))
+        self._settle(_MOST_PENDING if masks.is_cuda else 0)
 
     def add_bits(self, key: str, bits: Tensor, shape: tuple[int, int]) -> None:
         """Add a mask (rows, cols) = `shape` that is already packed: (bytes,) uint8 on the host."""
@@ -62,10 +71,9 @@ class PackedMasks(Mapping[str, Tensor]):
     def _settle(self, most: int = 0) -> None:
         """Wait for the oldest masks until at most `most` copies are pending."""
         while len(self._pending) > most:
-            key = next(iter(self._pending))
-            bits, zeros = self._pending.pop(key)
-            self._bits[key] = bits.get()
-            self._zeros[key] = int(zeros.get())
+            keys, bits, zeros = self._pending.pop(0)
+            self._bits.update(zip(keys, bits.get(), strict=True))
+            self._zeros.update(zip(keys, zeros.get().tolist(), strict=True))
 
     @property
     def sparsity(self) -> float:

@@ -17,7 +17,8 @@ from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.parallel.peers import Peers
-from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
+from neuroal.pruners.base import FactorPruner, MaskRefiner, PrunedWeight, Pruner
+from neuroal.pruners.batches import Batch, batches, prune_together
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
 from neuroal.pruners.faults import naming
 from neuroal.pruners.packed import PackedMasks
@@ -35,6 +36,14 @@ class RefinedPruner:
     @property
     def needs(self) -> frozenset[Need]:
         return self.pruner.needs | (self.refiner.needs if self.refiner else frozenset())
+
+    def batches(
+        self, linears: Sequence[PrunableLinear], budgets: Mapping[str, LinearBudget]
+    ) -> list[Batch]:
+        """Return the linears of a block in batches that are pruned together."""
+        if self.refiner is not None:
+            return [(linear,) for linear in linears]
+        return batches(linears, self.pruner, budgets)
 
     def prune(
         self,
@@ -76,6 +85,42 @@ class RefinedPruner:
                 zeroed(weight, target), target, start.finite, (mask != target).sum()
             )
         return PrunedWeight(zeroed(weight, mask), mask, start.finite)
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockPruning:
+    """Prunes the linears of a block; see `prune_model` for the attributes."""
+
+    decoder: DecoderModel
+    method: RefinedPruner
+    budgets: Mapping[str, LinearBudget]
+    masks: PackedMasks | None
+    checks: PruningChecks
+
+    def prune(self, batch: Batch, statistics: Mapping[str, InputStatistics]) -> Tensor:
+        """Prune the linears of `batch` in place; return their masks (linears, rows, cols)."""
+        if len(batch) == 1:
+            return self._prune_one(batch[0], statistics)[None]
+        weights = torch.stack([linear.weight for linear in batch])
+        pruner = self.method.pruner
+        assert isinstance(pruner, FactorPruner)
+        pruned = prune_together(pruner, batch, weights, statistics, self.budgets, self.masks)
+        budgets = [self.budgets[linear.key] for linear in batch]
+        self.checks.add_batch([linear.key for linear in batch], weights, pruned, budgets)
+        for linear, weight in zip(batch, pruned.weight, strict=True):
+            linear.weight = weight
+        return pruned.mask
+
+    def _prune_one(
+        self, linear: PrunableLinear, statistics: Mapping[str, InputStatistics]
+    ) -> Tensor:
+        inputs, budget = statistics.get(linear.key), self.budgets[linear.key]
+        target = None if self.masks is None else self.masks[linear.key].to(linear.weight.device)
+        with naming(linear.key):
+            pruned = self.method.prune(self.decoder, linear, inputs, budget, target)
+            self.checks.add(linear.key, linear.weight, pruned, budget)
+        linear.weight = pruned.weight
+        return pruned.mask
 
 
 def prune_model(
@@ -122,26 +167,23 @@ def prune_model(
     if replay is None:  # nothing else would check that these are the decoder blocks
         batch.run(lambda _: probe_of(decoder, tokens))
     pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
+    block = _BlockPruning(decoder, method, budgets, masks, checks)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
             statistics = replay.measure(index, method.needs) if replay else {}
             few = under_reached(linears, statistics)
             if few:
                 warnings.warn(few, stacklevel=2)
-            own: dict[str, Tensor] = {}
-            owners = decoder.peers.owners([linear.numel for linear in linears])
-            for linear, owner in zip(linears, owners, strict=True):
-                if owner != decoder.peers.rank:
-                    continue
-                inputs, budget = statistics.get(linear.key), budgets[linear.key]
-                target = None if masks is None else masks[linear.key].to(linear.weight.device)
-                with naming(linear.key):
-                    pruned = method.prune(decoder, linear, inputs, budget, target)
-                    checks.add(linear.key, linear.weight, pruned, budget)
-                linear.weight = pruned.weight
-                own[linear.key] = pruned.mask
-            for key, mask in _masks_of_all(decoder.peers, linears, owners, own):
-                pruned_masks.add(key, mask)
+            parts = method.batches(linears, budgets)
+            own: dict[Batch, Tensor] = {}
+            owners = decoder.peers.owners([sum(lin.numel for lin in part) for part in parts])
+            for part, owner in zip(parts, owners, strict=True):
+                if owner == decoder.peers.rank:
+                    own[part] = block.prune(part, statistics)
+            if decoder.peers.rank == 0:
+                pruned_masks.reserve({lin.key: (lin.rows, lin.cols) for lin in linears})
+            for part, mask in _masks_of_all(decoder.peers, parts, owners, own):
+                pruned_masks.add_all([linear.key for linear in part], mask)
             if replay and index < len(decoder) - 1:
                 replay.advance(index)
             checks.read()  # after work for a GPU was queued, so that it does not wait
@@ -155,28 +197,33 @@ def prune_model(
 
 def _masks_of_all(
     peers: Peers,
-    linears: Sequence[PrunableLinear],
+    parts: Sequence[Batch],
     owners: Sequence[int],
-    own: dict[str, Tensor],
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield key and mask of all linears of a block, with the pruned weights in the model.
+    own: dict[Batch, Tensor],
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield the masks of all linears of a block, with the pruned weights in the model.
 
     Args:
         peers: the devices that prune the block together.
-        linears: the linears of the block.
-        owners: the device that has pruned each linear.
-        own: masks of the linears that this device has pruned, by key; emptied.
+        parts: the linears of the block, in batches of one shape.
+        owners: the device that has pruned each batch.
+        own: masks of the batches that this device has pruned; emptied.
+
+    Yields:
+        Each batch and its masks (linears, rows, cols), on the first device.
     """
     peers.meet()
-    for linear, owner in zip(linears, owners, strict=True):
-        mask = own.pop(linear.key, None)
-        if mask is None:
-            mask = torch.empty_like(linear.weight, dtype=torch.bool)
+    for part, owner in zip(parts, owners, strict=True):
+        masks = own.pop(part, None)
+        if masks is None:
+            shape, device = part[0].weight.shape, part[0].weight.device
+            masks = torch.empty(len(part), *shape, dtype=torch.bool, device=device)
         if peers.size > 1:
-            peers.receive(linear.weight, owner)
-            peers.receive(mask, owner)
+            for linear in part:
+                peers.receive(linear.weight, owner)
+            peers.receive(masks, owner)
         if peers.rank == 0:
-            yield linear.key, mask
+            yield part, masks
 
 
 def apply_masks(decoder: DecoderModel, masks: Mapping[str, Tensor]) -> None:

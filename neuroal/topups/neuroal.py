@@ -16,6 +16,7 @@ from torch import Tensor
 from neuroal.errors import UserError, check_choice
 from neuroal.execution.runner import BlockRunner
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.families import patterns_of
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.choose import SEARCHES, PriorResult, Search, SearchResult
@@ -227,7 +228,7 @@ def row_plan(
             f"topup.step=row: model_type '{decoder.model_type}' does not declare which linear "
             "reads each output; use topup.step=block, or call "
             "neuroal.models.families.register_family with the consumers of "
-            f"{', '.join(linear.name for linear in decoder.linears[0])}"
+            f"{patterns_of(linear.name for linear in decoder.linears[0])}"
         )
     ratios: dict[str, Ratio] = {}
     for linear in decoder:

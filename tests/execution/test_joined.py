@@ -1,68 +1,92 @@
-"""Statistics of several devices are joined window by window."""
+"""Statistics of several devices are joined window by window, or added token by token."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuroal.errors import UserError
 from neuroal.execution.joined import joined_statistics
-from neuroal.kernels.input_statistics import InputStatistics
+from neuroal.kernels.input_statistics import InputStatistics, Need, StatisticsCollector
+from neuroal.models.linears import PrunableLinear
 from neuroal.parallel.peers import ALONE, Peers
+
+ALL = frozenset(Need)
+LINEARS = [PrunableLinear(0, name, nn.Linear(5, 2)) for name in ("q", "k", "expert", "never")]
 
 
 class Second(Peers):
-    """The second of two devices; the first one has `others`, in the order of the exchanges."""
+    """The second of two devices; `first` has the statistics of the other one."""
 
     rank, size = 1, 2
 
-    def __init__(self, others: list[Tensor]) -> None:
-        self._others = others
+    def __init__(self, first: Sequence[Tensor]) -> None:
+        self._first = list(first)
 
     def all_of(self, tensor: Tensor) -> list[Tensor]:
-        return [self._others.pop(0), tensor]
+        return [self._first.pop(0), tensor]
+
+    def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [self._first.pop(0) + tensor for tensor in tensors]
+
+
+def collector_of(x: Tensor, routed: Tensor | None) -> StatisticsCollector:
+    """Return a collector that has seen x (windows, tokens, cols), and some tokens of an expert."""
+    collector = StatisticsCollector(ALL)
+    collector.start_batch(*x.shape[:2])
+    collector.see("0.q", x)
+    collector.see("0.k", x)
+    if routed is not None:
+        collector.see("0.expert", routed)
+    return collector
+
+
+def state_of(collector: StatisticsCollector, linears: Sequence[PrunableLinear]) -> list[Tensor]:
+    """Return what a device with these statistics sends, in the order of the exchanges."""
+    q = collector.finish()["0.q"]
+    assert q.sums is not None
+    assert q.variances is not None
+    assert q.gram is not None
+    flags = torch.tensor([[collector.is_regular(linear.key) for linear in linears]])
+    sent = [flags, q.square_sums, q.sums, q.variances, q.gram]
+    tokens, rows, sums, grams = [], [], [], []
+    for linear in linears:
+        if linear.name in ("expert", "never"):
+            part = collector.token_sums(linear.key)
+            zeros = torch.zeros(linear.cols)
+            tokens.append(part.tokens if part else 0)
+            rows.append(part.squares if part else zeros)
+            sums.append(part.sums if part and part.sums is not None else zeros)
+            grams.append(part.gram if part and part.gram is not None else torch.zeros(5, 5))
+    return [*sent, torch.tensor(tokens), torch.cat(rows).double(), torch.cat(sums).double(), *grams]
+
+
+@pytest.mark.parametrize("reached", ["both", "first", "second", "none"])
+def test_routed_tokens_of_two_devices_are_those_of_one(reached: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 5, generator=generator)
+    first = torch.randn(6, 5, generator=generator) if reached in ("both", "first") else None
+    second = torch.randn(3, 5, generator=generator) if reached in ("both", "second") else None
+    parts = [part for part in (first, second) if part is not None]
+    together = collector_of(x, torch.cat(parts) if parts else None).finish()
+
+    peers = Second(state_of(collector_of(x[:2], first), LINEARS))
+    own = collector_of(x[2:], second)
+    joined = joined_statistics(own, LINEARS, ALL, peers.share(3))
+    assert list(joined) == list(together)
+    assert joined["0.q"] is joined["0.k"]
+    for key, inputs in joined.items():
+        assert inputs.tokens == together[key].tokens
+        assert inputs.windows == 3
+        for name in ("square_sums", "sums", "variances", "gram"):
+            mine, expected = getattr(inputs, name), getattr(together[key], name)
+            torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_device_keeps_its_statistics() -> None:
-    statistics = {"a": InputStatistics(torch.ones(2, 3))}
-    assert joined_statistics(statistics, ALONE.share(2)) == statistics
-
-
-def test_linears_with_one_input_share_the_joined_statistics() -> None:
-    inputs = InputStatistics(torch.full((1, 2), 3.0))
-    statistics = {"a": inputs, "b": inputs}
-    keys = torch.tensor([[key_number(statistics), 0]])
-    peers = Second([keys, torch.tensor([[1.0, 1.0], [2.0, 2.0]])])
-    joined = joined_statistics(statistics, peers.share(3))
-    assert joined["a"] is joined["b"]
-    assert joined["a"].square_sums.tolist() == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
-
-
-def test_windows_that_reach_other_linears_are_refused_in_one_line() -> None:
-    statistics = {"a": InputStatistics(torch.ones(1, 2))}
-    with pytest.raises(UserError, match=r"^devices: .* do not reach the same linears; use devices"):
-        joined_statistics(statistics, Second([torch.tensor([[1, 0]])]).share(2))
-
-
-@pytest.mark.parametrize("own", [None, 5])
-def test_linears_that_see_some_tokens_are_refused_in_one_line(own: int | None) -> None:
-    statistics = {"a": InputStatistics(torch.ones(1, 2), tokens=own)}
-    others = [torch.tensor([[1, int(own is None)]])]
-    with pytest.raises(UserError, match=r"^devices: some linears do not see every token once"):
-        joined_statistics(statistics, Second(others).share(2))
-
-
-def key_number(statistics: dict[str, InputStatistics]) -> int:
-    """Return what a device with these linears sends to the others."""
-    seen: list[Tensor] = []
-
-    class Recording(Peers):
-        size = 2
-
-        def all_of(self, tensor: Tensor) -> list[Tensor]:
-            seen.append(tensor)
-            return [tensor, tensor]
-
-    joined_statistics(statistics, Recording().share(2))
-    return int(seen[0][0, 0])
+    collector = collector_of(torch.ones(2, 3, 5), None)
+    joined = joined_statistics(collector, LINEARS, ALL, ALONE.share(2))
+    assert joined.keys() == {"0.q", "0.k"}
+    assert isinstance(joined["0.q"], InputStatistics)

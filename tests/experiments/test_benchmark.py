@@ -182,6 +182,22 @@ def test_equal_marginals_have_the_same_result_offloaded(
     assert shown == ["| tiny, float32", "| tiny, float32, blocks"]
 
 
+def test_experts_are_compared_with_a_dense_block(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--hidden", "64", "--inner", "48", "--experts", "4", "--top", "2", "--repeat", "1"]
+    name = "experts-wanda-4x48x64-top2-float32"
+    results = bench("experts", *size, *SHORT, "--dtype", "float32")
+    assert set(results) == {f"{name}-dense", f"{name}-routed"}
+    dense, routed = results[f"{name}-dense"], results[f"{name}-routed"]
+    assert dense["weights"] == 3 * 64 * 96  # the attention stays dense
+    assert routed["weights"] == 4 * 3 * 64 * 48
+    ratio = routed["weights_per_second"] / dense["weights_per_second"]
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"routed ÷ dense: {ratio:.2f} (at least 0.5)"
+    assert any("wanda, 4x48x64-top2, float32" in line for line in bench.table())
+
+
 def test_a_preset_is_timed_with_its_start(bench: Bench) -> None:
     (result,) = bench(*MARGINAL, "--preset", "fast").values()
     each = result["seconds_an_iteration"]

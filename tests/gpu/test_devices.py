@@ -28,6 +28,7 @@ from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.uniform import Uniform
 from neuroal.tracking import QuietProgress
 from tests.parallel import stages
+from tests.routed import routed
 from tests.small_models import random_tokens, tiny_llama
 
 pytestmark = [
@@ -143,3 +144,23 @@ def test_a_model_on_several_gpus_gives_the_results_of_host_memory(
     assert results[0][0] == results[1][0]
     for key, mask in results[0][1].items():
         assert torch.equal(mask, results[1][1][key])
+
+
+@pytest.mark.filterwarnings("ignore:block .* saw fewer")
+@pytest.mark.parametrize("pruner", ["wanda", "sparsegpt"])
+def test_experts_are_pruned_by_the_tokens_of_all_gpus(pruner: str) -> None:
+    results = [
+        neuroal.prune(
+            routed("mixtral").to(GPU),
+            random_tokens(8, 48),
+            pruner=pruner,
+            topup="owl",
+            sparsity=0.5,
+            devices=devices,
+        )
+        for devices in (1, torch.cuda.device_count())
+    ]
+    masks = [result.masks for result in results]
+    differing = sum(int((mask != masks[1][key]).sum()) for key, mask in masks[0].items())
+    assert differing <= 0.005 * sum(mask.numel() for mask in masks[0].values())
+    assert results[0].sparsity == results[1].sparsity

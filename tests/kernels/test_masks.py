@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from neuroal.kernels import masks
 from neuroal.kernels.selection import has_triton
@@ -31,6 +33,7 @@ def check(device: str, functions: object = masks) -> None:
         bits, zeros = functions.pack_bits(mask.to(device))  # type: ignore[attr-defined]
         assert np.array_equal(bits.cpu().numpy(), np.packbits(mask.numpy()))
         assert int(zeros) == int(mask.sum())
+        check_several(device, functions, torch.rand(3, rows, cols, generator=generator) < 0.6)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             weight = torch.randn(rows, cols, generator=generator).to(dtype)
             pruned = weight.masked_fill(mask, 0)
@@ -43,6 +46,19 @@ def check(device: str, functions: object = masks) -> None:
                     pruned[tuple(places[-1])] = 3.0
                 arguments = (pruned.to(device), weight.to(device), mask.to(device))
                 assert bool(functions.is_masked(*arguments)) == (not changed)  # type: ignore[attr-defined]
+
+
+def check_several(device: str, functions: Any, several: Tensor) -> None:
+    """Check that masks (n, rows, cols) are packed and compared as each of them is."""
+    bits, zeros = functions.pack_bits(several.to(device))
+    assert torch.equal(zeros.cpu(), several.sum((1, 2)))
+    for mask, packed in zip(several, bits.cpu(), strict=True):
+        assert np.array_equal(packed.numpy(), np.packbits(mask.numpy()))
+    weight = torch.ones(several.shape)
+    pruned = weight.masked_fill(several, 0)
+    pruned[1, -1, -1] = 3.0
+    agree = functions.is_masked(pruned.to(device), weight.to(device), several.to(device))
+    assert agree.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -82,6 +83,33 @@ def test_prune_rows_equals_the_reference(
         without_mask, none = kernels.prune_rows(weight, rows, cols, counts, with_mask=False)
         assert none is None
         assert torch.equal(without_mask, pruned)
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_groups_of_rows_have_column_factors_of_their_own(by_row: bool) -> None:
+    check_groups(prune_rows, by_row)
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_the_kernel_reads_the_column_factors_of_a_group(kernels: ModuleType, by_row: bool) -> None:
+    check_groups(kernels.prune_rows, by_row)
+
+
+def check_groups(function: Callable[..., tuple[Tensor, Tensor]], by_row: bool) -> None:
+    """Check that three groups of two rows are pruned as each group is."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 70, generator=generator).to(DEVICE)
+    rows = torch.rand(6, generator=generator).to(DEVICE) if by_row else None
+    cols = torch.rand(3, 70, generator=generator).to(DEVICE)
+    counts = counts_of_all_kinds(70, seed=1)[0]
+    pruned, mask = function(weight, rows, cols, counts)
+    for group in range(3):
+        part = slice(2 * group, 2 * group + 2)
+        single = prune_rows(
+            weight[part], None if rows is None else rows[part], cols[group], counts[part]
+        )
+        assert torch.equal(pruned[part], single[0])
+        assert torch.equal(mask[part], single[1])
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from(DTYPES), st.integers(0, 2**31))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import neuroal
@@ -22,57 +22,14 @@ from neuroal.topups.evolve import Evolve
 from neuroal.topups.fisher import Fisher
 from neuroal.topups.marginal import EqualMarginals
 from neuroal.topups.neuroal import NeuroAL
-from tests.architectures import EXPERTS, build
+from tests.architectures import EXPERTS
+from tests.routed import routed as small
+from tests.routed import with_lists
 from tests.small_models import random_tokens
 
 TOKENS = random_tokens(6, 40)
 FEW: dict[str, Any] = {"block_candidates": [0.05, 0.2], "row_candidates": [0.0, 0.1]}
 pytestmark = pytest.mark.filterwarnings("ignore:topup=marginal fits", "ignore:block .* saw fewer")
-
-
-def small(model_type: str) -> Any:
-    """Return a model with two blocks whose router tells tokens apart."""
-    model = build(model_type, **EXPERTS[model_type], num_hidden_layers=2)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.normal_(0, 0.2, generator=generator)
-    return model
-
-
-class ListOfExperts(nn.ModuleList):
-    """The experts of a layer as modules with linears, run one by one."""
-
-    def __init__(self, fused: Any) -> None:
-        super().__init__()
-        for index in range(fused.num_experts):
-            expert = nn.Module()
-            for name in ("gate_up_proj", "down_proj"):
-                weight = fused.get_parameter(name).data[index]
-                weight = weight.T if fused.is_transposed else weight
-                bias = fused.get_parameter(f"{name}_bias").data[index] if fused.has_bias else None
-                linear = nn.Linear(*weight.T.shape, bias=bias is not None)
-                linear.weight.data = weight.contiguous()
-                if bias is not None:
-                    linear.bias.data = bias
-                setattr(expert, name, linear)
-            self.append(expert)
-        self.gate = fused._apply_gate
-
-    def forward(self, hidden: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
-        total = torch.zeros_like(hidden)
-        for index, expert in enumerate(self):
-            token, place = (chosen == index).nonzero(as_tuple=True)
-            if len(token):
-                output = expert.down_proj(self.gate(expert.gate_up_proj(hidden[token])))
-                total = total.index_add(0, token, output * shares[token, place, None])
-        return total
-
-
-def with_lists(model: Any) -> Any:
-    for block in model.model.layers:
-        block.mlp.experts = ListOfExperts(block.mlp.experts)
-    return model
 
 
 SETTINGS: list[dict[str, Any]] = [
@@ -256,3 +213,11 @@ def test_patterns_select_experts_by_linear_or_all_at_once() -> None:
     assert len([*DecoderModel(model, include=["0.mlp.experts.3.*"])]) == 2
     with pytest.raises(UserError, match=r"did you mean '\*\.down_proj'"):
         DecoderModel(model, include=["*.down_porj"])
+
+
+def test_a_message_lists_experts_once() -> None:
+    with pytest.raises(
+        UserError, match=r"has: .*o_proj, mlp\.experts\.\*\.gate_up_proj, mlp\."
+    ) as e:
+        DecoderModel(small("mixtral"), exclude=["*"])
+    assert "experts.0" not in str(e.value)

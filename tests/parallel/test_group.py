@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import neuroal
 from neuroal.errors import UserError
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
@@ -22,7 +21,6 @@ from neuroal.models.offload import place_on_host
 from neuroal.parallel.group import DeviceGroup
 from neuroal.parallel.replicated import copy_to_all, group_of, replicated, starting, together
 from neuroal.placement.base import placement_of
-from tests.architectures import EXPERTS, build
 from tests.parallel import stages
 from tests.small_models import random_tokens, tiny_llama
 
@@ -201,12 +199,6 @@ def test_an_offloaded_model_is_refused() -> None:
     ):
         pass
     assert placement_of(model).offloads
-
-
-def test_experts_on_several_devices_are_refused_in_one_line() -> None:
-    model = build("mixtral", **EXPERTS["mixtral"], num_hidden_layers=1)
-    with pytest.raises(UserError, match=r"^devices=2: the statistics of experts .* use devices=1"):
-        neuroal.prune(model, random_tokens(4, 16), pruner="wanda", topup="uniform", devices=2)
 
 
 def test_a_model_that_cannot_be_sent_is_refused_in_one_line() -> None:

@@ -27,9 +27,11 @@ from neuroal.topups.dlp import DLP
 from neuroal.topups.evolve import Evolve
 from neuroal.topups.fisher import Fisher
 from neuroal.topups.marginal import EqualMarginals
+from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
 from neuroal.topups.uniform import Uniform
 from neuroal.tracking import QuietProgress
+from tests.routed import routed
 from tests.small_models import random_tokens, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:topup=marginal fits only")
@@ -136,6 +138,48 @@ def test_pruned_weights_masks_and_losses_are_those_of_one_device(
         assert not theirs.weight[masks_of_all[mine.key]].any()
     assert loss_of_all.value == pytest.approx(loss.value, rel=1e-4)
     assert loss_of_all.windows == 5
+
+
+@pytest.fixture(scope="module")
+def experts() -> Iterator[DecoderModel]:
+    """Yield a model with experts on three devices, whose windows reach them with other tokens."""
+    decoder = DecoderModel(routed("mixtral"))
+    with replicated(decoder.model, pick_devices(CPU, 3)):
+        yield decoder
+
+
+@pytest.mark.filterwarnings("ignore:block .* saw fewer")
+@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("windows", [2, 8])
+def test_experts_are_pruned_by_the_tokens_of_all_devices(
+    experts: DecoderModel, name: str, windows: int
+) -> None:
+    pruner, refiner = PRUNERS[name]
+    recipe = Recipe(PruningSettings(pruner, 0.5, batch=2), Uniform(), refiner)
+    before = [linear.weight.clone() for linear in experts]
+    results = []
+    for decoder in (DecoderModel(routed("mixtral")), experts):
+        allocation = Allocation(uniform_plan(decoder, 0.5))
+        costs, progress = StageCosts(CPU), QuietProgress()
+        results.append(prune(decoder, recipe, allocation, TOKENS[:windows], costs, progress))
+    masks, masks_of_all = results
+    assert list(masks_of_all) == list(masks)
+    assert masks_of_all.sparsity == masks.sparsity
+    for linear, weight in zip(experts, before, strict=True):
+        assert (masks[linear.key] == masks_of_all[linear.key]).double().mean() > 0.998
+        assert not linear.weight[masks_of_all[linear.key]].any()
+        linear.weight = weight
+
+
+@pytest.mark.filterwarnings("ignore:block .* saw fewer")
+@pytest.mark.parametrize(
+    "topup",
+    [OWL(), TOPUPS["fisher"], TOPUPS["marginal"], NeuroAL(row_candidates=[0.0, 0.1])],
+    ids=lambda topup: topup.name,
+)
+def test_plans_of_experts_are_those_of_one_device(experts: DecoderModel, topup: TopUp) -> None:
+    alone, together = allocated(DecoderModel(routed("mixtral")), topup), allocated(experts, topup)
+    torch.testing.assert_close(flat(together), flat(alone), rtol=0, atol=0.03)
 
 
 def test_pruning_to_masks_of_an_earlier_run_counts_the_entries_of_all_devices(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from neuroal.execution.pruned_walk import Statistics, WeightsOf
 from neuroal.models.adapter import PrunableLinear
-from neuroal.pruners.base import Pruner
+from neuroal.pruners.base import FactorPruner, Pruner
+from neuroal.pruners.batches import batches, pruned_together
 from neuroal.pruners.faults import check_tensor, naming
 from neuroal.sparsity.budget import LinearBudget
 
@@ -41,8 +42,13 @@ def pruned_by(pruner: Pruner, budgets: Budgets) -> WeightsOf:
     """Return a function that computes the pruned weights of a block's linears."""
 
     def weights_of(linears: Sequence[PrunableLinear], statistics: Statistics) -> dict[str, Tensor]:
-        weights = {}
-        for linear in linears:
+        weights: dict[str, Tensor] = {}
+        for batch in batches(linears, pruner, budgets):
+            if len(batch) > 1 and isinstance(pruner, FactorPruner):
+                pruned = pruned_together(pruner, batch, statistics, budgets)
+                weights.update(zip([linear.key for linear in batch], pruned, strict=True))
+                continue
+            (linear,) = batch
             inputs, budget = statistics.get(linear.key), budgets[linear.key]
             with naming(linear.key):
                 weight = pruner.pruned_weight(linear.weight, inputs, budget)
