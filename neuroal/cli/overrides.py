@@ -97,6 +97,8 @@ def _check_value(parser: OverridesParser, override: Override) -> None:
     if types.get(key) == "list[str]" and isinstance(value, list):
         for item in value:
             _check_item(text, item, raw)
+    if types.get(key) == "list[str]" and isinstance(value, str) and "${" not in value:
+        raise UserError(f"{text}: must be a list of texts; write {key}={shlex.quote(f'[{raw}]')}")
     if value is None or isinstance(value, str) or str(value) == raw:
         return
     if quoted := _quoted(parser, text):
