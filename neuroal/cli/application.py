@@ -51,6 +51,13 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
 """Names of a flag → its arguments of `argparse`."""
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that raises `UserError` instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
     with_traceback = full_error()  # before Hydra is started, which sets the variable
@@ -145,30 +152,14 @@ def start(
 
 def parse_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return Hydra's flags and the overrides; they may appear in any order."""
-    parser = argparse.ArgumentParser(
-        "neuroal", add_help=False, exit_on_error=False, allow_abbrev=False
-    )
+    parser = ArgumentParser("neuroal", add_help=False, allow_abbrev=False)
     for names, options in FLAGS.items():
         parser.add_argument(*names, **options)
     parser.add_argument("overrides", nargs="*")
-    with argument_errors():
-        flags, rest = parser.parse_known_intermixed_args(arguments)
+    flags, rest = parser.parse_known_intermixed_args(arguments)
     if rest:
         raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], chain(*FLAGS))}")
     return flags, flags.overrides
-
-
-@contextmanager
-def argument_errors() -> Iterator[None]:
-    """Raise `UserError` for an error of a parser with ``exit_on_error=False``."""
-    try:
-        yield
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
-    except UserError:
-        raise
-    except (ValueError, TypeError) as error:  # of the parser, for arguments such as --=
-        raise UserError(f"the flags cannot be parsed ({first_line(error)}); see --help") from error
 
 
 def _run(
@@ -240,9 +231,8 @@ def _run_by_hydra(
     except WorkerFailed as failure:
         print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
         codes.extend(failure.args)
-    except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError, LookupError,
-            AttributeError) as error:
-        if any(error is own for own in raised):
+    except Exception as error:  # of Hydra or a plugin, for a value that only they read
+        if isinstance(error, UserError) or any(error is own for own in raised):
             raise
         raise UserError(
             f"Hydra cannot start the run ({message_of(error)}); check the overrides of hydra"

@@ -90,6 +90,19 @@ def expected_shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+def check_layers(config: Any, where: str, headers: Mapping[str, Header]) -> None:
+    """Raise `UserError` if `config` has more layers than there are tensors.
+
+    Checked before a model is made, which would take endless for a wrong number.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if headers and isinstance(layers, int) and layers > len(headers):
+        raise UserError(
+            f"{where}: config.json has {layers} layers, but the checkpoint only {len(headers)} "
+            f"tensors; {AGAIN}, with the config.json that belongs to it"
+        )
+
+
 def check_shapes(
     config: Any, where: str, headers: Mapping[str, Header], trust_remote_code: bool
 ) -> None:
@@ -98,12 +111,6 @@ def check_shapes(
     Checked before loading, which would allocate the model, however large a wrong `config` makes it.
     Tensors that are converted when they are loaded have other names and are not compared.
     """
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if headers and isinstance(layers, int) and layers > len(headers):
-        raise UserError(
-            f"{where}: config.json has {layers} layers, but the checkpoint only {len(headers)} "
-            f"tensors; {AGAIN}, with the config.json that belongs to it"
-        )
     for name, shape in expected_shapes(config, trust_remote_code).items() if headers else ():
         stored = headers.get(name)
         if stored is not None and stored.shape != shape:

@@ -14,11 +14,12 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import find_blocks
-from neuroal.models.completeness import AGAIN, Comparison, check_complete
+from neuroal.models.completeness import AGAIN, Comparison, check_complete, check_layers
 from neuroal.placement.base import placement_of, set_placement
 from neuroal.placement.checkpoint import Checkpoint, ShardWriter
 from neuroal.placement.devices import DeviceBlocks
 from neuroal.placement.disk import DiskBlocks, materialise
+from neuroal.placement.headers import read_headers
 from neuroal.placement.host import HostBlocks
 from neuroal.placement.layout import Layout, moved
 from neuroal.placement.offloaded import Offloaded, Source
@@ -75,6 +76,7 @@ def open_on_disk(
         scratch: parent of the folder for modified blocks; None uses the system's default.
         trust_remote_code: run code that the checkpoint contains.
     """
+    check_layers(config, f"model.path={folder}", read_headers(folder))
     # Create real buffers, because a checkpoint lacks the buffers that a model computes itself.
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
