@@ -90,7 +90,8 @@ def test_no_command_line_ends_in_a_traceback(folder: Path, monkeypatch: pytest.M
 def test_no_command_line_of_the_other_scripts_ends_in_a_traceback(
     script: str, folder: Path
 ) -> None:
-    start = {"grid": (grid.main, ["status"]), "tables": (tables.main, ["compare"])}[script]
+    declared = ["status", "experiment=quick", "out=runs"]
+    start = {"grid": (grid.main, declared), "tables": (tables.main, ["compare"])}[script]
 
     @examples(0.05, 15)
     @given(command_lines())
