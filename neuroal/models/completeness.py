@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import init_empty_weights
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -85,7 +85,7 @@ def check_language_model(model: Any, where: str) -> None:
 
 def expected_shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the tensors of the model that `config` describes."""
-    with init_empty_weights():
+    with torch.device("meta"):  # allocates nothing
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import numpy as np
 import torch
-from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neuroal.models.location import ZOO
@@ -21,29 +22,32 @@ SHORT = ("calibration.windows=2", "calibration.seqlen=16", "task=none", "topup=u
 TABLE = "".join(f"{block},0.7\n" for block in range(2))
 
 
-def examples(share: float, few: int) -> settings:
+def examples(share: float, few: int) -> hypothesis.settings:
     """Return the settings of a test with a share of all random inputs, or with a `few`."""
-    return settings(
+    return hypothesis.settings(
         max_examples=max(1, round(share * EXAMPLES)) if EXAMPLES else few,
         derandomize=not EXAMPLES,
         deadline=None,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
 
 
-def write_model(folder: Path) -> None:
-    """Write a random LLaMA with two blocks and the tokenizer of a zoo model."""
+def write_model(folder: Path, **changes: Any) -> None:
+    """Write a random LLaMA with two blocks and the tokenizer of a zoo model.
+
+    `changes` update its configuration.
+    """
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    settings: dict[str, Any] = {
+        "vocab_size": 4096,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(ZOO / "llama" / name, folder / name)
 
