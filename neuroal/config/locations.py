@@ -22,8 +22,8 @@ METHODS = ("pruner", "topup", "refine")
 def check_locations(config: RunConfig) -> None:
     """Raise `UserError` if an input is missing, or an output is not writable or would be lost."""
     text, root, save = config.calibration.path, config.data.root, config.save
-    for key, path in _paths(config):
-        _check_valid(key, path)
+    for key, value in _paths(config):
+        _check_valid(key, value)
     if config.calibration.name == "text" and text is None:
         raise UserError("calibration.path: must be given, as in calibration.path=FILE")
     if text is not None and not Path(text).is_file():

@@ -28,7 +28,6 @@ from neuroal.errors import UserError, check_choice, first_line, nearest
 from neuroal.evaluation.task_table import TASKS
 from neuroal.placement.choices import check_offload
 
-
 MOST_WINDOWS = 2**20
 """Maximum number of calibration windows; more would not fit into memory."""
 MOST_SEED = 2**63 - 1

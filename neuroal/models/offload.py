@@ -14,7 +14,13 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import find_blocks
-from neuroal.models.completeness import AGAIN, Comparison, check_complete, check_layers, check_shapes
+from neuroal.models.completeness import (
+    AGAIN,
+    Comparison,
+    check_complete,
+    check_layers,
+    check_shapes,
+)
 from neuroal.placement.base import placement_of, set_placement
 from neuroal.placement.checkpoint import Checkpoint, ShardWriter
 from neuroal.placement.devices import DeviceBlocks

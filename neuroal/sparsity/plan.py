@@ -96,7 +96,9 @@ class SparsityPlan:
         try:
             data = plan_json(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{key}={path}: cannot be read as JSON ({first_line(error)})") from error
+            raise UserError(
+                f"{key}={path}: cannot be read as JSON ({first_line(error)})"
+            ) from error
         return cls.from_dict(data, f"{key}={path}")
 
 

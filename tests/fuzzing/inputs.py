@@ -62,7 +62,9 @@ def write_inputs(folder: Path) -> None:
     (folder / "list.json").write_text("[0.7, 0.7]")
     (folder / "table.csv").write_text(f"block,ratio\n{TABLE}")
     np.save(folder / "list.npy", np.array([0.7, 0.7]))
-    rows = "".join(json.dumps({"text": f"The ship {n} sails at dawn. " * 30}) + "\n" for n in (1, 2))
+    rows = "".join(
+        json.dumps({"text": f"The ship {n} sails at dawn. " * 30}) + "\n" for n in (1, 2)
+    )
     (folder / "text.txt").write_text("The ship sails at dawn. " * 60)
     (folder / "text.jsonl").write_text(rows)
     with gzip.open(folder / "text.jsonl.gz", "wt") as file:

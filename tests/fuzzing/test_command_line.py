@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from neuroal.cli import grid, main, tables
+from neuroal.cli import data, grid, main, tables
 from neuroal.config import schema
 from neuroal.config.schema import RunConfig, value_at
 from tests.fuzzing.command import Outcome, call
@@ -68,7 +68,7 @@ def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_override_ends_in_a_traceback_or_is_misread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @examples(0.35, 60)
+    @examples(0.4, 50)
     @given(overrides())
     def check(override: str) -> None:
         run(command(override), folder, monkeypatch)
@@ -77,7 +77,7 @@ def test_no_override_ends_in_a_traceback_or_is_misread(
 
 
 def test_no_command_line_ends_in_a_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @examples(0.2, 40)
+    @examples(0.2, 30)
     @given(command_lines())
     def check(arguments: list[str]) -> None:
         outcome = call(main.main, [*command(), *arguments], folder)
@@ -86,17 +86,23 @@ def test_no_command_line_ends_in_a_traceback(folder: Path, monkeypatch: pytest.M
     check()
 
 
-@pytest.mark.parametrize("script", ["grid", "tables"])
+SCRIPTS = {
+    "grid": (grid.main, ["status", "experiment=quick", "model=zoo/opt", "pruner=magnitude"]),
+    "tables": (tables.main, ["compare"]),
+    "data": (data.main, ["list"]),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_no_command_line_of_the_other_scripts_ends_in_a_traceback(
     script: str, folder: Path
 ) -> None:
-    declared = ["status", "experiment=quick", "out=runs"]
-    start = {"grid": (grid.main, declared), "tables": (tables.main, ["compare"])}[script]
+    start, first = SCRIPTS[script]
 
-    @examples(0.05, 15)
+    @examples(0.02, 8)
     @given(command_lines())
     def check(arguments: list[str]) -> None:
-        outcome = call(start[0], [*start[1], *arguments], folder)
+        outcome = call(start, [*first, *arguments], folder)
         assert outcome.problem is None, f"{arguments}: {outcome.problem}\n{outcome.stderr[-2000:]}"
 
     check()

@@ -20,7 +20,7 @@ def test_a_damaged_file_gives_one_line(name: str, folder: Path) -> None:
     path = folder / name
     original = path.read_bytes()
 
-    @examples(0.3 / len(READ), 5)
+    @examples(0.3 / len(READ), 4)
     @given(damaged(original))
     def check(content: bytes) -> None:
         shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -41,7 +41,7 @@ def test_a_damaged_record_gives_one_line(folder: Path) -> None:
     (path,) = (folder / "runs").glob("*.json")
     original = path.read_bytes()
 
-    @examples(0.05, 15)
+    @examples(0.04, 8)
     @given(damaged(original))
     def check(content: bytes) -> None:
         path.write_bytes(content)

@@ -64,8 +64,11 @@ def test_a_wrong_command_line_gives_one_short_line(line: str, folder: Path) -> N
     assert COMMANDS[line] in outcome.stderr
 
 
-def test_a_path_with_spaces_or_brackets_must_be_quoted(folder: Path) -> None:
-    for path in ("my model", "model [1]", "a=b"):
+def test_a_path_with_brackets_or_an_equals_sign_must_be_quoted(folder: Path) -> None:
+    outcome = call(main.main, command("model.path=my model"), folder)
+    assert outcome.problem is None
+    assert outcome.stderr.startswith("neuroal: model.path=my model: no such folder")
+    for path in ("model [1]", "a=b", "(model)"):
         outcome = call(main.main, command(f"model.path={path}"), folder)
         assert outcome.problem is None
         assert f"write model.path='\"{path}\"'" in outcome.stderr

@@ -89,8 +89,14 @@ CASES: dict[str, tuple[Damage, str]] = {
     "text for heads": (config(num_attention_heads="2"), "'num_attention_heads': TypeError"),
     "layers": (config(num_hidden_layers=10**9), "has 1000000000 layers"),
     "size": (config(vocab_size=10**9), "config.json needs 1000000000×16"),
-    "GPTQ": (config(quantization_config={"quant_method": "gptq", "bits": 4}), "not quantised|gptq|offload=blocks"),
-    "AWQ": (config(quantization_config={"quant_method": "awq"}), "not quantised|awq|offload=blocks"),
+    "GPTQ": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "not quantised|gptq|offload=blocks",
+    ),
+    "AWQ": (
+        config(quantization_config={"quant_method": "awq"}),
+        "not quantised|awq|offload=blocks",
+    ),
     "bitsandbytes": (
         config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
         "use the checkpoint that is not quantised|use offload=blocks",
@@ -120,7 +126,7 @@ def test_a_damaged_checkpoint_is_refused(case: str, offload: str, tmp_path: Path
 def test_a_config_that_fails_on_text_is_refused(tmp_path: Path) -> None:
     """All shapes agree, and the heads have an odd number of columns, which cannot be rotated."""
     write_model(tmp_path, head_dim=3)
-    with pytest.raises(UserError, match="cannot run on text; check its config.json"):
+    with pytest.raises(UserError, match="cannot run on text; check its config"):
         load_model(ModelConfig(source="hf", path=str(tmp_path)), torch.device("cpu"))
 
 
