@@ -220,14 +220,12 @@ def _run_by_hydra(
             if os.getpid() != parent:  # the launcher passes the first error of its workers on
                 raise WorkerFailed(codes[-1]) from None
 
-    os.environ[FULL_ERROR] = "1"  # keep exceptions unchanged
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     try:
-        hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(
-            task
-        )()
+        with _unchanged_exceptions():
+            hydra.main(str(schema.conf_dir()), "config", version_base="1.3")(task)()
     except WorkerFailed as failure:
         print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
         codes.extend(failure.args)
@@ -238,6 +236,20 @@ def _run_by_hydra(
             f"Hydra cannot start the run ({message_of(error)}); check the overrides of hydra"
         ) from error
     return min(codes, default=0)
+
+
+@contextmanager
+def _unchanged_exceptions() -> Iterator[None]:
+    """Let Hydra raise exceptions inside the context, instead of printing part of them."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 class WorkerFailed(Exception):
