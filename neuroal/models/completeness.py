@@ -91,15 +91,15 @@ def expected_shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int
 
 
 def check_layers(config: Any, where: str, headers: Mapping[str, Header]) -> None:
-    """Raise `UserError` if `config` has more layers than there are tensors.
+    """Raise `UserError` if `config` has no layer, or more layers than there are tensors.
 
     Checked before a model is made, which would take endless for a wrong number.
     """
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if headers and isinstance(layers, int) and layers > len(headers):
+    if headers and isinstance(layers, int) and not 1 <= layers <= len(headers):
         raise UserError(
-            f"{where}: config.json has {layers} layers, but the checkpoint only {len(headers)} "
-            f"tensors; {AGAIN}, with the config.json that belongs to it"
+            f"{where}: config.json has {layers} layers, and the checkpoint {len(headers)} tensors; "
+            f" {AGAIN}, with the config.json that belongs to it"
         )
 
 
