@@ -41,7 +41,7 @@ def check_weights(folder: Path) -> None:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise `UserError` unless `path` has the header of a GGUF file, with a possible block count."""
+    """Raise `UserError` unless `path` has a GGUF header with a possible number of blocks."""
     _check_start(path)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
