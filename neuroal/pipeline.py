@@ -117,7 +117,9 @@ def _prunings_of_search(decoder: DecoderModel, recipe: Recipe) -> str | None:
     seconds = count * operations / rate / max(1, len(recipe.settings.devices))
     if seconds < NOTEWORTHY:
         return None
-    return f"allocate: prunes the model {count} times by {pruner.setting}, about {duration(seconds)}"
+    return (
+        f"allocate: prunes the model {count} times by {pruner.setting}, about {duration(seconds)}"
+    )
 
 
 def _allocate(
