@@ -51,9 +51,9 @@ test-grid: $(STAMP) ## Run the reduced grid with two workers (DATA=FOLDER: with 
 	rm -rf runs/quick
 	@set -e; data=$(if $(DATA),data.root=$(DATA),task.names=[builtin]); \
 	for worker in 1 2; do OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
-		$(BIN)/python -m neuroal.grid run experiment=quick out=runs/quick $$data & \
+		$(BIN)/python -P -m neuroal.grid run experiment=quick out=runs/quick $$data & \
 	done; wait; \
-	$(BIN)/python -m neuroal.grid status experiment=quick out=runs/quick $$data --all-done
+	$(BIN)/python -P -m neuroal.grid status experiment=quick out=runs/quick $$data --all-done
 
 test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install slurm-wlm munge)
 	$(PIP) install -q -e '.[slurm]' -c constraints.txt

@@ -24,7 +24,7 @@ resources() {
 
 # Chunks are cut from all runs of a model, finished or not, so that a restarted task always gets the
 # same chunk.
-python -m neuroal.grid plan "$@" --models | while read -r model runs missing; do
+python -P -m neuroal.grid plan "$@" --models | while read -r model runs missing; do
   [ "$missing" -gt 0 ] || continue
   others=()
   for override in "$@"; do [[ $override == model=* ]] || others+=("$override"); done

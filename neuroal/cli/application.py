@@ -22,10 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from neuroal import __version__
 from neuroal.cli.compose import build_methods, check, with_experiment
 from neuroal.cli.declared import planned
+from neuroal.cli.signals import exiting_on_signals
 from neuroal.config import schema
+from neuroal.config.locations import check_writable
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import UserError, first_line, nearest
+from neuroal.files.machine import machine_errors
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
 
@@ -49,9 +52,8 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
 
 def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
-    sys.path.append(os.getcwd())  # for the user's own methods
     try:
-        with messages_as_lines():
+        with exiting_on_signals(), messages_as_lines(), machine_errors():
             code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _print_error(error)
@@ -155,6 +157,7 @@ def _run(
         multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
         configs, is_grid = check(overrides, flags.config_dir, multirun, flags.config_name)
         for config in () if flags.cfg else configs:
+            check_writable("out", config.out)
             build_methods(config)
     if is_grid and not flags.cfg:
         _, runs = planned(overrides)
@@ -191,7 +194,8 @@ def _run_by_hydra(
     def task(composed: DictConfig) -> None:
         task_overrides = HydraConfig.get().overrides.task
         try:
-            work(resolve(composed, task_overrides))
+            with machine_errors():
+                work(resolve(composed, task_overrides))
         except Exception as error:
             if not (multirun or isinstance(error, UserError)):
                 raise

@@ -46,7 +46,7 @@ def evaluate_model(config: RunConfig) -> Metrics:
     out, device = prepare_out(config.out), resolve_device(config.device)
     devices = replicas(device, config.devices, config.offload)
     require(config.task.names, config.data.root)
-    loaded = load_model(config.model, device, config.offload, out, config.devices)
+    loaded = load_model(config.model, device, config.offload, devices=config.devices)
     tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
     progress, batch = progress_for_terminal(), config.task.batch
     with replicated(loaded.model, devices):

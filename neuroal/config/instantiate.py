@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from typing import Any
 
@@ -12,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import schema
 from neuroal.config.former_names import present_target, warn_former
+from neuroal.config.imports import import_module_of
 from neuroal.config.validation import check_finite, explain
 from neuroal.errors import UserError, nearest
 
@@ -57,7 +57,7 @@ def locate(key: str, target: str) -> Any:
         warn_former(f"{key}._target_={target}", present)
     module, _, name = present.rpartition(".")
     try:
-        imported = importlib.import_module(module)
+        imported = import_module_of(module)
     except (ImportError, ValueError) as error:
         raise UserError(f"{key}._target_={target}: cannot be imported ({error})") from error
     cls = getattr(imported, name, None)

@@ -3,7 +3,8 @@
 The only requirement is that creating a hard link is atomic and fails if the name exists, as on
 NFS. A process never deletes a lock that another process might hold. A lock NAME is a sequence of
 files NAME.0, NAME.1, …. The last file names the holder, and its modification time shows that the
-holder is alive. A process that takes over from a dead holder adds the next file.
+holder is alive. A process that takes over from a dead holder adds the next file. A damaged lock
+file counts as that of another machine: it is free once its lease has expired.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from neuroal.files.atomic import open_own
+
 LEASE = 120.0
 """Seconds without renewal after which a lock is free again, because its holder or its machine has
 died. If the holder ran on this machine, its death is detected immediately."""
@@ -37,7 +40,11 @@ def leased(path: Path, lease: float = LEASE) -> Iterator[bool]:
         Whether this process holds the lock. If not, another process holds it; try again later.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    generation = _take(path, lease)
+    try:
+        generation = _take(path, lease)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     if generation is None:
         yield False
         return
@@ -75,24 +82,55 @@ class Holder:
     @classmethod
     def read(cls, file: Path) -> Holder | None:
         try:
-            return cls(file.read_text(), file.stat().st_mtime)
+            with open_own(file) as opened:
+                text = opened.read().decode(errors="replace")
+                return cls(text, os.fstat(opened.fileno()).st_mtime)
         except FileNotFoundError:
             return None
 
     def is_dead(self, now: float, lease: float) -> bool:
         """Return whether the lease has expired or the process, if on this machine, has ended."""
-        if now - self.renewed > lease:
-            return True
-        owner = json.loads(self.text)
-        is_local = bool(owner["machine"] == _machine())
-        return is_local and _started(owner["process"]) != owner["started"]
+        if abs(now - self.renewed) > lease:
+            return True  # also if the time lies in the future, which no renewal can have written
+        owner = _owner(self.text)
+        return owner is not None and _started(owner.process) != owner.started
+
+    def is_here(self) -> bool:
+        """Return whether the process runs on this machine."""
+        owner = _owner(self.text)
+        return owner is not None and _started(owner.process) == owner.started
+
+    def is_this_process(self) -> bool:
+        """Return whether this process wrote the file."""
+        owner = _owner(self.text)
+        return owner is not None and owner.process == os.getpid() and self.is_here()
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A process of this machine."""
+
+    process: int
+    started: str | None
+
+
+def _owner(text: str) -> _Owner | None:
+    """Return the process that a lock file names, if it is of this machine and undamaged."""
+    try:
+        fields = json.loads(text)
+        if fields["machine"] != _machine():
+            return None
+        return _Owner(int(fields["process"]), fields["started"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file unless a living process holds the last; return its number, or None."""
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        probe.write_text(_self())
+        with probe.open("x") as file:
+            file.write(this_process())
         generation, last = _last(path)
         if last is not None and not last.is_dead(probe.stat().st_mtime, lease):
             return None
@@ -131,7 +169,7 @@ def _release(path: Path, generation: int) -> None:
 def _renew(file: Path, interval: float, done: threading.Event) -> None:
     while not done.wait(interval):
         try:
-            os.utime(file)
+            os.utime(file, follow_symlinks=False)
         except OSError:
             return  # taken over, or the folder is deleted: there is nothing to renew
 
@@ -151,7 +189,8 @@ def _file(path: Path, generation: int) -> Path:
     return path.with_name(f"{path.name}.{generation}")
 
 
-def _self() -> str:
+def this_process() -> str:
+    """Return the content of a lock file that this process writes."""
     owner = {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
     return json.dumps({**owner, "token": uuid.uuid4().hex})
 
@@ -175,7 +214,7 @@ def _started(process: int) -> str | None:
     """
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: ended while being read
         return None if Path("/proc/self/stat").exists() else _alive(process)
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]

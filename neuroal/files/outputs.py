@@ -18,7 +18,7 @@ from typing import Any
 
 from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
-from neuroal.files.manifest import Manifest, remove_written
+from neuroal.files.manifest import MANIFEST, Manifest, remove_written
 
 OLD = ".old"
 """Suffix of the hidden name of a folder while another one takes its place."""
@@ -107,6 +107,7 @@ class ModelFolder:
         try:
             Manifest(self.identity).write(part)
             yield part
+            _set_permissions(part)
             Manifest.of(part, self.identity).write(part)
             self.check(again=True)
             _swap(part, self.folder)
@@ -125,6 +126,17 @@ class ModelFolder:
             return []
         mine = [path for path in siblings if path.name.startswith(self._prefix())]
         return [path for path in mine if path.is_dir() and not path.is_symlink()]
+
+
+def _set_permissions(folder: Path) -> None:
+    """Give every file below `folder` the permissions of its manifest: those of any new file.
+
+    Libraries that write weights may reserve them to the user.
+    """
+    mode = (folder / MANIFEST).stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -164,10 +176,20 @@ class PlanTarget:
     identity: str
     overwrite: bool = False
 
-    def is_complete(self) -> bool:
-        """Return whether the file holds the plan of this run."""
-        plan = read_plan(self.path)
-        return plan is not None and plan.get("identity") == self.identity
+    def holds(self, plan: Mapping[str, Any]) -> bool:
+        """Return whether the file holds `plan`, that of this run.
+
+        Raises:
+            UserError: it was changed after this run saved it, and `overwrite` is False.
+        """
+        stored = read_plan(self.path)
+        if stored is None or stored.get("identity") != self.identity:
+            return False
+        if stored == json.loads(json.dumps({"identity": self.identity, **plan})):
+            return True
+        if self.overwrite:
+            return False
+        raise UserError(f"save.plan={self.path}: was changed after this run saved it; {REPLACE}")
 
     def check(self) -> None:
         """Raise `UserError` if the file is not a plan, or the plan of another run."""
@@ -190,7 +212,7 @@ def read_plan(path: str | Path) -> dict[str, Any] | None:
     """Return the content of a saved plan, or None if `path` is none."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     is_plan = isinstance(content, dict) and {"sparsity", "ratios"} <= content.keys()
     return content if is_plan else None

@@ -51,7 +51,10 @@ def attempt(config: RunConfig) -> Outcome:
             "machine": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(failure, report)
+        try:
+            write_json(failure, report)
+        except OSError as fault:  # such as a full disk, which may be why the run failed
+            reason += f" ({failure.name}: {fault.strerror})"
         return Outcome(RunState.FAILED, reason)
     failure.unlink(missing_ok=True)
     return Outcome(RunState.DONE)

@@ -64,8 +64,8 @@ def load_model(
         device: device on which the model computes.
         offload: where idle blocks are kept: ``none`` (on `device`), ``blocks`` (in host memory),
             ``devices`` (in the memory of several GPUs) or ``disk``.
-        scratch: parent of the folder for modified blocks under ``offload=disk``; None uses the
-            system's default.
+        scratch: beginning of the path of the temporary folder for modified blocks under
+            ``offload=disk``; None: in the system's folder.
         devices: number of devices for ``offload=devices``.
 
     Raises:

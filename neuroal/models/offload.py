@@ -72,7 +72,8 @@ def open_on_disk(
         config: configuration of the model.
         dtype: dtype of the weights; None keeps the dtype of the checkpoint.
         device: device on which the blocks compute.
-        scratch: parent of the folder for modified blocks; None uses the system's default.
+        scratch: beginning of the path of the temporary folder for modified blocks; None: in the
+            system's folder.
         trust_remote_code: run code that the checkpoint contains.
     """
     # Create real buffers, because a checkpoint lacks the buffers that a model computes itself.

@@ -9,7 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
+from neuroal.files.machine import line_of
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import save_offloaded
@@ -43,7 +44,8 @@ def save_model(
             _write(loaded, part)
             (part / "plan.json").write_text(json.dumps({"identity": identity, **plan}))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"save.model={folder}: cannot be written ({error})") from error
+        reason = line_of(error) or first_line(error)
+        raise UserError(f"save.model={folder}: cannot be written ({reason})") from error
 
 
 def _write(loaded: LoadedModel, folder: Path) -> None:

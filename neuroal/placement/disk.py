@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
 from weakref import finalize
 
 import torch
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from neuroal.files.scratch import new_scratch
 from neuroal.placement.checkpoint import Checkpoint, write_shard
 from neuroal.placement.host import page_aligned, pin
 from neuroal.placement.layout import Layout, absent, moved
@@ -23,9 +23,9 @@ from neuroal.placement.offloaded import Source
 class DiskBlocks(Source):
     """Source that reads each block on request; a thread reads the announced block in advance.
 
-    Modified blocks are written to a folder in `scratch`, one file per block, and are later read
-    from there. The checkpoint is never changed. Host memory holds one block. `prefixes` are the
-    prefixes of the blocks' parameter names in the model.
+    Modified blocks are written to a temporary folder whose path starts with `scratch`, one file per
+    block, and are later read from there. The checkpoint is never changed. Host memory holds one
+    block. `prefixes` are the prefixes of the blocks' parameter names in the model.
     """
 
     immediate = False
@@ -81,7 +81,7 @@ class DiskBlocks(Source):
 
     def write(self, index: int, data: Tensor) -> None:
         if self._folder is None:
-            self._folder = Path(mkdtemp(prefix=".offload-", dir=self._scratch))
+            self._folder = new_scratch(self._scratch)
             finalize(self, rmtree, self._folder, ignore_errors=True)
         part = self._folder / f"{_file(index)}.part"
         prefix, views = self._prefixes[index], self._layouts[index].views(data)

@@ -214,12 +214,12 @@ def test_a_plan_names_its_run_and_is_accepted_by_it(tmp_path: Path) -> None:
     target.check()
     target.write(plan)
     assert json.loads(path.read_text()) == {"identity": MINE, **plan}
-    assert target.is_complete()
+    assert target.holds(plan)
     target.check()
     with pytest.raises(UserError, match=rf"another run \({MINE}\); set save.overwrite=true"):
         PlanTarget(path, OTHER).write(plan)
     PlanTarget(path, OTHER, overwrite=True).write(plan)
-    assert not target.is_complete()
+    assert not target.holds(plan)
 
 
 def test_a_plan_of_version_0_1_is_one_of_another_run(tmp_path: Path) -> None:
