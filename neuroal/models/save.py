@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from neuroal.errors import UserError, first_line
+from neuroal.files.atomic import write_json
 from neuroal.files.machine import line_of
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel
@@ -42,7 +42,7 @@ def save_model(
     try:
         with ModelFolder(folder, identity, overwrite).replacing() as part:
             _write(loaded, part)
-            (part / "plan.json").write_text(json.dumps({"identity": identity, **plan}))
+            write_json(part / "plan.json", {"identity": identity, **plan})
     except (OSError, SafetensorError) as error:
         reason = line_of(error) or first_line(error)
         raise UserError(f"save.model={folder}: cannot be written ({reason})") from error
