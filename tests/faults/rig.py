@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -166,13 +167,16 @@ def content(folder: Path) -> dict[str, Any]:
     record = json.loads(path.read_text())
     fields = {key: record[key] for key in SAME}
     fields["config"] = {k: v for k, v in record["config"].items() if k not in ("out", "save")}
-    files = [folder / "plan.json", *(folder / "out").glob("*.npz")]
+    (masks,) = (folder / "out").glob("*.npz")
+    with np.load(masks) as arrays:
+        bits = {key: arrays[key].tobytes().hex() for key in arrays}
+    files = [folder / "plan.json"]
     files += [path for path in (folder / "model").rglob("*") if path.is_file()]
     digests = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-    return {**fields, "files": digests}
+    return {**fields, "bits": bits, "files": digests}
 
 
 def scratch(folder: Path) -> list[str]:
