@@ -31,5 +31,5 @@ python -P -m neuroal.grid plan "$@" --models | while read -r model runs missing;
   chunks=$(((runs + runs_a_task - 1) / runs_a_task))
   # shellcheck disable=SC2046
   sbatch $(resources "$model") --job-name="neuroal-${model//\//-}" --array="1-$chunks%$at_most" \
-    "$(dirname "$0")/array.sbatch" "${others[@]}" "model=$model"
+    "$(dirname "$0")/array.sbatch" "${others[@]}" "model=$model" </dev/null
 done

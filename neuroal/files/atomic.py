@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-LONGEST_NAME = 200
-"""Number of characters of a file's name that its temporary name repeats; file systems allow 255."""
+from neuroal.files.process import remove_abandoned, temporary_path
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -53,13 +51,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file, which takes the name `path` at the end unless an error occurs.
 
     The new file has a hidden random name and is created exclusively. The folder is created if
-    needed.
+    needed. What killed processes left of earlier writes is deleted.
 
     Raises:
         OSError: the file cannot be written; the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:LONGEST_NAME]}.{uuid.uuid4().hex}")
+    remove_abandoned(path)
+    part = temporary_path(path)
     try:
         with part.open("xb") as file:
             yield file

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 from pathlib import Path
 
 from neuroal.files.atomic import open_own
+from neuroal.files.process import machine, remove_abandoned, started, temporary_path
 
 LEASE = 120.0
 """Seconds without renewal after which a lock is free again, because its holder or its machine has
@@ -93,17 +92,7 @@ class Holder:
         if abs(now - self.renewed) > lease:
             return True  # also if the time lies in the future, which no renewal can have written
         owner = _owner(self.text)
-        return owner is not None and _started(owner.process) != owner.started
-
-    def is_here(self) -> bool:
-        """Return whether the process runs on this machine."""
-        owner = _owner(self.text)
-        return owner is not None and _started(owner.process) == owner.started
-
-    def is_this_process(self) -> bool:
-        """Return whether this process wrote the file."""
-        owner = _owner(self.text)
-        return owner is not None and owner.process == os.getpid() and self.is_here()
+        return owner is not None and started(owner.process) != owner.started
 
 
 @dataclass(frozen=True)
@@ -118,7 +107,7 @@ def _owner(text: str) -> _Owner | None:
     """Return the process that a lock file names, if it is of this machine and undamaged."""
     try:
         fields = json.loads(text)
-        if fields["machine"] != _machine():
+        if fields["machine"] != machine():
             return None
         return _Owner(int(fields["process"]), fields["started"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -127,7 +116,8 @@ def _owner(text: str) -> _Owner | None:
 
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file unless a living process holds the last; return its number, or None."""
-    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    remove_abandoned(path)
+    probe = temporary_path(path)
     try:
         with probe.open("x") as file:
             file.write(this_process())
@@ -190,41 +180,6 @@ def _file(path: Path, generation: int) -> Path:
 
 
 def this_process() -> str:
-    """Return the content of a lock file that this process writes."""
-    owner = {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
+    """Return the content of a lock file of this process."""
+    owner = {"machine": machine(), "process": os.getpid(), "started": started(os.getpid())}
     return json.dumps({**owner, "token": uuid.uuid4().hex})
-
-
-@cache
-def _machine() -> str:
-    """Return a name for this boot of this machine and its PID namespace (container)."""
-    parts = [socket.gethostname()]
-    try:
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:
-        parts.append("no /proc")  # the host name alone must suffice
-    return " ".join(parts)
-
-
-def _started(process: int) -> str | None:
-    """Return the start time of a local process; None if it has ended.
-
-    The start time distinguishes the process from a later one with the same number.
-    """
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the latter: ended while being read
-        return None if Path("/proc/self/stat").exists() else _alive(process)
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _alive(process: int) -> str | None:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # the process belongs to another user
-    return "alive"

@@ -72,7 +72,7 @@ def open_on_disk(
         config: configuration of the model.
         dtype: dtype of the weights; None keeps the dtype of the checkpoint.
         device: device on which the blocks compute.
-        scratch: beginning of the path of the temporary folder for modified blocks; None: in the
+        scratch: path beside which the temporary folder for modified blocks is made; None: in the
             system's folder.
         trust_remote_code: run code that the checkpoint contains.
     """

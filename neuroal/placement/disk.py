@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
+from tempfile import mkdtemp
 from weakref import finalize
 
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from neuroal.files.scratch import new_scratch
+from neuroal.files.process import temporary_path
 from neuroal.placement.checkpoint import Checkpoint, write_shard
 from neuroal.placement.host import page_aligned, pin
 from neuroal.placement.layout import Layout, absent, moved
@@ -23,9 +24,9 @@ from neuroal.placement.offloaded import Source
 class DiskBlocks(Source):
     """Source that reads each block on request; a thread reads the announced block in advance.
 
-    Modified blocks are written to a temporary folder whose path starts with `scratch`, one file per
-    block, and are later read from there. The checkpoint is never changed. Host memory holds one
-    block. `prefixes` are the prefixes of the blocks' parameter names in the model.
+    Modified blocks are written to a temporary folder beside `scratch`, one file per block, and are
+    later read from there. The checkpoint is never changed. Host memory holds one block. `prefixes`
+    are the prefixes of the blocks' parameter names in the model.
     """
 
     immediate = False
@@ -81,7 +82,7 @@ class DiskBlocks(Source):
 
     def write(self, index: int, data: Tensor) -> None:
         if self._folder is None:
-            self._folder = new_scratch(self._scratch)
+            self._folder = _new_folder(self._scratch)
             finalize(self, rmtree, self._folder, ignore_errors=True)
         part = self._folder / f"{_file(index)}.part"
         prefix, views = self._prefixes[index], self._layouts[index].views(data)
@@ -93,6 +94,14 @@ class DiskBlocks(Source):
             name: absent(view.shape, view.dtype)
             for name, view in self._layouts[index].views(self._staging).items()
         }
+
+
+def _new_folder(scratch: Path | None) -> Path:
+    if scratch is None:
+        return Path(mkdtemp(prefix="neuroal-"))
+    folder = temporary_path(scratch)
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
 
 
 def _file(index: int) -> str:

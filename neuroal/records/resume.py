@@ -18,7 +18,7 @@ import torch
 
 from neuroal.errors import UserError
 from neuroal.files.lock import LEASE, leased
-from neuroal.files.scratch import remove_abandoned
+from neuroal.files.process import remove_abandoned
 from neuroal.files.sealed import DAMAGE, read_sealed, write_sealed
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.packed import PackedMasks
@@ -48,7 +48,7 @@ class RunFiles:
     content is computed again.
 
     Attributes:
-        scratch: beginning of the paths of temporary folders.
+        scratch: path beside which temporary folders are made.
         record: record of an earlier attempt; None if there is none.
         allocation: plan of an earlier attempt; None if there is none.
         costs: costs of the finished stages (`StageCosts.to_dict`).
@@ -59,7 +59,7 @@ class RunFiles:
         self.record_path = out / f"{identity}.json"
         self._plan = out / STATE_FOLDER / f"{identity}.plan"
         self._masks = out / STATE_FOLDER / f"{identity}.masks.npz"
-        self.scratch = out / f".{identity}.offload-"
+        self.scratch = out / f"{identity}.offload"
         self._saved_masks = out / f"{identity}.masks.npz"
         self.record: Record | None = None
         self.allocation: Allocation | None = None
@@ -162,7 +162,7 @@ def open_run(out: Path, identity: str, *, force: bool = False) -> Iterator[RunFi
         else:
             files.read()
         try:
-            remove_abandoned(files.scratch)
+            remove_abandoned(files.scratch, foreign=True)  # this process holds the lock
             yield files
         finally:
             remove_abandoned(files.scratch, own=True)

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,8 @@ def _read_only(rig: Rig, folder: Path, variant: str, part: str, again: bool) -> 
 def _tables_refuse_only_writing(folder: Path, part: str) -> None:
     """Make tables of records that cannot be written, in another folder."""
     target = folder / "tables"
-    tables_command(["paper", f"out={folder / 'out'}", "--limited", f"--to={target}"])
+    with redirect_stdout(StringIO()):
+        tables_command(["paper", f"out={folder / 'out'}", "--limited", f"--to={target}"])
     assert any(target.iterdir())
     shutil.rmtree(target)
     if part == "out":

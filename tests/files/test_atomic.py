@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 from pathlib import Path
 
 import pytest
 
+from neuroal.files import atomic
 from neuroal.files.atomic import read_text, replacing, write_bytes, write_json
 
 
@@ -38,9 +38,9 @@ def test_a_link_is_not_read(tmp_path: Path) -> None:
 def test_a_temporary_file_is_created_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=0))
+    monkeypatch.setattr(atomic, "temporary_path", lambda path: tmp_path / "part")
     (tmp_path / "target").write_text("kept")
-    (tmp_path / f".x.{uuid.UUID(int=0).hex}").symlink_to(tmp_path / "target")
+    (tmp_path / "part").symlink_to(tmp_path / "target")
     with pytest.raises(FileExistsError):
         write_bytes(tmp_path / "x", b"new")
     assert (tmp_path / "target").read_text() == "kept"
