@@ -1,4 +1,4 @@
-"""Print the licence of every installed package as a Markdown table: ``python -m tests.licences``."""
+"""Print the licence of every installed package as a Markdown table (``make licences``)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
 from neuroal.files.manifest import MANIFEST, Manifest, remove_written
+from neuroal.files.process import remove_abandoned, temporary_path
 
 OLD = ".old"
 """Suffix of the hidden name of a folder while another one takes its place."""
@@ -80,17 +80,19 @@ class ModelFolder:
             )
 
     def recover(self) -> None:
-        """Undo an interrupted `replacing` of this run: restore the folder, delete the hidden."""
+        """Undo an interrupted `replacing` of this run: restore the folder, delete the hidden.
+
+        A hidden folder stays while the process that writes it runs on this machine.
+        """
         try:
             for path in self._hidden():
                 if path.name.endswith(OLD) and not self.folder.exists():
                     os.rename(path, self.folder)
                 elif path.name.endswith(OLD):
                     remove_written(path)
-                else:
-                    shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"save.model={self.path}: cannot be written ({error})") from error
+        remove_abandoned(self._beside(), own=True, foreign=True)
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
@@ -102,7 +104,7 @@ class ModelFolder:
         """
         self.recover()
         self.check(again=True)
-        part = self.folder.with_name(f"{self._prefix()}{uuid.uuid4().hex[:8]}")
+        part = temporary_path(self._beside())
         part.mkdir(parents=True)
         try:
             Manifest(self.identity).write(part)
@@ -115,8 +117,9 @@ class ModelFolder:
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-    def _prefix(self) -> str:
-        return f".{self.folder.name[:100]}.{self.identity}."
+    def _beside(self) -> Path:
+        """Return the path beside which hidden folders are made."""
+        return self.folder.with_name(f"{self.folder.name[:100]}.{self.identity}")
 
     def _hidden(self) -> list[Path]:
         """Return the hidden folders of this run that an interrupted start left."""
@@ -124,7 +127,7 @@ class ModelFolder:
             siblings = list(self.folder.parent.iterdir())
         except OSError:
             return []
-        mine = [path for path in siblings if path.name.startswith(self._prefix())]
+        mine = [path for path in siblings if path.name.startswith(f".{self._beside().name}.")]
         return [path for path in mine if path.is_dir() and not path.is_symlink()]
 
 

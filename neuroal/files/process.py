@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -16,6 +17,10 @@ LONGEST_NAME = 150
 """Number of characters of a file's name that a temporary name repeats; file systems allow 255."""
 DAY = 86400.0
 """Seconds after which a temporary file of another machine counts as abandoned."""
+WRITER = re.compile(
+    "(?P<machine>[0-9a-f]{12})-(?P<process>[0-9]+)-(?P<started>[0-9a-z]+)-[0-9a-f]{12}"
+)
+"""End of a temporary name: who writes the file, and a random number."""
 
 
 @cache
@@ -84,11 +89,10 @@ def _beginning(path: Path) -> str:
 
 
 def _is_abandoned(entry: os.DirEntry[str], writer: str, own: bool, foreign: bool) -> bool:
-    try:
-        digest, process, start, _ = writer.split("-")
-        number = int(process)
-    except ValueError:
-        return False  # not a temporary name
+    names = WRITER.fullmatch(writer)
+    if names is None:
+        return False
+    digest, number, start = names["machine"], int(names["process"]), names["started"]
     if digest != _machine_digest():
         return foreign or time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY
     return started(number) != start or (own and number == os.getpid())

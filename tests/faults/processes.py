@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from neuroal.cli import main as command
 from neuroal.cli.application import exit_with
+from neuroal.errors import UserError
 from neuroal.files.lock import leased
 from neuroal.grid.status import RunState
 from neuroal.grid.worker import attempt
@@ -56,6 +58,12 @@ def start(work: Callable[[], object], folder: Path) -> multiprocessing.process.B
     return process
 
 
+def _send(process: multiprocessing.process.BaseProcess, number: signal.Signals) -> None:
+    """Send a signal to a process, unless it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid or 0, number)
+
+
 def end(process: multiprocessing.process.BaseProcess) -> int:
     """Wait for a process; return its exit code."""
     process.join(LIMIT)
@@ -92,7 +100,7 @@ def _signalled(rig: Rig, folder: Path, variant: str, number: signal.Signals, del
     config = rig.config(variant, folder)
     process = start(lambda: command._prune(config), folder)
     time.sleep(seconds)
-    os.kill(process.pid or 0, number)
+    _send(process, number)
     code, error = end(process), (folder / "error").read_text()
     way = "killed" if code == -number else judge(code, error)
     assert number is signal.SIGKILL or way != "killed", "ended without cleaning up"
@@ -124,7 +132,8 @@ def _work(rig: Rig, variant: str, folder: Path, lease: float) -> None:
     resume.leased = partial(leased, lease=lease)  # type: ignore[assignment]  # in this process
     while (outcome := attempt(rig.config(variant, folder))).state is RunState.RUNNING:
         time.sleep(0.02)
-    assert outcome.state is RunState.DONE, outcome.reason
+    if outcome.state is not RunState.DONE:
+        raise UserError(outcome.reason)
 
 
 def suspended(seed: int, count: int = 24) -> Iterator[Injection]:
@@ -140,13 +149,13 @@ def _suspended(rig: Rig, folder: Path, variant: str, delay: float, together: boo
     seconds = _seconds(rig, variant) * delay
     first = start(lambda: _work(rig, variant, folder, LEASE), folder)
     time.sleep(seconds)
-    os.kill(first.pid or 0, signal.SIGSTOP)
+    _send(first, signal.SIGSTOP)
     second = start(lambda: _work(rig, variant, folder, LEASE), folder)
     if together:  # the first continues while the second works
         time.sleep(LEASE + 0.3)
     else:
         assert end(second) == 0, (folder / "error").read_text()
-    os.kill(first.pid or 0, signal.SIGCONT)
+    _send(first, signal.SIGCONT)
     codes = end(first), end(second)
     judge(max(codes), (folder / "error").read_text())
     assert codes[1] == 0, (folder / "error").read_text()

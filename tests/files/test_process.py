@@ -43,7 +43,7 @@ def test_a_write_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
 
 
 def test_files_of_other_machines_are_deleted_after_a_day(tmp_path: Path) -> None:
-    foreign = tmp_path / ".x.0123456789ab-1-1-a"
+    foreign = tmp_path / ".x.0123456789ab-1-1-0123456789ab"
     foreign.write_text("")
     remove_abandoned(tmp_path / "x")
     assert foreign.exists()
