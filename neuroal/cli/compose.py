@@ -12,9 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.cli.help import search_folder, wrong_name
 from neuroal.cli.overrides import parse
@@ -24,6 +22,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import UserError
+from neuroal.files.digest import is_folder
 from neuroal.grid.overrides import listed
 
 MAX_CHECKED_VALUES = 1000
@@ -80,14 +79,14 @@ def check(
         The configuration with the first value of every override, then one for each further value;
         and whether they declare a grid.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
+    if config_dir is not None and not is_folder(config_dir):
         raise UserError(f"--config-dir={config_dir}: no such folder")
     with hydra_session():
         parsed = parse(overrides, multirun)
         sweeps = [o for o in parsed if o.is_sweep_override()]
         paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
         own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
-        search = [*own, *(str(path) for o in paths for path in listed(o.value()))]
+        search = [*own, *_search_path(paths)]
         swept = list(_choices([o for o in parsed if o not in paths]))
         runs = [
             compose_run(lines, config_name or "config", search, number)
@@ -102,6 +101,17 @@ def check(
         if not all(o.is_discrete_sweep() for o in sweeps):
             check_continuous(overrides, configs[0])
     return configs, is_grid
+
+
+def _search_path(overrides: Sequence[Override]) -> Iterator[str]:
+    """Yield the entries of ``hydra.searchpath``; raise `UserError` for one that is no folder."""
+    for path in (str(path) for override in overrides for path in listed(override.value())):
+        folder = search_folder(path)
+        if folder is None or not is_folder(str(folder)):
+            raise UserError(
+                f"hydra.searchpath: no folder '{path}'; write file://FOLDER or pkg://PACKAGE"
+            )
+        yield path
 
 
 def _choices(parsed: Sequence[Override]) -> Iterator[tuple[int, list[str]]]:
@@ -137,12 +147,26 @@ def compose_run(
     """
     quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
     lines = [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])]
-    try:
+    with composing(overrides, search):
         composition = compose(name, lines, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        sweeper = composition.hydra.sweeper
+        is_grid = isinstance(sweeper, DictConfig) and sweeper.get("_target_") == GRID
+        with _hydra_values(composition, number):
+            return resolve(composition, overrides), is_grid
+
+
+@contextmanager
+def composing(overrides: Sequence[str], search: Sequence[str] = ()) -> Iterator[None]:
+    """Raise errors of Hydra and OmegaConf inside the context as `UserError`.
+
+    They are of many types, and all due to an override or to a file that it names.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
-    with _hydra_values(composition, number):
-        return resolve(composition, overrides), composition.hydra.sweeper.get("_target_") == GRID
 
 
 @contextmanager

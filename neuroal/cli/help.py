@@ -161,7 +161,10 @@ def search_folder(path: str) -> Path | None:
     kind, _, rest = path.rpartition("://")
     if kind == "pkg":
         package, _, subfolder = rest.partition("/")
-        spec = find_spec(package)
+        try:
+            spec = find_spec(package)
+        except (ImportError, ValueError):
+            return None
         locations = spec.submodule_search_locations if spec else None
         return Path(locations[0], subfolder) if locations else None
     return Path(rest)

@@ -19,7 +19,7 @@ from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.parallel.peers import Peers
 from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
-from neuroal.pruners.faults import naming
+from neuroal.pruners.faults import faults_of, naming
 from neuroal.pruners.packed import PackedMasks
 from neuroal.sparsity.budget import LinearBudget
 from neuroal.tracking.progress import Progress
@@ -68,7 +68,8 @@ class RefinedPruner:
         mask = start.mask
         check_mask(self.pruner.setting, mask, weight)
         if statistics is not None and self.refiner.applies_to(decoder, linear):
-            mask = self.refiner.refine(weight, mask, statistics, budget.rules)
+            with faults_of(self.refiner, weight):
+                mask = self.refiner.refine(weight, mask, statistics, budget.rules)
             check_mask(self.refiner.setting, mask, weight)
         check_unwritten(self.refiner.setting, weight, version)
         if target is not None:
@@ -135,7 +136,7 @@ def prune_model(
                     continue
                 inputs, budget = statistics.get(linear.key), budgets[linear.key]
                 target = None if masks is None else masks[linear.key].to(linear.weight.device)
-                with naming(linear.key):
+                with naming(linear.key), faults_of(method.pruner, linear.weight):
                     pruned = method.prune(decoder, linear, inputs, budget, target)
                     checks.add(linear.key, linear.weight, pruned, budget)
                 linear.weight = pruned.weight

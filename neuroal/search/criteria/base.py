@@ -11,7 +11,7 @@ from torch import Tensor
 from neuroal.execution.pruned_walk import Statistics, WeightsOf
 from neuroal.models.adapter import PrunableLinear
 from neuroal.pruners.base import Pruner
-from neuroal.pruners.faults import check_tensor, naming
+from neuroal.pruners.faults import check_tensor, faults_of, naming
 from neuroal.sparsity.budget import LinearBudget
 
 Budgets = Mapping[str, LinearBudget]
@@ -44,7 +44,7 @@ def pruned_by(pruner: Pruner, budgets: Budgets) -> WeightsOf:
         weights = {}
         for linear in linears:
             inputs, budget = statistics.get(linear.key), budgets[linear.key]
-            with naming(linear.key):
+            with naming(linear.key), faults_of(pruner, linear.weight):
                 weight = pruner.pruned_weight(linear.weight, inputs, budget)
                 check_tensor(pruner.setting, "pruned weight", weight, linear.weight)
             weights[linear.key] = weight
