@@ -26,7 +26,7 @@ class UserError(Exception):
 def one_line(text: str) -> str:
     """Return `text` without control characters; ``…`` replaces the middle of what is too long."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
-    words = re.sub(r"\S{%d,}" % (LONGEST_WORD + 1), lambda word: _cut(word[0], LONGEST_WORD), line)
+    words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD), line)
     return _cut(words, LONGEST_LINE)
 
 

@@ -42,7 +42,7 @@ METHODS = [
     (group, path.stem)
     for group in ("pruner", "topup", "refine")
     for path in sorted((conf_dir() / group).glob("*.yaml"))
-    if path.stem != "none"
+    if path.stem != "none" and (group, path.stem) != ("topup", "uniform")  # that of every pruner
 ]
 CONTEXT = multiprocessing.get_context("fork")
 SAME = ("plan", "sparsity", "masks", "metrics", "data")
