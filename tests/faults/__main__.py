@@ -17,7 +17,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -69,13 +71,14 @@ def main(words: Sequence[str]) -> int:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="neuroal-faults-") as folder:
         rig = Rig.build(Path(folder))
-        for number, injection in enumerate(injections(rig)):
-            if words and not any(word in injection.fault for word in words):
-                continue
-            if injection.fault not in counts:
-                print(f"{time.perf_counter() - begin:6.0f} s  {injection.fault}", flush=True)
-            way = inject(rig, injection, Path(folder) / str(number))
-            counts.setdefault(injection.fault, Counter())[way] += 1
+        chosen = [i for i in injections(rig) if not words or any(word in i.fault for word in words)]
+        folders = [Path(folder) / str(number) for number in range(len(chosen))]
+        with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
+            ways = pool.map(inject, [rig] * len(chosen), chosen, folders)
+            for injection, way in zip(chosen, ways, strict=True):
+                if injection.fault not in counts:
+                    print(f"{time.perf_counter() - begin:6.0f} s  {injection.fault}", flush=True)
+                counts.setdefault(injection.fault, Counter())[way] += 1
     text = table(counts, time.perf_counter() - begin)
     print(text)
     if not words:

@@ -73,7 +73,7 @@ def end(process: multiprocessing.process.BaseProcess) -> int:
     return process.exitcode
 
 
-def signals(seed: int, count: int = 40) -> Iterator[Injection]:
+def signals(seed: int, count: int = 24) -> Iterator[Injection]:
     """Yield every signal at random moments of a run, and SIGKILL at random file operations."""
     generator = random.Random(seed)
     for number in SIGNALS:
@@ -136,7 +136,7 @@ def _work(rig: Rig, variant: str, folder: Path, lease: float) -> None:
         raise UserError(outcome.reason)
 
 
-def suspended(seed: int, count: int = 24) -> Iterator[Injection]:
+def suspended(seed: int, count: int = 16) -> Iterator[Injection]:
     """Yield processes that are suspended for longer than their lease, and continue later."""
     generator = random.Random(seed)
     for index in range(count):
@@ -163,7 +163,7 @@ def _suspended(rig: Rig, folder: Path, variant: str, delay: float, together: boo
     return REPAIRED if codes == (0, 0) else LINE
 
 
-def together(count: int = 24) -> Iterator[Injection]:
+def together(count: int = 16) -> Iterator[Injection]:
     """Yield two workers that start at the same moment."""
     for index in range(count):
         variant = ("disk", "updates")[index % 2]

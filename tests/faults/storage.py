@@ -26,6 +26,8 @@ ERRORS = {
     "input/output error": errno.EIO,
     "no permission": errno.EACCES,
 }
+FREQUENT = ("full disk", "read-only file system")
+"""Errors that are raised in every operation; the others in every second."""
 
 
 def failing_operations(rig: Rig) -> Iterator[Injection]:
@@ -34,7 +36,7 @@ def failing_operations(rig: Rig) -> Iterator[Injection]:
         folder = rig.root / f"count-{variant}"
         last = count_operations(folder, lambda v=variant, f=folder: rig.call(v, f))  # type: ignore[misc]
         for fault, number in ERRORS.items():
-            for point in range(1, last + 1):
+            for point in range(1, last + 1, 1 if fault in FREQUENT else 2):
                 onward = (point + number) % 2 == 0
                 run = partial(_fail, variant=variant, number=number, point=point, onward=onward)
                 yield Injection(f"{fault} at a file operation", f"{variant} {point}", run)
