@@ -44,6 +44,8 @@ METHODS = [
     for path in sorted((conf_dir() / group).glob("*.yaml"))
     if path.stem != "none" and (group, path.stem) != ("topup", "uniform")  # that of every pruner
 ]
+QUICK = (("pruner", "wanda"), ("pruner", "sparsegpt"), ("topup", "owl"), ("refine", "dsnot"))
+"""Methods of the quick tests; `make test-full` tries all."""
 CONTEXT = multiprocessing.get_context("fork")
 SAME = ("plan", "sparsity", "masks", "metrics", "data")
 """Fields of a record that must be the same bytes."""
@@ -69,6 +71,12 @@ def bytes_of(config: RunConfig) -> tuple[bytes, bytes]:
     return fields.encode(), path.with_suffix(".masks.npz").read_bytes()
 
 
+def marked(method: tuple[str, str]) -> Any:
+    """Return a parameter of a test, which is slow unless it is one of `QUICK`."""
+    marks = () if method in QUICK else (pytest.mark.slow,)
+    return pytest.param(method, marks=marks, id=":".join(method))
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a model and a plan."""
@@ -80,15 +88,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def fresh(root: Path) -> dict[tuple[str, str], tuple[bytes, bytes]]:
-    """Return method → bytes of an undisturbed run in this process."""
-    results = {}
-    for method in METHODS:
-        config = config_of(method, root / "fresh", root)
-        neuroal.run.run(config, QuietProgress())
-        results[method] = bytes_of(config)
-    return results
+def fresh(method: tuple[str, str], root: Path) -> tuple[bytes, bytes]:
+    """Return the bytes of an undisturbed run in this process."""
+    config = config_of(method, root / "fresh", root)
+    neuroal.run.run(config, QuietProgress())
+    return bytes_of(config)
 
 
 def _worker(configs: list[RunConfig]) -> None:
@@ -97,9 +101,8 @@ def _worker(configs: list[RunConfig]) -> None:
     assert counts[RunState.DONE] == len(configs)
 
 
-def test_several_workers_write_the_bytes_of_one(
-    root: Path, fresh: dict[tuple[str, str], tuple[bytes, bytes]]
-) -> None:
+@pytest.mark.slow
+def test_several_workers_write_the_bytes_of_one(root: Path) -> None:
     configs = {method: config_of(method, root / "workers", root) for method in METHODS}
     processes = [CONTEXT.Process(target=_worker, args=(list(configs.values()),)) for _ in range(3)]
     for process in processes:
@@ -108,15 +111,12 @@ def test_several_workers_write_the_bytes_of_one(
         process.join(300)
         assert process.exitcode == 0
     for method, config in configs.items():
-        assert bytes_of(config) == fresh[method], method
+        assert bytes_of(config) == fresh(method, root), method
 
 
-@pytest.mark.parametrize("method", METHODS, ids=":".join)
+@pytest.mark.parametrize("method", [*map(marked, METHODS)])
 def test_a_resumed_run_writes_the_bytes_of_a_fresh_one(
-    method: tuple[str, str],
-    root: Path,
-    fresh: dict[tuple[str, str], tuple[bytes, bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+    method: tuple[str, str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
@@ -127,4 +127,4 @@ def test_a_resumed_run_writes_the_bytes_of_a_fresh_one(
             patch.setattr(neuroal.run, stage, stop)
             neuroal.run.run(config, QuietProgress())
     neuroal.run.run(config, QuietProgress())
-    assert bytes_of(config) == fresh[method]
+    assert bytes_of(config) == fresh(method, root)

@@ -203,8 +203,10 @@ def _attempt(config: RunConfig) -> None:
     """Do one run of a grid; record a failure instead of raising it."""
     from neuroal.grid.worker import attempt
 
-    reason = attempt(config).reason
-    if reason:
+    outcome = attempt(config)
+    if not outcome.recorded:
+        raise UserError(outcome.reason)
+    if reason := outcome.reason:
         print(f"neuroal: {reason}", file=sys.stderr)
 
 

@@ -48,7 +48,7 @@ def machine_errors(where: str = "") -> Iterator[None]:
 
 def line_of(error: Exception, where: str = "") -> str | None:
     """Return the line for an error of the machine, or None for another error."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | ConnectionError):  # the latter: not an error of a file
         return None
     if isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY):
         remedy = "use a smaller batch, offload=blocks or a machine with more memory"

@@ -181,11 +181,11 @@ def content(folder: Path) -> dict[str, Any]:
 
 def scratch(folder: Path) -> list[str]:
     """Return the temporary files and folders of runs, also those for resuming."""
-    kept = {"inputs", FOLDER}
+    lasting = {"inputs", FOLDER}
     hidden = [p.relative_to(folder).as_posix() for p in folder.rglob(".*")]
     state = folder / "out" / "state"
     names = os.listdir(state) if state.is_dir() else []
-    return hidden + [n for n in names if n not in kept and not n.endswith(".summary")]
+    return hidden + [n for n in names if n not in lasting and not n.endswith(".summary")]
 
 
 def temporary(folder: Path) -> list[str]:

@@ -34,7 +34,7 @@ def check(rig: Rig, injections: list[Injection], folder: Path) -> None:
 
 
 def test_damaged_files_are_repaired_or_named(rig: Rig, tmp_path: Path) -> None:
-    check(rig, sample(damage.damaged_files(SEED), 12), tmp_path)
+    check(rig, sample(damage.damaged_files(SEED), 8), tmp_path)
 
 
 def test_damaged_and_old_locks_block_no_longer_than_their_lease(rig: Rig, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_damaged_and_old_locks_block_no_longer_than_their_lease(rig: Rig, tmp_pa
 
 
 def test_a_run_survives_errors_of_file_operations(rig: Rig, tmp_path: Path) -> None:
-    check(rig, sample(storage.failing_operations(rig), 10), tmp_path)
+    check(rig, sample(storage.failing_operations(rig), 8), tmp_path)
 
 
 @pytest.mark.skipif(not storage.can_mount(), reason="mounting needs root")
@@ -51,7 +51,7 @@ def test_a_run_survives_full_and_read_only_disks(rig: Rig, tmp_path: Path) -> No
 
 
 def test_a_run_survives_signals(rig: Rig, tmp_path: Path) -> None:
-    check(rig, sample(processes.signals(SEED), 5), tmp_path)
+    check(rig, sample(processes.signals(SEED), 4), tmp_path)
 
 
 def test_a_suspended_process_and_its_successor_write_the_same(rig: Rig, tmp_path: Path) -> None:

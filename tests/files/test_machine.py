@@ -32,7 +32,10 @@ def test_the_line_names_file_and_remedy(error: Exception, words: list[str]) -> N
     assert raised.value.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), UserError("a mistake"), OSError("no code")])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a bug"), UserError("a mistake"), OSError("no code"), BrokenPipeError(32, "pipe")],
+)
 def test_other_errors_pass_unchanged(error: Exception) -> None:
     assert line_of(error) is None
     with pytest.raises(type(error)) as raised, machine_errors():
