@@ -18,7 +18,7 @@ from typing import Any
 from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
 from neuroal.files.manifest import MANIFEST, Manifest, remove_written
-from neuroal.files.process import remove_abandoned, temporary_path
+from neuroal.files.process import is_temporary, remove_abandoned, temporary_path
 
 OLD = ".old"
 """Suffix of the hidden name of a folder while another one takes its place."""
@@ -90,6 +90,8 @@ class ModelFolder:
                     os.rename(path, self.folder)
                 elif path.name.endswith(OLD):
                     remove_written(path)
+                elif not is_temporary(path):  # of version 0.2.0 or earlier
+                    shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"save.model={self.path}: cannot be written ({error})") from error
         remove_abandoned(self._beside(), own=True, foreign=True)

@@ -64,6 +64,11 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f"{_beginning(path)}{writer}-{uuid.uuid4().hex[:12]}")
 
 
+def is_temporary(path: Path) -> bool:
+    """Return whether `temporary_path` made the name of `path`."""
+    return WRITER.fullmatch(path.name.rpartition(".")[2]) is not None
+
+
 def remove_abandoned(path: Path, *, own: bool = False, foreign: bool = False) -> None:
     """Delete the files and folders named by `temporary_path` whose process has ended.
 

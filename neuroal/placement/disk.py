@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from errno import ENOENT
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -45,6 +46,7 @@ class DiskBlocks(Source):
             pin(self, self._staging, device)
         self._scratch = scratch
         self._folder: Path | None = None
+        self._modified: set[int] = set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="offload")
         self._announced: tuple[int, Future[Tensor]] | None = None
 
@@ -71,14 +73,17 @@ class DiskBlocks(Source):
     def matrices(self, index: int) -> dict[str, Tensor]:
         """Read the current matrices of block `index`, by their names in the model."""
         if (path := self.written(index)) is not None:
+            if not path.is_file():
+                raise FileNotFoundError(ENOENT, "a pruned block was deleted", str(path))
             return load_file(path)
         prefix, layout = self._prefixes[index], self._layouts[index]
         return self._checkpoint.read(f"{prefix}{name}" for name in layout.names)
 
     def written(self, index: int) -> Path | None:
         """Return the file of block `index` in the scratch folder, or None if it is unmodified."""
-        path = self._folder / _file(index) if self._folder else None
-        return path if path is not None and path.is_file() else None
+        if self._folder is None or index not in self._modified:
+            return None
+        return self._folder / _file(index)  # also if it vanished: the checkpoint is not pruned
 
     def write(self, index: int, data: Tensor) -> None:
         if self._folder is None:
@@ -88,6 +93,7 @@ class DiskBlocks(Source):
         prefix, views = self._prefixes[index], self._layouts[index].views(data)
         write_shard(part, {f"{prefix}{name}": view for name, view in views.items()})
         part.rename(self._folder / _file(index))
+        self._modified.add(index)
 
     def resting(self, index: int) -> dict[str, Tensor]:
         return {
