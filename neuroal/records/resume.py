@@ -18,7 +18,7 @@ import torch
 
 from neuroal.errors import UserError
 from neuroal.files.lock import LEASE, leased
-from neuroal.files.process import remove_abandoned
+from neuroal.files.process import is_temporary, remove_abandoned
 from neuroal.files.sealed import DAMAGE, read_sealed, write_sealed
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.packed import PackedMasks
@@ -137,9 +137,11 @@ class RunFiles:
             save_masks(masks, self._saved_masks)
         for path in (self._plan, self._masks):
             path.unlink(missing_ok=True)
+        for path in (self.record_path, self._plan, self._masks, self._saved_masks):
+            remove_abandoned(path, foreign=True)  # temporary files of interrupted writes
         for folder in {path.parent for path in (self.record_path, self._plan)}:
-            for part in folder.glob(f".{self.identity}.*"):  # temporary files of interrupted writes
-                if not part.is_dir() or part.is_symlink():
+            for part in folder.glob(f".{self.identity}.*"):
+                if part.is_file() and not is_temporary(part):  # of version 0.2.0 or earlier
                     part.unlink(missing_ok=True)
 
 
