@@ -26,8 +26,8 @@ class UserError(Exception):
 def one_line(text: str) -> str:
     """Return `text` without control characters; ``…`` replaces the middle of what is too long."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
-    words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD), line)
-    return _cut(words, LONGEST_LINE)
+    line = re.sub(r"\S{100,}", lambda word: _cut(word[0], LONGEST_WORD), line)
+    return _cut(line, LONGEST_LINE)
 
 
 def _cut(text: str, most: int) -> str:

@@ -54,6 +54,13 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
 """Names of a flag → its arguments of `argparse`."""
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that raises `UserError` instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
     with_traceback = full_error()  # before Hydra is started, which sets the variable
@@ -148,30 +155,14 @@ def start(
 
 def parse_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return Hydra's flags and the overrides; they may appear in any order."""
-    parser = argparse.ArgumentParser(
-        "neuroal", add_help=False, exit_on_error=False, allow_abbrev=False
-    )
+    parser = ArgumentParser("neuroal", add_help=False, allow_abbrev=False)
     for names, options in FLAGS.items():
         parser.add_argument(*names, **options)
     parser.add_argument("overrides", nargs="*")
-    with argument_errors():
-        flags, rest = parser.parse_known_intermixed_args(arguments)
+    flags, rest = parser.parse_known_intermixed_args(arguments)
     if rest:
         raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], chain(*FLAGS))}")
     return flags, flags.overrides
-
-
-@contextmanager
-def argument_errors() -> Iterator[None]:
-    """Raise `UserError` for an error of a parser with ``exit_on_error=False``."""
-    try:
-        yield
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
-    except UserError:
-        raise
-    except (ValueError, TypeError) as error:  # of the parser, for arguments such as --=
-        raise UserError(f"the flags cannot be parsed ({first_line(error)}); see --help") from error
 
 
 def _run(
@@ -236,32 +227,36 @@ def _run_by_hydra(
             if os.getpid() != parent:  # the launcher passes the first error of its workers on
                 raise WorkerFailed(codes[-1]) from None
 
-    os.environ[FULL_ERROR] = "1"  # keep exceptions unchanged
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     try:
-        hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(
-            task
-        )()
+        with _unchanged_exceptions():
+            hydra.main(str(schema.conf_dir()), "config", version_base="1.3")(task)()
     except WorkerFailed as failure:
         print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
         codes.extend(failure.args)
-    except (
-        HydraException,
-        OmegaConfBaseException,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-    ) as error:
-        if any(error is own for own in raised):
+    except Exception as error:  # of Hydra or a plugin, for a value that only they read
+        if isinstance(error, UserError) or any(error is own for own in raised):
             raise
         raise UserError(
             f"Hydra cannot start the run ({message_of(error)}); check the overrides of hydra"
         ) from error
     return min(codes, default=0)
+
+
+@contextmanager
+def _unchanged_exceptions() -> Iterator[None]:
+    """Let Hydra raise exceptions inside the context, instead of printing part of them."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 class WorkerFailed(Exception):

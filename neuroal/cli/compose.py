@@ -12,7 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.cli.help import search_folder, wrong_name
 from neuroal.cli.overrides import parse
@@ -21,12 +23,14 @@ from neuroal.config import schema
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
 from neuroal.files.digest import is_folder
 from neuroal.grid.overrides import listed
 
 MAX_CHECKED_VALUES = 1000
 """Maximum number of values of a sweep that are validated before the first run."""
+MAX_RUNS = 100_000
+"""Maximum number of runs of a sweep."""
 GRID = "hydra_plugins.neuroal_grid.sweeper.GridSweeper"
 """Sweeper of a grid; a configuration with another sweeper is not a grid."""
 
@@ -84,6 +88,7 @@ def check(
     with hydra_session():
         parsed = parse(overrides, multirun)
         sweeps = [o for o in parsed if o.is_sweep_override()]
+        _check_count(sweeps)
         paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
         own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
         search = [*own, *_search_path(paths)]
@@ -101,6 +106,15 @@ def check(
         if not all(o.is_discrete_sweep() for o in sweeps):
             check_continuous(overrides, configs[0])
     return configs, is_grid
+
+
+def _check_count(sweeps: Sequence[Override]) -> None:
+    """Raise `UserError` if `sweeps` ask for more than `MAX_RUNS` runs."""
+    runs = 1
+    for override in (o for o in sweeps if o.is_discrete_sweep()):
+        runs *= sum(1 for _ in islice(override.sweep_string_iterator(), MAX_RUNS + 1))
+        if runs > MAX_RUNS:
+            raise UserError(f"{override.input_line}: asks for more than {MAX_RUNS} runs")
 
 
 def _search_path(overrides: Sequence[Override]) -> Iterator[str]:
@@ -166,7 +180,16 @@ def composing(overrides: Sequence[str], search: Sequence[str] = ()) -> Iterator[
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
+        raise UserError(_wrong_override(overrides, search) or _reason(overrides, error)) from error
+
+
+def _reason(overrides: Sequence[str], error: Exception) -> str:
+    """Return the message of an error of Hydra, or of an override of Hydra's own configuration."""
+    if isinstance(error, HydraException | OmegaConfBaseException | OSError):
+        return message_of(error)
+    own = [text for text in overrides if text.lstrip("+~").startswith("hydra")]
+    what = f"cannot be composed ({type(error).__name__}: {first_line(error)})"
+    return f"{' '.join(own or overrides)}: {what}; change or remove this override"
 
 
 @contextmanager

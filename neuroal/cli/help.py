@@ -91,7 +91,7 @@ def options_by_group(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
         for path in sorted(root.rglob("*.yaml")):
             group, *option = path.relative_to(root).with_suffix("").parts
             if option and group != "hydra":
-                text = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+                text = path.read_text("utf-8", "replace").removeprefix("# @package _global_\n")
                 first = text.partition("\n")[0]
                 comment = first.lstrip("# ").rstrip() if first.startswith("#") else ""
                 groups.setdefault(group, {})["/".join(option)] = comment

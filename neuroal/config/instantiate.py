@@ -29,6 +29,8 @@ def build(key: str, node: Any) -> Any:
     settings = dict(node or {})
     target = settings.pop("_target_", None)
     if target is None:
+        if key != "refine" or settings:
+            raise UserError(f"{key}._target_=null: names no method; choose an option of {key}")
         return None
     cls = locate(key, str(target))
     _check_method(key, str(target), cls)

@@ -15,7 +15,10 @@ from neuroal.files.atomic import json_text, read_text, write_bytes
 SEAL = "sha256"
 BEGIN = f'{{\n "{SEAL}": "'
 """Beginning of a sealed file; the digest of the text without this entry follows."""
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile)
+DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    *(EOFError, BadZipFile),
+)
 """Errors of reading a damaged file; `RecursionError` is a `RuntimeError`."""
 log = logging.getLogger(__name__)
 

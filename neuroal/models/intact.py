@@ -11,6 +11,7 @@ from typing import Any
 
 from neuroal.errors import UserError, first_line
 from neuroal.models.completeness import AGAIN
+from neuroal.placement.gguf_header import read_header
 from neuroal.placement.headers import INDEX, PICKLED_INDEX, weight_files
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -40,11 +41,18 @@ def check_weights(folder: Path) -> None:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise `UserError` unless `path` begins as a GGUF file."""
+    """Raise `UserError` unless `path` has the header of a GGUF file and a possible block count."""
     _check_start(path)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise _damaged(path, "is not a GGUF file")
+    try:
+        header = read_header(path)
+    except (struct.error, LookupError, ValueError, OverflowError, MemoryError) as error:
+        raise _damaged(path, f"has a damaged header ({first_line(error)})") from error
+    for name, count in header.metadata.items():
+        if name.endswith(".block_count") and not 1 <= count <= len(header.types):
+            raise _damaged(path, f"has {count} blocks in {len(header.types)} tensors")
 
 
 def _damaged(path: Path, problem: str) -> UserError:

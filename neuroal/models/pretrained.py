@@ -14,11 +14,12 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from neuroal.errors import UserError, first_line
+from neuroal.errors import UserError, first_line, shortened
 from neuroal.models.completeness import (
     AGAIN,
     Comparison,
     check_complete,
+    check_layers,
     check_shapes,
     expected_shapes,
 )
@@ -47,6 +48,7 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     files = Path(folder) if Path(folder).is_dir() else _cached(folder, options)
     headers = {} if gguf else read_headers(files)
     quantized = bool(gguf) or is_quantized(model_config)
+    check_layers(model_config, where, headers)
     if not quantized:
         check_shapes(model_config, where, headers, options["trust_remote_code"])
     report = _Report()
@@ -170,6 +172,8 @@ def reading(path: str, problem: str) -> Iterator[None]:
 def _cause(error: Exception) -> str:
     """Return the first line of `error`, with a remedy for common errors of `transformers`."""
     text, first = str(error), first_line(error)
+    if first.endswith(":"):  # the reason follows in the next line
+        first = shortened(text, most=500)
     if "trust_remote_code" in text:
         return f"{first}; if you trust the code, set model.trust_remote_code=true"
     if "instantiate the backend tokenizer" in text:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def read_ratios(path: str, density: bool) -> RatioFile:
     check_plan_file("topup.path", path)
     try:
         if Path(path).suffix == ".npy":
-            return _list(path, map(json_number, np.load(path).ravel().tolist()), density)
+            return _list(path, map(json_number, _array(path)), density)
         text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             return _list(path, map(json_number, plan_json(text)), density)
@@ -122,11 +123,19 @@ def read_ratios(path: str, density: bool) -> RatioFile:
         return _list(path, map(_number, text.replace(",", " ").split()), density)
     except UserError:
         raise
-    except (*READING, csv.Error, TypeError, AttributeError, SyntaxError, MemoryError) as error:
+    except (*READING, csv.Error, TypeError) as error:
         raise UserError(
             f"topup.path={path}: not a list or table of ratios ({first_line(error)}); "
             "use a saved plan, a list of numbers or a CSV table"
         ) from error
+
+
+def _array(path: str) -> list[Any]:
+    try:
+        values: list[Any] = np.load(path).ravel().tolist()
+    except Exception as error:  # NumPy parses the header as Python code, and raises many types
+        raise ValueError(first_line(error)) from error
+    return values
 
 
 def _list(path: str, numbers: Iterable[float], density: bool) -> RatioFile:

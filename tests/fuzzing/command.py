@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -30,12 +31,22 @@ class Hang(BaseException):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: its exit code and what it printed; `fault`: an exception that escaped."""
+    """How a call ended.
+
+    Attributes:
+        code: exit code.
+        stdout: what it printed.
+        stderr: what it printed there.
+        seconds: how long it took.
+        logged: number of lines on stderr that are warnings and notes.
+        fault: an exception that escaped, or a hang.
+    """
 
     code: int
     stdout: str
     stderr: str
     seconds: float
+    logged: int = 0
     fault: BaseException | None = None
 
     @property
@@ -50,16 +61,20 @@ class Outcome:
             return "a line is too long"
         if self.code == 0:
             return None
-        if not lines or not lines[-1].startswith("neuroal: "):
-            return f"exit code {self.code}, and no error line comes last"
-        if self.code == 2 and len([line for line in lines if not _is_note(line)]) != 1:
-            return "there is not exactly one error line"
-        return None
+        if len(lines) == 1 + self.logged and lines[-1].startswith(("neuroal: ", "package ")):
+            return None
+        return f"exit code {self.code} after {len(lines)} lines, {self.logged} of them warnings"
 
 
-def _is_note(line: str) -> bool:
-    """Return whether `line` is a warning or a note of another package, before the error line."""
-    return not line.startswith("neuroal: ")
+class _Counter(logging.Handler):
+    """Counts messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
 
 
 def call(
@@ -67,7 +82,8 @@ def call(
 ) -> Outcome:
     """Call the console script `main` with `arguments` in the current folder `folder`."""
     out, err, code, fault = io.StringIO(), io.StringIO(), 0, None
-    begin = time.monotonic()
+    begin, counter = time.monotonic(), _Counter()
+    logging.getLogger("neuroal").addHandler(counter)
     with _restored(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         sys.argv = ["neuroal", *arguments]
         try:
@@ -77,8 +93,9 @@ def call(
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         except (Exception, Hang) as error:
             fault = error
+    logging.getLogger("neuroal").removeHandler(counter)
     taken = time.monotonic() - begin
-    return Outcome(code, out.getvalue(), err.getvalue(), taken, fault)
+    return Outcome(code, out.getvalue(), err.getvalue(), taken, counter.count, fault)
 
 
 @contextlib.contextmanager
