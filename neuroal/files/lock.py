@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -50,13 +50,16 @@ def leased(path: Path, lease: float = LEASE) -> Iterator[bool]:
     done = threading.Event()
     mine = _file(path, generation)
     renewal = threading.Thread(target=_renew, args=(mine, lease / 4, done), daemon=True)
-    renewal.start()
     try:
+        renewal.start()
         yield True
     finally:
-        done.set()
-        renewal.join()
-        _release(path, generation)
+        try:
+            done.set()
+            if renewal.ident is not None:
+                renewal.join()
+        finally:  # also if a signal ends the process while it waits
+            _release(path, generation)
 
 
 def is_held(path: Path, lease: float = LEASE, now: float | None = None) -> bool:
@@ -117,7 +120,7 @@ def _owner(text: str) -> _Owner | None:
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file unless a living process holds the last; return its number, or None."""
     remove_abandoned(path)
-    probe = temporary_path(path)
+    probe, generation = temporary_path(path), 0
     try:
         with probe.open("x") as file:
             file.write(this_process())
@@ -128,6 +131,11 @@ def _take(path: Path, lease: float) -> int | None:
             return None
     except FileNotFoundError:
         return None  # the holder released the lock just now, and removed the folder or our probe
+    except BaseException:  # a signal that ends the process just after it made the link
+        with suppress(OSError):
+            if probe.exists() and probe.samefile(_file(path, generation)):
+                _file(path, generation).unlink()
+        raise
     finally:
         probe.unlink(missing_ok=True)
     if last is not None and Holder.read(_file(path, generation - 1)) != last:

@@ -43,6 +43,8 @@ VARIANTS = {
     "updates": ["pruner=sparsegpt", "topup=uniform"],
 }
 """Runs that the faults are injected into, by name."""
+FREE = ("out", "save", "force", "logger")
+"""Keys of the configuration that differ between injections."""
 REPAIRED, LINE = "finished", "stopped with one line"
 """Ways to survive a fault; after both, a restart has the results of an undisturbed run."""
 
@@ -166,7 +168,7 @@ def content(folder: Path) -> dict[str, Any]:
     (path,) = (folder / "out").glob("*.json")
     record = json.loads(path.read_text())
     fields = {key: record[key] for key in SAME}
-    fields["config"] = {k: v for k, v in record["config"].items() if k not in ("out", "save")}
+    fields["config"] = {k: v for k, v in record["config"].items() if k not in FREE}
     (masks,) = (folder / "out").glob("*.npz")
     with np.load(masks) as arrays:
         bits = {key: arrays[key].tobytes().hex() for key in arrays}
@@ -196,7 +198,7 @@ def temporary(folder: Path) -> list[str]:
 def judge(code: int, error: str) -> str:
     """Return how a command survived; raise AssertionError unless it printed clear lines."""
     lines = [line for line in error.splitlines() if line.strip() and "%|" not in line]  # no bars
-    wrong = [line for line in lines if not line.startswith("neuroal: ")]
+    wrong = [line for line in lines if not line.startswith(("neuroal: ", "wandb: "))]
     assert not wrong, f"exit code {code}: {error[-2000:]}"
     if code == 0:
         return REPAIRED
