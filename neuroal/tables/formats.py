@@ -76,7 +76,8 @@ def latex(table: Table) -> str:
             r"\par\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             *_tabular(table, rows),
-            *("}", r"\end{table}"),
+            "}",
+            r"\end{table}",
             *([] if last else [r"\clearpage"]),
         ]
     return "\n".join(lines) + "\n"
@@ -84,7 +85,8 @@ def latex(table: Table) -> str:
 
 def _pages(table: Table) -> list[range]:
     """Return the numbers of the rows of each page; pages end between groups where possible."""
-    pages, start, total = [], 0, len(table.rows)
+    pages: list[range] = []
+    start, total = 0, len(table.rows)
     while not pages or start < total:
         end, height = start, 0.0
         while end < total and height < LONGEST:

@@ -59,7 +59,9 @@ def test_overrides_select_and_several_values_are_alternatives(
     )
     assert code == 0
     lines = [line.split() for line in out.splitlines() if line.startswith("Uniform")]
-    assert [line[:4] for line in lines] == [["Uniform", "OWL", "perplexity", "2"]]  # a case per pruner
+    assert [line[:4] for line in lines] == [
+        ["Uniform", "OWL", "perplexity", "2"]
+    ]  # a case per pruner
     assert [line.split()[:2] for line in out.splitlines() if line.startswith("perplexity")] == [
         ["perplexity", "Uniform"],
         ["perplexity", "OWL"],

@@ -131,9 +131,16 @@ def test_p_values_are_corrected_step_by_step() -> None:
 
 def test_pairs_of_one_kind_are_corrected_together() -> None:
     b = [1.0 + i for i in range(10)]
-    values = {"a": [v - 0.5 for v in b], "b": b, "c": [v + 0.01 * (-1) ** i for i, v in enumerate(b)]}
+    values = {
+        "a": [v - 0.5 for v in b],
+        "b": b,
+        "c": [v + 0.01 * (-1) ** i for i, v in enumerate(b)],
+    }
     frame = pd.concat(
-        [results(values, "ptb", "perplexity"), results({"a": b, "b": b, "c": b}, "rte", "zero_shot")]
+        [
+            results(values, "ptb", "perplexity"),
+            results({"a": b, "b": b, "c": b}, "rte", "zero_shot"),
+        ]
     )
     cases = tuple(Case(model, "wanda", "70 %", task) for model in MODELS for task in ("ptb", "rte"))
     by_pair = {(d.one, d.other, d.kind): d for d in duels(frame, Expected(cases, ("a", "b", "c")))}
@@ -157,7 +164,11 @@ def test_the_matrix_has_each_pair_once_and_marks_significant_ones() -> None:
         ["perplexity", "b", "0.0059", "", "1/9/0"],
         ["perplexity", "c", "0.0059", "1", ""],
     ]
-    assert [cell.standing for row in table.rows for cell in row] == [0] * 7 + [1] + [0] * 4 + [1, 0, 0]
+    assert [cell.standing for row in table.rows for cell in row] == [0] * 7 + [1] + [0] * 4 + [
+        1,
+        0,
+        0,
+    ]
 
 
 def test_a_task_without_results_counts_as_missing() -> None:
