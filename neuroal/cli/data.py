@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +14,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli.application import argument_errors, exit_with
+from neuroal.cli.application import ArgumentParser, exit_with
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set
 from neuroal.errors import UserError, first_line, nearest
+from neuroal.files.atomic import replacing
 
 EPILOG = """\
 fetch  download data sets to the Hugging Face cache, or to a folder for data.root with --root
@@ -36,18 +36,16 @@ def main() -> NoReturn:
 
 def data_command(arguments: Sequence[str]) -> int:
     """Run the command with `arguments`; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "neuroal-data",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
     )
     parser.add_argument("action", choices=("fetch", "check", "list"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="data set, or NAME/SPLIT")
     parser.add_argument("--root", metavar="FOLDER", help="folder of local data sets, as data.root")
-    with argument_errors():
-        options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     splits = list(_splits(options.names or SETS))
     if options.action == "list":
         return show(splits)
@@ -126,17 +124,13 @@ def copy(data: DataSplit, folder: Path, split: str) -> DataSplit:
     suffix = next(s for s in (*SUFFIXES, "") if data.files[0].name.endswith(s))
     single = len(data.files) == 1
     target = folder / f"{split}{suffix if single else '.jsonl.gz'}"
-    part = folder / f".{target.name}.{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(target) as part:
         if single:
-            shutil.copyfile(data.files[0], part)
+            with data.files[0].open("rb") as source:
+                shutil.copyfileobj(source, part)
         else:
             with gzip.open(part, "wt", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in data.rows)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return DataSplit((target,), str(folder))
 
 

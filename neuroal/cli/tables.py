@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,8 +107,8 @@ def select(overrides: Sequence[str], limited: bool) -> Selection:
 
 def _key(override: str) -> str:
     """Return the key by which an override selects records, or an empty string if it does not."""
-    key = override.partition("=")[0].lstrip("+").partition("@")[0]
-    return "" if key.split(".")[0] in (*ELSEWHERE, "hydra") else key
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return "" if re.split("[./]", key)[0] in (*ELSEWHERE, "hydra") else key
 
 
 def _single(override: str) -> bool:
@@ -144,7 +145,12 @@ def tables_command(arguments: Sequence[str]) -> None:
     else:
         out = Path(configs[0].out)
         results = study(out, select(request.overrides, request.limited))
-    print(*_output(request, results, out), sep="\n")
+    try:
+        lines = _output(request, results, out)
+    except OSError as error:
+        reason = f"{error.filename}: cannot be written ({error.strerror})"
+        raise UserError(f"{reason}; name a writable folder with --to FOLDER") from error
+    print(*lines, sep="\n")
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
