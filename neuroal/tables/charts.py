@@ -102,9 +102,8 @@ def density_by_block(curves: Mapping[str, RunCurves], names: Sequence[str]) -> F
 def search_lines(sparsities: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the legend of `criterion_by_candidate`: entry → arguments of `Axes.plot`."""
     grey = {"color": "#3b4048"}
-    return {
-        name: style.line() | {"linestyle": ""} for name, style in styles(sparsities).items()
-    } | {
+    points = {name: style.line() | {"linestyle": ""} for name, style in styles(sparsities).items()}
+    return points | {
         "blocks": grey | {"linestyle": LINES["block"]},
         "rows": grey | {"linestyle": LINES["row"]},
         "chosen λ": grey | RING | {"markersize": 8},

@@ -129,9 +129,8 @@ def file_name(text: str) -> str:
 
 def _legend(study: Study, dense: bool = False) -> str:
     """Return the legend of the competitors, and of the dense model if `dense`."""
-    lines = {
-        label(n): style.line() for n, style in plots.styles(study.expected.competitors).items()
-    }
+    styles = plots.styles(study.expected.competitors)
+    lines = {label(name): style.line() for name, style in styles.items()}
     return legend(plots.swatches(lines | ({"dense": plots.DENSE} if dense else {})))
 
 

@@ -44,7 +44,7 @@ def test_models_are_marked_apart_and_heads_only_for_all(tmp_path: Path) -> None:
 
 
 def test_models_above_chance_have_no_mark(tmp_path: Path) -> None:
-    table = zero_shot(tmp_path, {task: (0.9, 0.01) for task in TASKS})
+    table = zero_shot(tmp_path, dict.fromkeys(TASKS, (0.9, 0.01)))
     assert not any(MARK in cell.text for row in table.rows for cell in row)
     assert NOTE not in table.notes
     assert not at_chance(study(tmp_path).results)
