@@ -97,8 +97,11 @@ class TaskConfig:
         "most windows per text, documents per zero-shot task (null: all)", None
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+    samples: int = _key("built-in texts to continue before and after pruning", 0)
 
 
+MOST_SAMPLES = 64
+"""Maximum of ``task.samples``: more texts would make records long."""
 LONGEST_TAG = 64
 """Maximum length of a tag in W&B, in characters."""
 LONGEST_NAME = 128

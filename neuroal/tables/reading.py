@@ -80,7 +80,8 @@ class RecordFrames:
     """The records of a folder as data frames.
 
     Attributes:
-        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``, ``device``.
+        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``,
+            ``device``, ``samples`` (`Record.samples`).
         results: one row per record and task: `RUN`, ``task``, ``kind``, ``value``, ``stderr``,
             ``dense``, ``dense_stderr`` and the `SETTINGS`. ``value`` is a perplexity or an accuracy
             (a share).
@@ -185,6 +186,7 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
         "device": str(record.environment["device"]),
         "seconds": dict(costs["seconds"]),
         "peak_bytes": dict(costs["peak_bytes"]),
+        "samples": record.samples,
     }
     settings = {name: _setting(config, name) for name in SETTINGS}
     results = [

@@ -17,6 +17,7 @@ from neuroal.files.atomic import write_bytes
 from neuroal.tables import figures, html
 from neuroal.tables.cases import CASE, LIMITED, SHARED
 from neuroal.tables.labels import label
+from neuroal.tables.samples import sample_tables
 from neuroal.tables.study import Study
 from neuroal.tables.table import (
     Cell,
@@ -31,6 +32,10 @@ from neuroal.tables.table import (
 TITLE = "NeuroAL: results"
 BEST = ("best alone", "tied for best", "not best")
 """Parts of the bars in the section on wins."""
+TEXTS = (
+    "<p>The most probable continuation of the beginnings of built-in texts, token by token, "
+    "before and after pruning; of the first seed.</p>\n"
+)
 Section = tuple[str, str, str]
 """Id, heading and content."""
 
@@ -103,9 +108,18 @@ def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]
         ),
         ("density", "Density by block", figures.density(study)),
         ("criterion", "Criterion by λ", figures.criterion(study)),
+        ("samples", "Texts", _texts(study, base)),
         ("missing", "Missing", html.table_block(missing) if missing.rows else ""),
         ("records", "Records", html.table_block(records_table(study), base)),
     ]
+
+
+def _texts(study: Study, base: str) -> str:
+    """Return the texts that runs continued, a folded part for each model and prompt."""
+    parts: list[str] = []
+    for heading, table in sample_tables(study):
+        parts.append(html.details(heading, html.table_block(table, base), opened=not parts))
+    return TEXTS + "".join(parts) if parts else ""
 
 
 def _without_notes_of(study: Study, table: Table) -> Table:

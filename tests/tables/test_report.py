@@ -120,6 +120,29 @@ def test_a_logarithmic_axis_has_a_few_round_ticks(low: float, high: float) -> No
     assert 2 <= len(ticks) <= 8
 
 
+def test_texts_of_the_first_seed_are_shown_by_prompt(tmp_path: Path) -> None:
+    for name, seed in (("uniform", 0), ("owl", 0), ("owl", 1)):
+        texts = {"prompt": "A <b>", "dense": "full\ntext", "pruned": f"{name} & {seed}"}
+        fields = record(competitor=name, seed=seed).to_dict() | {"samples": [texts]}
+        save_record(Record.from_dict(fields), tmp_path)
+    one = study(tmp_path)
+    page = report(one, tables(one))
+    section = page[page.index('<section id="samples">') :].partition("</section>")[0]
+    assert "<h3>A &lt;b&gt; …</h3>" in section
+    rows = re.findall(r"<tr data-row.*?</tr>", section, re.S)
+    texts_of = [re.sub(r"<[^>]+>", "|", row).split("|") for row in rows]
+    cells = [[text for text in row if text.strip()] for row in texts_of]
+    assert cells == [
+        ["–", "0 %", "dense", "full\ntext"],
+        ["Wanda", "70 %", "Uniform", "uniform &amp; 0"],
+        ["Wanda", "70 %", "OWL", "owl &amp; 0"],
+    ]
+
+
+def test_a_report_without_texts_has_no_section_for_them(page: str) -> None:
+    assert 'id="samples"' not in page
+
+
 def test_links_lead_to_the_records(studied: tuple[Study, Path], page: str) -> None:
     links = set(re.findall(r'href="([^"#]+)"', page))
     files = {path.name for path in studied[1].glob("*.json")}
