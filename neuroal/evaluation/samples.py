@@ -96,5 +96,8 @@ def continuations(
 
 def _until_end(tokens: Tensor, tokenizer: Any) -> Tensor:
     """Return `tokens` up to the first EOS, which is left out."""
-    ends = (tokens == getattr(tokenizer, "eos_token_id", None)).nonzero()
+    eos = getattr(tokenizer, "eos_token_id", None)
+    if eos is None:
+        return tokens
+    ends = tokens.eq(eos).nonzero()
     return tokens[: int(ends[0])] if len(ends) else tokens

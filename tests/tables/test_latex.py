@@ -62,7 +62,7 @@ def test_wide_and_long_tables_with_any_text_fit(tmp_path: Path, group: int) -> N
         labels=2,
         rows=rows,
         data=pd.DataFrame(),
-        notes=("All: a note of a few words, which goes on for more than a line. " * 4,),
+        notes=("All: a note of a few words, which is longer than one line. " * 4,),
         groups=frozenset(range(group, len(rows), group)),
     )
     assert_fits(compile_with_packages_of([latex(table)], tmp_path))
