@@ -15,7 +15,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
-from neuroal.evaluation.samples import Samples
+from neuroal.evaluation.continuations import Samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors

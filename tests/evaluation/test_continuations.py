@@ -12,7 +12,7 @@ import torch
 from neuroal.cli.compose import composed
 from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
-from neuroal.evaluation.samples import LENGTH, PROMPT, continuations, decoded, prompts_for
+from neuroal.evaluation.continuations import LENGTH, PROMPT, continuations, decoded, prompts_for
 from neuroal.grid.declaration import GridRun
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
