@@ -15,6 +15,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
+from neuroal.evaluation.continuations import Samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors
@@ -122,16 +123,18 @@ class _Job:
 def _is_due(job: _Job, record: Record) -> bool:
     """Return whether outputs or tasks of a run are missing."""
     needs_masks = job.config.save.masks and not job.files.has_masks()
-    return bool(needs_masks or job.outputs.lacks_model() or _due_tasks(job, record).names)
+    due = _due_tasks(job, record)
+    return bool(needs_masks or job.outputs.lacks_model() or due.names or due.samples)
 
 
 def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
-    """Return the tasks of a run without results in `record`."""
+    """Return the tasks of a run without results in `record`, and the samples if it lacks some."""
     task = job.config.task
     if record is None:
         return task
-    names = Summary.of(record.metrics, record.context, record.costs).lacks(task, job.data)
-    return dataclasses.replace(task, names=names)
+    summary = Summary.of(record.metrics, record.context, record.costs, record.samples)
+    samples = task.samples if summary.lacks_samples(task) else 0
+    return dataclasses.replace(task, names=summary.lacks(task, job.data), samples=samples)
 
 
 def _work(job: _Job) -> Record:
@@ -159,6 +162,7 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense", more=True):
         dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
+    samples = _samples_before(job, loaded, due.samples)
     allocation = files.allocation or allocate(decoder, job.recipe, search.tokens, costs, progress)
     files.keep_allocation(allocation, costs.to_dict())
     masks = _restore_or_prune(job, decoder, allocation, pruning.tokens)
@@ -176,6 +180,8 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = record.with_data(calibration=pruning.description, search=search.description)
     files.save(record)
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
+    if samples is not None:
+        record = _with_samples(job, samples, record)
     if config.save.model and (config.force or job.outputs.lacks_model()):
         plan, overwrite = saved_plan(record), config.save.overwrite
         save_model(loaded, config.save.model, plan, record.identity, overwrite)
@@ -225,6 +231,23 @@ def _evaluate_pruned(
         metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
         job.files.save(record)
+    return record
+
+
+def _samples_before(job: _Job, loaded: LoadedModel, count: int) -> Samples | None:
+    """Continue `count` prompts with the dense model; return None if there are none."""
+    if count == 0:
+        return None
+    with job.costs.stage("samples"):
+        return Samples.before(loaded, count, job.progress)
+
+
+def _with_samples(job: _Job, samples: Samples, record: Record) -> Record:
+    """Continue the prompts with the pruned model; save and return the record with all texts."""
+    with job.costs.stage("samples", more=True):
+        texts = tuple(samples.after(job.progress))
+    record = dataclasses.replace(record, samples=texts, costs=job.costs.to_dict())
+    job.files.save(record)
     return record
 
 

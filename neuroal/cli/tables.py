@@ -28,7 +28,7 @@ usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=
 
   paper     write all tables as Markdown, LaTeX, CSV and Parquet to OUT/tables
   report    write OUT/report.html, a self-contained page that links to the records
-  figures   write plots as SVG to OUT/figures
+  figures   write plots as SVG and PDF to OUT/figures
   compare   print wins, ties and losses of the top-ups
 
   out=FOLDER                folder of the records (default: runs)
@@ -193,7 +193,7 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
         if len(results.expected.competitors) < 2:
             only = results.expected.competitors[0]
             raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
-        return [formats.terminal(named(all_tables, "wins"))]
+        return [formats.terminal(named(all_tables, name)) for name in ("wins", "pairs")]
     if request.command == "figures":
         from neuroal.tables.figures import write_figures
 

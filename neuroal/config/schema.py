@@ -97,8 +97,12 @@ class TaskConfig:
         "most windows per text, documents per zero-shot task (null: all)", None
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+    samples: int = _key("built-in texts to continue before and after pruning", 0)
 
 
+MOST_SAMPLES = 64
+"""Maximum of ``task.samples``: more texts would make records long."""
+LOGGERS = ("none", "wandb", "tensorboard", "mlflow", "csv")
 LONGEST_TAG = 64
 """Maximum length of a tag in W&B, in characters."""
 LONGEST_NAME = 128
@@ -109,11 +113,11 @@ LONGEST_NAME = 128
 class LoggerConfig:
     """Destination of metrics besides the record."""
 
-    name: str = _key("destination of metrics besides the record", "none", choices=("none", "wandb"))
+    name: str = _key("destination of metrics besides the record", "none", choices=LOGGERS)
     mode: str = _key(
         "write files for `wandb sync`, or upload live", "offline", choices=("offline", "online")
     )
-    project: str = _key("W&B project", "neuroal")
+    project: str = _key("W&B project, or MLflow experiment", "neuroal")
     entity: str | None = _key("W&B user or team (null: your default)", None)
     group: str | None = _key("W&B group of the run, such as the name of a grid", None)
     tags: list[str] = _key("W&B tags besides model, pruner, top-up, refinement and sparsity", [])

@@ -16,6 +16,7 @@ from neuroal.config.locations import check_locations
 from neuroal.config.schema import (
     LONGEST_NAME,
     LONGEST_TAG,
+    MOST_SAMPLES,
     LoggerConfig,
     RunConfig,
     SparsityConfig,
@@ -161,6 +162,9 @@ def check_task(task: TaskConfig) -> None:
     _check_least("task.seqlen", task.seqlen, 2)
     _check_least("task.limit", task.limit, 1)
     _check_least("task.batch", task.batch, 1)
+    _check_least("task.samples", task.samples, 0)
+    if task.samples > MOST_SAMPLES:
+        raise UserError(f"task.samples={task.samples}: must be at most {MOST_SAMPLES}")
 
 
 def _check_logger(logger: LoggerConfig) -> None:

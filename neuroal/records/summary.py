@@ -7,7 +7,7 @@ settings of its metrics, and is trusted only while it matches the record's file 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Summary:
         seconds: total time of all stages.
         peak_bytes: largest peak device memory of a stage; 0: not measured.
         data: task → content of its data (`Contents.task`).
+        samples: number of texts that were continued (`Record.samples`).
     """
 
     terms: Mapping[str, Terms]
@@ -40,10 +41,15 @@ class Summary:
     seconds: float = 0.0
     peak_bytes: int = 0
     data: Mapping[str, str | None] = field(default_factory=dict)
+    samples: int = 0
 
     @classmethod
     def of(
-        cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
+        cls,
+        metrics: Mapping[str, Any],
+        context: int | None,
+        costs: Mapping[str, Any],
+        samples: Sequence[Any] = (),
     ) -> Summary:
         terms = {
             name: (entry["limit"], entry["seqlen"], bos_of(entry))
@@ -52,7 +58,7 @@ class Summary:
         seconds = sum(costs.get("seconds", {}).values())
         peak_bytes = max(costs.get("peak_bytes", {}).values(), default=0)
         data = {name: entry.get("content") for name, entry in metrics.items()}
-        return cls(terms, context, seconds, peak_bytes, data)
+        return cls(terms, context, seconds, peak_bytes, data, len(samples))
 
     def lacks(self, task: TaskConfig, data: Mapping[str, str | None]) -> list[str]:
         """Return the tasks of `task` that were not evaluated, or with other terms or data.
@@ -64,6 +70,10 @@ class Summary:
             for name in task.names
             if not (self._holds(name, task) and self._same_data(name, data.get(name)))
         ]
+
+    def lacks_samples(self, task: TaskConfig) -> bool:
+        """Return whether fewer texts were continued than `task` asks for."""
+        return self.samples < task.samples
 
     def _same_data(self, name: str, present: str | None) -> bool:
         recorded = self.data.get(name)
@@ -112,6 +122,7 @@ def read_summary(record: Path) -> Summary | None:
         pass  # no valid summary: read the record instead
     try:
         fields = json.loads(unsealed(record.read_text(encoding="utf-8")))
-        return Summary.of(fields["metrics"], fields["context"], fields["costs"])
+        samples = fields.get("samples", ())
+        return Summary.of(fields["metrics"], fields["context"], fields["costs"], samples)
     except DAMAGE:
         return None

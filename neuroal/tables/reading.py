@@ -80,9 +80,11 @@ class RecordFrames:
     """The records of a folder as data frames.
 
     Attributes:
-        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``, ``device``.
+        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``,
+            ``device``, ``samples`` (`Record.samples`).
         results: one row per record and task: `RUN`, ``task``, ``kind``, ``value``, ``stderr``,
-            ``dense`` and the `SETTINGS`. ``value`` is a perplexity or an accuracy (a share).
+            ``dense``, ``dense_stderr`` and the `SETTINGS`. ``value`` is a perplexity or an accuracy
+            (a share).
         left_out: number of results on part of a task that are not selected.
     """
 
@@ -115,7 +117,7 @@ def read_records(folder: str | Path, selection: Selection | None = None) -> Reco
     selected = [result for result in results if selection.allows(result)]
     if results and not selected:
         raise UserError(_no_results(folder, results))
-    columns = [*RUN, "task", "kind", "value", "stderr", "dense", *SETTINGS]
+    columns = [*RUN, "task", "kind", "value", "stderr", "dense", "dense_stderr", *SETTINGS]
     return RecordFrames(
         runs=pd.DataFrame([run for run, _, _ in records]),
         results=pd.DataFrame(selected, columns=columns),
@@ -184,6 +186,7 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
         "device": str(record.environment["device"]),
         "seconds": dict(costs["seconds"]),
         "peak_bytes": dict(costs["peak_bytes"]),
+        "samples": record.samples,
     }
     settings = {name: _setting(config, name) for name in SETTINGS}
     results = [
@@ -208,12 +211,17 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         # A NaN figure counts as the worst result, not as a missing one.
         "value": math.inf if math.isnan(value) else value,
-        "stderr": math.nan if pruned[error] is None else float(pruned[error]),
+        "stderr": _number(pruned[error]),
         "dense": float(entry["dense"][figure]),
+        "dense_stderr": _number(entry["dense"].get(error)),
         "task.limit": entry["limit"],
         "task.seqlen": entry["seqlen"],
         "task.bos": bos_of(entry),
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _curves(plan: Mapping[str, Any]) -> Iterator[Curve]:
