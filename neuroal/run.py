@@ -20,7 +20,7 @@ from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
-from neuroal.models.save import save_model
+from neuroal.models.save import save_model, saved_dtype
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, replicated, starting
 from neuroal.pipeline import Recipe, allocate, prune
@@ -30,7 +30,8 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
-from neuroal.records.outputs import Outputs
+from neuroal.records.model_card import model_card
+from neuroal.records.outputs import Outputs, structure_of
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
@@ -149,6 +150,7 @@ def _work(job: _Job) -> Record:
 def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     """Do the missing stages of a run after loading; return its record."""
     config, files, costs, progress = job.config, job.files, job.costs, job.progress
+    outputs = job.outputs
     out = files.record_path.parent
     decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
@@ -174,9 +176,10 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = record.with_data(calibration=pruning.description, search=search.description)
     files.save(record)
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
-    if config.save.model and (config.force or job.outputs.lacks_model()):
-        plan, overwrite = saved_plan(record), config.save.overwrite
-        save_model(loaded, config.save.model, plan, record.identity, overwrite)
+    if outputs.model is not None and (config.force or outputs.lacks_model()):
+        own = record.with_config(dataclasses.asdict(config))
+        card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
+        save_model(loaded, outputs.model, saved_plan(record), card, structure_of(record))
     files.finish(masks if config.save.masks else None)
     return record
 

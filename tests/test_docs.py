@@ -74,7 +74,10 @@ LOOKED_UP = {
     "$EDITOR": "other program",
 }
 """First word of a line that is no command of this package → why it is not run."""
-PYTHON_ELSEWHERE = {"docs/extending.md": "is a module, which tests/test_extension.py runs"}
+PYTHON_ELSEWHERE = {
+    "docs/extending.md": "is a module, which tests/test_extension.py runs",
+    "docs/saving.md": "reads a saved model; tests/models/test_compressed.py",
+}
 
 
 def blocks(page: str, *languages: str) -> list[str]:

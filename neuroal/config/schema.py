@@ -33,6 +33,8 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
 
 OFFLOADS = ("none", "blocks", "devices", "disk")
 """Where idle blocks are kept: on the device, in host memory, on several devices, or on disk."""
+FORMATS = ("dense", "compressed")
+"""Layouts of a saved model's matrices."""
 BOS = ("stream", "window")
 """What a window begins with: the next token of the text, or BOS in its place."""
 BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
@@ -131,7 +133,10 @@ class DataConfig:
 class SaveConfig:
     """Output besides the record."""
 
-    model: str | None = _key("folder for the pruned model and its plan.json", None)
+    model: str | None = _key("folder for the pruned model, its plan.json and README.md", None)
+    format: str = _key(
+        "Hugging Face format, or zeros as a bit mask (docs/saving.md)", "dense", choices=FORMATS
+    )
     plan: str | None = _key("file for the plan", None)
     masks: bool = _key("write packed masks next to the record", False)
     overwrite: bool = _key("replace the saved model or plan of another run", False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neuroal.config.naming import method_name
 from neuroal.config.schema import SaveConfig
 from neuroal.files.outputs import ModelFolder, PlanTarget
+from neuroal.records.schema import Record
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Outputs:
     @classmethod
     def of(cls, save: SaveConfig, identity: str) -> Outputs:
         return cls(
-            ModelFolder(save.model, identity, save.overwrite) if save.model else None,
+            ModelFolder(save.model, identity, save.overwrite, save.format) if save.model else None,
             PlanTarget(save.plan, identity, save.overwrite) if save.plan else None,
         )
 
@@ -46,3 +48,11 @@ class Outputs:
     def lacks_plan(self) -> bool:
         """Return whether the plan is still to be saved."""
         return self.plan is not None and not self.plan.is_complete()
+
+
+def structure_of(record: Record) -> str:
+    """Return ``N:M`` if every block keeps N of M consecutive weights, and else ``unstructured``."""
+    sparsity = record.config["sparsity"]
+    same_everywhere = method_name("topup", record.config["topup"]) == "uniform"
+    keep, of = sparsity["keep"], sparsity["of"]
+    return f"{keep}:{of}" if keep is not None and same_everywhere else "unstructured"
