@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-grid test-cluster check format smollm2 constraints browser clean
+.PHONY: help demo test test-full test-grid test-cluster fuzz check format smollm2 constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,10 @@ test-grid: $(STAMP) ## Run the reduced grid with two workers (DATA=FOLDER: with 
 test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install slurm-wlm munge)
 	$(PIP) install -q -e '.[slurm]' -c constraints.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
+
+FUZZ ?= 2400
+fuzz: $(STAMP) ## Run FUZZ random command lines and damaged files (20 minutes)
+	NEUROAL_FUZZ=$(FUZZ) $(PYTEST) tests/fuzzing
 
 check: $(STAMP) ## Run ruff and mypy --strict
 	$(BIN)/ruff check .

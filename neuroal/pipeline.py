@@ -16,12 +16,14 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, together
 from neuroal.pruners.base import MaskRefiner
+from neuroal.pruners.faults import MethodFault, faults_of
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.sparsity.allocation import Allocation
-from neuroal.sparsity.budget import LinearBudget
+from neuroal.sparsity.budget import LinearBudget, check_coverage
+from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
 
@@ -103,9 +105,24 @@ def _allocate(
     batch.peers = decoder.peers
 
     def allocate_by(size: int) -> Allocation:
-        return topup.allocate(AllocationContext(decoder, settings, tokens, size, progress))
+        context = AllocationContext(decoder, settings, tokens, size, progress)
+        with faults_of(topup):
+            return _checked(topup, topup.allocate(context), decoder)
 
     return batch.run(allocate_by)
+
+
+def _checked(topup: TopUp, allocation: object, decoder: DecoderModel) -> Allocation:
+    """Return `allocation`; raise `UserError` unless its plan has ratios for every linear."""
+    if not (isinstance(allocation, Allocation) and isinstance(allocation.plan, SparsityPlan)):
+        kind = type(allocation).__name__
+        problem = f"allocate returned a {kind}; must return an Allocation of a SparsityPlan"
+        raise MethodFault(topup.setting, problem)
+    try:
+        check_coverage(allocation.plan, {lin.key: (lin.rows, lin.cols) for lin in decoder})
+    except UserError as error:
+        raise MethodFault(topup.setting, str(error)) from error
+    return allocation
 
 
 def prune(

@@ -27,7 +27,7 @@ from neuroal.sparsity.plan import uniform_plan
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "benchmark"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-LONG = ("packages", "command", "report", "found")
+LONG = ("packages", "command", "report", "found", "longest", "gaps")
 """Fields of a result that are not printed."""
 
 

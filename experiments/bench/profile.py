@@ -93,6 +93,9 @@ def shares(work: Callable[[], Any]) -> dict[str, Any]:
 def by_kind(kernels: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
     """Return the shares of each part of the time from the first to the last of `kernels`.
 
+    `longest` has the shares of single kernels, and `gaps` the longest times without one: seconds,
+    and the kernels before and after.
+
     Args:
         kernels: name, begin and end of each. Of kernels that run at the same time, the time of the
             later one counts from the end of the earlier.
@@ -100,8 +103,12 @@ def by_kind(kernels: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
     parts, names = dict.fromkeys(PARTS, 0.0), defaultdict[str, float](float)
     ordered = sorted(kernels, key=lambda kernel: kernel[1])
     first = end = ordered[0][1]
+    gaps, last = list[tuple[float, str, str]](), ""
     for name, begin, stop in ordered:
         parts["idle"] += max(begin - end, 0)
+        gaps.append((begin - end, last, name[:60]))
+        if stop > end:
+            last = name[:60]
         alone = max(stop - max(begin, end), 0)
         parts[kind_of(name)] += alone
         names[name.partition("<")[0][:60]] += alone
@@ -110,6 +117,7 @@ def by_kind(kernels: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
     return {
         "shares": {part: seconds / (end - first) for part, seconds in parts.items()},
         "longest": {name: seconds / (end - first) for name, seconds in longest},
+        "gaps": sorted(gaps, reverse=True)[:12],
     }
 
 

@@ -25,7 +25,7 @@ from neuroal.cli.declared import planned
 from neuroal.config import schema
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
-from neuroal.errors import UserError, first_line, nearest
+from neuroal.errors import FULL_ERROR, UserError, first_line, full_error, nearest, one_line
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
 
@@ -42,19 +42,32 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--config-dir", "-cd"): {},
     ("--config-name", "-cn"): {},
     ("--cfg", "-c"): {"choices": ("job", "hydra", "all")},
-    ("--info", "-i"): {"nargs": "?", "const": "all"},
+    ("--info", "-i"): {
+        "nargs": "?",
+        "const": "all",
+        "choices": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    },
 }
 """Names of a flag → its arguments of `argparse`."""
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that raises `UserError` instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
-    sys.path.append(os.getcwd())  # for the user's own methods
+    with_traceback = full_error()  # before Hydra is started, which sets the variable
     try:
         with messages_as_lines():
+            sys.path.append(_current_folder())  # for the user's own methods
+            _check_encoding(sys.argv)
             code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        _print_error(error)
+        _print_error(error, with_traceback=with_traceback)
         sys.exit(2)
     except KeyboardInterrupt:
         print("neuroal: interrupted; finished records are kept", file=sys.stderr)
@@ -62,11 +75,27 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise UserError("the current folder does not exist any more; change to another") from error
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Raise `UserError` for an argument that is not UTF-8, which no file or record could hold."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{argument!a}: is not UTF-8; use UTF-8 on the command line") from error
+
+
 class _Lines(logging.Handler):
     """Prints log messages as the lines ``neuroal: MESSAGE`` on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"neuroal: {record.getMessage()}", file=sys.stderr)
+        print(f"neuroal: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager
@@ -95,9 +124,11 @@ def messages_as_lines() -> Iterator[None]:
         logger.propagate, warnings.showwarning = before[1], show_others
 
 
-def _print_error(error: Exception, where: str = "") -> None:
+def _print_error(error: Exception, where: str = "", with_traceback: bool = False) -> None:
+    if with_traceback and error.__cause__ is not None:
+        traceback.print_exception(error)
     text = str(error) if isinstance(error, UserError) else message_of(error)
-    print(f"neuroal: {where}{text}", file=sys.stderr)
+    print(f"neuroal: {one_line(where + text)}", file=sys.stderr)
 
 
 def start(
@@ -121,26 +152,14 @@ def start(
 
 def parse_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return Hydra's flags and the overrides; they may appear in any order."""
-    parser = argparse.ArgumentParser(
-        "neuroal", add_help=False, exit_on_error=False, allow_abbrev=False
-    )
+    parser = ArgumentParser("neuroal", add_help=False, allow_abbrev=False)
     for names, options in FLAGS.items():
         parser.add_argument(*names, **options)
     parser.add_argument("overrides", nargs="*")
-    with argument_errors():
-        flags, rest = parser.parse_known_intermixed_args(arguments)
+    flags, rest = parser.parse_known_intermixed_args(arguments)
     if rest:
         raise UserError(f"{rest[0]}: no such flag{nearest(rest[0], chain(*FLAGS))}")
     return flags, flags.overrides
-
-
-@contextmanager
-def argument_errors() -> Iterator[None]:
-    """Raise `UserError` for an error of a parser with ``exit_on_error=False``."""
-    try:
-        yield
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
 
 
 def _run(
@@ -185,8 +204,8 @@ def _run_by_hydra(
     are mistakes of the user, else 1. A single run raises its error.
     """
     multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
-    every_traceback = "HYDRA_FULL_ERROR" in os.environ
-    parent, codes = os.getpid(), list[int]()
+    every_traceback = full_error()
+    parent, codes, raised = os.getpid(), list[int](), list[Exception]()
 
     def task(composed: DictConfig) -> None:
         task_overrides = HydraConfig.get().overrides.task
@@ -194,40 +213,58 @@ def _run_by_hydra(
             work(resolve(composed, task_overrides))
         except Exception as error:
             if not (multirun or isinstance(error, UserError)):
+                raised.append(error)
                 raise
-            is_first = 1 not in codes
             where = f"{' '.join(task_overrides)}: " if multirun else ""
-            codes.append(_report(error, where, with_traceback=every_traceback or is_first))
+            codes.append(_report(error, where, every_traceback, is_first=1 not in codes))
             if os.getpid() != parent:  # the launcher passes the first error of its workers on
                 raise WorkerFailed(codes[-1]) from None
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # keep exceptions unchanged
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
     sys.argv = [sys.argv[0], *_for_hydra(flags), *overrides]
     try:
-        hydra.main(config_path=str(schema.conf_dir()), config_name="config", version_base="1.3")(
-            task
-        )()
+        with _unchanged_exceptions():
+            hydra.main(str(schema.conf_dir()), "config", version_base="1.3")(task)()
     except WorkerFailed as failure:
         print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
         codes.extend(failure.args)
+    except Exception as error:  # of Hydra or a plugin, for a value that only they read
+        if isinstance(error, UserError) or any(error is own for own in raised):
+            raise
+        raise UserError(
+            f"Hydra cannot start the run ({message_of(error)}); check the overrides of hydra"
+        ) from error
     return min(codes, default=0)
+
+
+@contextmanager
+def _unchanged_exceptions() -> Iterator[None]:
+    """Let Hydra raise exceptions inside the context, instead of printing part of them."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 class WorkerFailed(Exception):
     """A run failed in another process, which has reported it; the argument is the exit code."""
 
 
-def _report(error: Exception, where: str, with_traceback: bool) -> int:
+def _report(error: Exception, where: str, every_traceback: bool, *, is_first: bool) -> int:
     """Print the error of one run; return its exit code."""
     if isinstance(error, UserError):
-        _print_error(error, where)
+        _print_error(error, where, every_traceback)
         return 2
-    if with_traceback:
+    if every_traceback or is_first:
         traceback.print_exception(error)
     reason = f"{type(error).__name__}: {first_line(error)}" if str(error) else repr(error)
-    print(f"neuroal: {where}{reason}", file=sys.stderr, flush=True)
+    print(f"neuroal: {one_line(where + reason)}", file=sys.stderr, flush=True)
     return 1
 
 

@@ -23,11 +23,14 @@ from neuroal.config import schema
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
+from neuroal.files.digest import is_folder
 from neuroal.grid.overrides import listed
 
 MAX_CHECKED_VALUES = 1000
 """Maximum number of values of a sweep that are validated before the first run."""
+MAX_RUNS = 100_000
+"""Maximum number of runs of a sweep."""
 GRID = "hydra_plugins.neuroal_grid.sweeper.GridSweeper"
 """Sweeper of a grid; a configuration with another sweeper is not a grid."""
 
@@ -80,14 +83,15 @@ def check(
         The configuration with the first value of every override, then one for each further value;
         and whether they declare a grid.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
+    if config_dir is not None and not is_folder(config_dir):
         raise UserError(f"--config-dir={config_dir}: no such folder")
     with hydra_session():
         parsed = parse(overrides, multirun)
         sweeps = [o for o in parsed if o.is_sweep_override()]
+        _check_count(sweeps)
         paths = [o for o in parsed if o.get_key_element() == "hydra.searchpath"]
         own = [f"file://{Path(config_dir).absolute()}"] if config_dir else []
-        search = [*own, *(str(path) for o in paths for path in listed(o.value()))]
+        search = [*own, *_search_path(paths)]
         swept = list(_choices([o for o in parsed if o not in paths]))
         runs = [
             compose_run(lines, config_name or "config", search, number)
@@ -102,6 +106,26 @@ def check(
         if not all(o.is_discrete_sweep() for o in sweeps):
             check_continuous(overrides, configs[0])
     return configs, is_grid
+
+
+def _check_count(sweeps: Sequence[Override]) -> None:
+    """Raise `UserError` if `sweeps` ask for more than `MAX_RUNS` runs."""
+    runs = 1
+    for override in (o for o in sweeps if o.is_discrete_sweep()):
+        runs *= sum(1 for _ in islice(override.sweep_string_iterator(), MAX_RUNS + 1))
+        if runs > MAX_RUNS:
+            raise UserError(f"{override.input_line}: asks for more than {MAX_RUNS} runs")
+
+
+def _search_path(overrides: Sequence[Override]) -> Iterator[str]:
+    """Yield the entries of ``hydra.searchpath``; raise `UserError` for one that is no folder."""
+    for path in (str(path) for override in overrides for path in listed(override.value())):
+        folder = search_folder(path)
+        if folder is None or not is_folder(str(folder)):
+            raise UserError(
+                f"hydra.searchpath: no folder '{path}'; write file://FOLDER or pkg://PACKAGE"
+            )
+        yield path
 
 
 def _choices(parsed: Sequence[Override]) -> Iterator[tuple[int, list[str]]]:
@@ -137,12 +161,35 @@ def compose_run(
     """
     quoted = ",".join('"{}"'.format(path.replace('"', '\\"')) for path in search)
     lines = [*overrides, *([f"hydra.searchpath=[{quoted}]"] if search else [])]
-    try:
+    with composing(overrides, search):
         composition = compose(name, lines, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_wrong_override(overrides, search) or message_of(error)) from error
-    with _hydra_values(composition, number):
-        return resolve(composition, overrides), composition.hydra.sweeper.get("_target_") == GRID
+        sweeper = composition.hydra.sweeper
+        is_grid = isinstance(sweeper, DictConfig) and sweeper.get("_target_") == GRID
+        with _hydra_values(composition, number):
+            return resolve(composition, overrides), is_grid
+
+
+@contextmanager
+def composing(overrides: Sequence[str], search: Sequence[str] = ()) -> Iterator[None]:
+    """Raise errors of Hydra and OmegaConf inside the context as `UserError`.
+
+    They are of many types, and all due to an override or to a file that it names.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_wrong_override(overrides, search) or _reason(overrides, error)) from error
+
+
+def _reason(overrides: Sequence[str], error: Exception) -> str:
+    """Return the message of an error of Hydra, or of an override of Hydra's own configuration."""
+    if isinstance(error, HydraException | OmegaConfBaseException | OSError):
+        return message_of(error)
+    own = [text for text in overrides if text.lstrip("+~").startswith("hydra")]
+    what = f"cannot be composed ({type(error).__name__}: {first_line(error)})"
+    return f"{' '.join(own or overrides)}: {what}; change or remove this override"
 
 
 @contextmanager

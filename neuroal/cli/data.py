@@ -15,7 +15,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli.application import argument_errors, exit_with
+from neuroal.cli.application import ArgumentParser, exit_with
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set
@@ -36,18 +36,16 @@ def main() -> NoReturn:
 
 def data_command(arguments: Sequence[str]) -> int:
     """Run the command with `arguments`; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "neuroal-data",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
     )
     parser.add_argument("action", choices=("fetch", "check", "list"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="data set, or NAME/SPLIT")
     parser.add_argument("--root", metavar="FOLDER", help="folder of local data sets, as data.root")
-    with argument_errors():
-        options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     splits = list(_splits(options.names or SETS))
     if options.action == "list":
         return show(splits)

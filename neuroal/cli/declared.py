@@ -7,9 +7,9 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from neuroal.cli.compose import GRID, compose_run, hydra_session, with_experiment
+from neuroal.cli.compose import GRID, compose_run, composing, hydra_session, with_experiment
 from neuroal.cli.help import wrong_name
 from neuroal.cli.overrides import parse
 from neuroal.cli.targets import with_own_targets
@@ -50,8 +50,9 @@ def _read(declaring: Sequence[Override]) -> Declaration:
             if message:
                 raise UserError(message)
     lines = [str(override.input_line) for override in declaring]
-    node = compose("config", lines, return_hydra_config=True).hydra.sweeper
-    if node.get("_target_") != GRID:
+    with composing(lines):
+        node = compose("config", lines, return_hydra_config=True).hydra.sweeper
+    if not isinstance(node, DictConfig) or node.get("_target_") != GRID:
         raise UserError(
             "experiment: no grid is named; use experiment=paper, experiment=zoo, or a file of your "
             "own in conf/experiment"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from neuroal.cli.application import argument_errors, exit_with
+from neuroal.cli.application import ArgumentParser, exit_with
 from neuroal.cli.declared import planned
 from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
@@ -60,12 +60,11 @@ def grid_command(arguments: Sequence[str]) -> int:
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "neuroal-grid",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("action", choices=("plan", "status", "run", "retry"))
@@ -74,8 +73,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", action="store_true", help="print MODEL RUNS MISSING per model")
     parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
-    with argument_errors():
-        return parser.parse_intermixed_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def _chunk(runs: list[PlannedRun], text: str | None) -> list[PlannedRun]:

@@ -91,7 +91,7 @@ def options_by_group(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
         for path in sorted(root.rglob("*.yaml")):
             group, *option = path.relative_to(root).with_suffix("").parts
             if option and group != "hydra":
-                text = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+                text = path.read_text("utf-8", "replace").removeprefix("# @package _global_\n")
                 first = text.partition("\n")[0]
                 comment = first.lstrip("# ").rstrip() if first.startswith("#") else ""
                 groups.setdefault(group, {})["/".join(option)] = comment
@@ -161,7 +161,10 @@ def search_folder(path: str) -> Path | None:
     kind, _, rest = path.rpartition("://")
     if kind == "pkg":
         package, _, subfolder = rest.partition("/")
-        spec = find_spec(package)
+        try:
+            spec = find_spec(package)
+        except (ImportError, ValueError):
+            return None
         locations = spec.submodule_search_locations if spec else None
         return Path(locations[0], subfolder) if locations else None
     return Path(rest)

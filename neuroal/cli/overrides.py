@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -29,10 +29,10 @@ def parse(overrides: Sequence[str], multirun: bool = True) -> list[Override]:
         multirun: accept several values per override.
     """
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    switches = {key for key, leaf in schema.leaves() if leaf.type == "bool"}
     parsed = []
     for text in overrides:
-        if "=" not in text and not text.startswith("~"):
+        key, equals, _ = text.partition("=")
+        if not key.lstrip("+~").strip() or not (equals or text.startswith("~")):
             raise UserError(bare_word(text))
         try:
             override = parser.parse_override(text)
@@ -41,11 +41,13 @@ def parse(overrides: Sequence[str], multirun: bool = True) -> list[Override]:
                 message = f"{text}: has characters that must be quoted; write {quoted}"
                 raise UserError(message) from error
             raise UserError(f"'{text}': {first_line(error)}") from error
+        except (ValueError, TypeError, RecursionError, OverflowError, LookupError) as error:
+            raise UserError(f"'{text}': cannot be read ({first_line(error)})") from error
         override.config_loader = parser.config_loader
         if override.is_sweep_override():
             _check_sweep(parser, override, multirun)
         else:
-            _check_value(parser, override, switches)
+            _check_value(parser, override)
         parsed.append(override)
     return parsed
 
@@ -81,20 +83,37 @@ def _check_sweep(parser: OverridesParser, override: Override, multirun: bool) ->
         raise UserError(f"{text}: has several values; add -m to run each{one_path}")
 
 
-def _check_value(parser: OverridesParser, override: Override, switches: Collection[str]) -> None:
+def _check_value(parser: OverridesParser, override: Override) -> None:
     """Raise `UserError` if a value has another type than its key needs."""
     text, value = str(override.input_line), override.value()
     key, raw = override.get_key_element().lstrip("+~"), text.partition("=")[2]
+    types = {name: str(leaf.type) for name, leaf in schema.leaves()}
     if key in (*GROUPS, "experiment") and isinstance(value, list):
         sweep = f"{'-m ' if len(value) > 1 else ''}{key}={','.join(map(str, value))}"
         remedy = "list the tasks in task.names" if key == "task" else f"write {sweep}"
         raise UserError(f"{text}: takes one option, not a list; {remedy}")
-    if key in switches and _is_number(value) and value not in (0, 1):
+    if types.get(key) == "bool" and _is_number(value) and value not in (0, 1):
         raise UserError(f"{text}: must be true or false")
+    if types.get(key) == "list[str]" and isinstance(value, list):
+        for item in value:
+            _check_item(text, item, raw)
+    if types.get(key) == "list[str]" and isinstance(value, str) and "${" not in value:
+        raise UserError(f"{text}: must be a list of texts; write {key}={shlex.quote(f'[{raw}]')}")
     if value is None or isinstance(value, str) or str(value) == raw:
         return
     if quoted := _quoted(parser, text):
         raise UserError(f"{text}: is read as {value!r}, not as a path; write {quoted}")
+    if types.get(key, "").startswith("str") and not isinstance(value, list | dict):
+        quoted = shlex.quote(f'"{raw}"')
+        raise UserError(f"{text}: is read as {value!r}, not as text; write {key}={quoted}")
+
+
+def _check_item(text: str, item: Any, raw: str) -> None:
+    """Raise `UserError` unless an item of a list of texts, written as `raw`, is read unchanged."""
+    if isinstance(item, list | dict) or item is None:
+        raise UserError(f"{text}: must be a list of texts, not of lists, mappings or null")
+    if not isinstance(item, str) and str(item) not in raw:
+        raise UserError(f"{text}: an item is read as {item!r}, not as text; write it in quotes")
 
 
 def _is_number(value: Any) -> bool:

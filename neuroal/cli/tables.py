@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,8 +107,8 @@ def select(overrides: Sequence[str], limited: bool) -> Selection:
 
 def _key(override: str) -> str:
     """Return the key by which an override selects records, or an empty string if it does not."""
-    key = override.partition("=")[0].lstrip("+").partition("@")[0]
-    return "" if key.split(".")[0] in (*ELSEWHERE, "hydra") else key
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return "" if re.split("[./]", key)[0] in (*ELSEWHERE, "hydra") else key
 
 
 def _single(override: str) -> bool:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from neuroal.config import schema
 from neuroal.config.former_names import present_target, warn_former
 from neuroal.config.validation import check_finite, explain
-from neuroal.errors import UserError, nearest
+from neuroal.errors import UserError, first_line, nearest, shortened
 
 
 def build(key: str, node: Any) -> Any:
@@ -29,8 +29,11 @@ def build(key: str, node: Any) -> Any:
     settings = dict(node or {})
     target = settings.pop("_target_", None)
     if target is None:
+        if key != "refine" or settings:
+            raise UserError(f"{key}._target_=null: names no method; choose an option of {key}")
         return None
     cls = locate(key, str(target))
+    _check_method(key, str(target), cls)
     parameters = inspect.signature(cls).parameters
     for setting in settings:
         if setting not in parameters:
@@ -45,9 +48,40 @@ def build(key: str, node: Any) -> Any:
     typed = _typed(key, cls, settings)
     check_finite(typed, key)
     for name, value in typed.items():
-        if isinstance(value, bool) and not isinstance(settings[name], bool):
-            raise UserError(f"{key}.{name}={settings[name]}: must be true or false")
-    return cls(**typed)
+        _check_value(f"{key}.{name}", settings[name], value)
+    try:
+        return cls(**typed)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{key}._target_={target}: does not accept its parameters {shortened(typed)} "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+def _check_method(key: str, target: str, cls: Any) -> None:
+    """Raise `UserError` unless `cls` is a complete class of methods of the group `key`."""
+    from neuroal.pruners.base import Method  # late: imports torch
+
+    if not (inspect.isclass(cls) and issubclass(cls, Method) and cls.group == key):
+        raise UserError(
+            f"{key}._target_={target}: is no class of a {key}, as docs/extending.md describes"
+        )
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise UserError(
+            f"{key}._target_={target}: {cls.__name__} lacks the method "
+            f"{missing[0]}{inspect.signature(getattr(cls, missing[0]))}"
+        )
+
+
+def _check_value(key: str, value: Any, typed: Any) -> None:
+    """Raise `UserError` if conversion to the type of a parameter changed the kind of its value."""
+    if isinstance(typed, bool) and not isinstance(value, bool):
+        raise UserError(f"{key}={value}: must be true or false")
+    is_number = isinstance(typed, int | float) and not isinstance(typed, bool)
+    if is_number and isinstance(value, bool):
+        raise UserError(f"{key}={value}: must be a number")
+    if isinstance(typed, list) and any(isinstance(item, list | dict) for item in typed):
+        raise UserError(f"{key}={value}: must be a list of single values")
 
 
 def locate(key: str, target: str) -> Any:
@@ -56,10 +90,15 @@ def locate(key: str, target: str) -> Any:
     if present != target:
         warn_former(f"{key}._target_={target}", present)
     module, _, name = present.rpartition(".")
+    if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise UserError(f"{key}._target_={target}: must be MODULE.CLASS, an import path")
     try:
         imported = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{key}._target_={target}: cannot be imported ({error})") from error
+    except (Exception, SystemExit) as error:  # whatever the code of a user's module raises
+        raise UserError(
+            f"{key}._target_={target}: cannot be imported "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     cls = getattr(imported, name, None)
     if not callable(cls):
         close = nearest(name, vars(imported))

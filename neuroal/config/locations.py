@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from neuroal.config.schema import RunConfig
-from neuroal.errors import UserError
+from neuroal.config.schema import RunConfig, value_at
+from neuroal.errors import UserError, first_line
 from neuroal.files.digest import is_file
 from neuroal.files.outputs import check_is_plan, check_saved_by_neuroal
 
@@ -22,6 +22,8 @@ METHODS = ("pruner", "topup", "refine")
 def check_locations(config: RunConfig) -> None:
     """Raise `UserError` if an input is missing, or an output is not writable or would be lost."""
     text, root, save = config.calibration.path, config.data.root, config.save
+    for key, value in _paths(config):
+        _check_valid(key, value)
     if config.calibration.name == "text" and text is None:
         raise UserError("calibration.path: must be given, as in calibration.path=FILE")
     if text is not None and not Path(text).is_file():
@@ -43,14 +45,38 @@ def check_locations(config: RunConfig) -> None:
         check_is_plan(save.plan)
 
 
+def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield every key that may name a file or folder, and its value."""
+    for key in ("model.path", "calibration.path", "data.root", "save.model", "save.plan", "out"):
+        value = value_at(config, key)
+        if value is not None:
+            yield key, value
+    for group in METHODS:
+        node = getattr(config, group)
+        for name, value in node.items() if isinstance(node, Mapping) else ():
+            if isinstance(value, str) and name != "_target_":
+                yield f"{group}.{name}", value
+
+
+def _check_valid(key: str, path: str) -> None:
+    """Raise `UserError` for a path that no file system accepts: too long, or with a zero byte."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{key}={path}: is no valid path ({reason}); use another") from error
+
+
 def _check_writable(key: str, target: str, is_folder: bool) -> None:
     """Raise `UserError` unless the folder or file `target` can be created or replaced."""
     if not target.strip():
         kind = "folder" if is_folder else "file"
         raise UserError(f"{key}='': is empty; name a {kind}, as in {key}={kind.upper()}")
     path = Path(target).absolute()
-    if path.exists() and path.is_dir() != is_folder:
-        kind = "a folder" if path.is_dir() else "a file"
+    if path.exists() and not (path.is_dir() if is_folder else path.is_file()):
+        kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device"
         raise UserError(f"{key}={target}: is {kind}; use another name")
     first = path if key == "out" else _real(path).parent  # what is saved is renamed into place
     existing = next(parent for parent in (first, *first.parents) if parent.exists())

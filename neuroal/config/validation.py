@@ -28,6 +28,11 @@ from neuroal.errors import UserError, check_choice, first_line, nearest
 from neuroal.evaluation.task_table import TASKS
 from neuroal.placement.choices import check_offload
 
+MOST_WINDOWS = 2**20
+"""Maximum number of calibration windows; more would not fit into memory."""
+MOST_SEED = 2**63 - 1
+"""Maximum absolute value of a seed."""
+
 
 def resolve(composed: DictConfig, overrides: Sequence[str] = ()) -> RunConfig:
     """Convert a composed configuration to `RunConfig` and validate it.
@@ -110,8 +115,10 @@ def checked(config: RunConfig, explicit_ratio: bool = True) -> RunConfig:
     check_task(config.task)
     if not 0 < config.sparsity.ratio < 1:
         raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
-    _check_least("calibration.windows", config.calibration.windows, 1)
-    _check_least("calibration.search_windows", config.calibration.search_windows, 1)
+    for key in ("calibration.windows", "calibration.search_windows"):
+        _check_range(key, value_at(config, key), 1, MOST_WINDOWS)
+    for key in ("seed", "calibration.seed"):
+        _check_range(key, value_at(config, key), -MOST_SEED, MOST_SEED)
     _check_least("calibration.seqlen", config.calibration.seqlen, 2)
     _check_least("batch", config.batch, 1)
     _check_least("devices", config.devices, 1)
@@ -139,6 +146,12 @@ def _check_least(key: str, number: int | None, least: int) -> None:
         raise UserError(f"{key}={number}: must be at least {least}")
 
 
+def _check_range(key: str, number: int | None, least: int, most: int) -> None:
+    _check_least(key, number, least)
+    if number is not None and number > most:
+        raise UserError(f"{key}={number}: must be at most {most}")
+
+
 def check_task(task: TaskConfig) -> None:
     """Raise `UserError` for an unknown task or an invalid size."""
     for name in task.names:
@@ -155,7 +168,7 @@ def _check_logger(logger: LoggerConfig) -> None:
     if logger.timeout <= 0:
         raise UserError(f"logger.timeout={logger.timeout}: must be above 0 seconds")
     for tag in logger.tags:
-        if not tag.strip() or len(tag) > LONGEST_TAG:
+        if not isinstance(tag, str) or not tag.strip() or len(tag) > LONGEST_TAG:
             raise UserError(f"logger.tags: the tag '{tag}' must have 1 to {LONGEST_TAG} characters")
     for key, name in (("project", logger.project), ("group", logger.group)):
         if name is not None and not 0 < len(name) <= LONGEST_NAME:

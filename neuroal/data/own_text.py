@@ -25,7 +25,7 @@ def read_own_text(path: Path) -> str:
         return _plain(path) if is_text else "\n\n".join(_texts(path, _rows(path)))
     except UnicodeDecodeError as error:  # its message would repeat the whole content
         raise _not_utf8(path, error.start, error.reason) from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(
             f"calibration.path={path}: cannot be read ({first_line(error)}); {FORMATS}"
         ) from error

@@ -37,7 +37,7 @@ class JsonLines(Sequence[Row]):
             return [self[at] for at in range(*index.indices(len(self)))]
         try:
             return json.loads(self._lines[index])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self._path}: row {index + 1} is not JSON ({first_line(error)}); repair the "
                 "file or fetch it again"

@@ -46,7 +46,7 @@ class AdaptiveBatch:
         except PeerOutOfMemory:
             pass
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self.peers.meet(Event.OUT_OF_MEMORY)
         # The traceback keeps the tensors of `work` alive, so free memory after the except block.
@@ -79,6 +79,7 @@ class AdaptiveBatch:
         )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` reports that the memory of a device does not suffice."""
     is_message = any(message in str(error) for message in MESSAGES)
     return is_message or isinstance(error, torch.OutOfMemoryError)

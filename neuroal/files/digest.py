@@ -38,6 +38,14 @@ def is_file(path: str) -> bool:
         return False
 
 
+def is_folder(path: str) -> bool:
+    """Return whether `path` names a folder; False for text that is not a valid path."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def digest_of_file(path: str | Path) -> str:
     """Return the SHA-256 (hex) of a file's content.
 

@@ -193,7 +193,7 @@ def read_plan(path: str | Path) -> dict[str, Any] | None:
     """Return the content of a saved plan, or None if `path` is none."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     is_plan = isinstance(content, dict) and {"sparsity", "ratios"} <= content.keys()
     return content if is_plan else None

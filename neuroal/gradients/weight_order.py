@@ -12,7 +12,7 @@ from neuroal.execution.runner import BlockRunner
 from neuroal.kernels.bands import band_costs, zeroed_below_rank
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.base import Pruner, ScorePruner
-from neuroal.pruners.faults import naming
+from neuroal.pruners.faults import faults_of, naming
 from neuroal.pruners.wanda import Wanda
 from neuroal.tracking.progress import Progress
 
@@ -50,7 +50,7 @@ class WeightOrder:
         ) -> dict[str, Tensor]:
             peers.meet()
             for linear in linears:
-                with naming(linear.key):
+                with naming(linear.key), faults_of(self._pruner, linear.weight):
                     scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
                 ranks = ranks_of(scores[peers.rows(linear.rows)])
                 self._ranks[linear.key] = peers.joined_rows(ranks, linear.rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import init_empty_weights
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -66,10 +66,7 @@ def check_complete(
     check_language_model(model, where)
     _check_missing(model, where, comparison)
     for name, stored, shape in sorted(comparison.mismatched):
-        raise UserError(
-            f"{where}: '{name}' has shape {_text(stored)}, but config.json needs {_text(shape)}; "
-            f"{AGAIN}, with the config.json that belongs to it"
-        )
+        raise _mismatch(where, name, stored, shape)
     unexpected = _without(comparison.unexpected, model, "_keys_to_ignore_on_load_unexpected")
     if not quantized:
         _check_floating(model, where, headers, unexpected)
@@ -88,9 +85,43 @@ def check_language_model(model: Any, where: str) -> None:
 
 def expected_shapes(config: Any, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the tensors of the model that `config` describes."""
-    with init_empty_weights():
+    with torch.device("meta"):  # allocates nothing
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_layers(config: Any, where: str, headers: Mapping[str, Header]) -> None:
+    """Raise `UserError` if `config` has no layer, or more layers than there are tensors.
+
+    Checked before a model is made, which would take endless for a wrong number.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if headers and isinstance(layers, int) and not 1 <= layers <= len(headers):
+        raise UserError(
+            f"{where}: config.json has {layers} layers, and the checkpoint {len(headers)} tensors; "
+            f" {AGAIN}, with the config.json that belongs to it"
+        )
+
+
+def check_shapes(
+    config: Any, where: str, headers: Mapping[str, Header], trust_remote_code: bool
+) -> None:
+    """Raise `UserError` for a stored tensor of another shape than the model of `config` has.
+
+    Checked before loading, which would allocate the model, however large a wrong `config` makes it.
+    Tensors that are converted when they are loaded have other names and are not compared.
+    """
+    for name, shape in expected_shapes(config, trust_remote_code).items() if headers else ():
+        stored = headers.get(name)
+        if stored is not None and stored.shape != shape:
+            raise _mismatch(where, name, stored.shape, shape)
+
+
+def _mismatch(where: str, name: str, stored: Iterable[int], shape: Iterable[int]) -> UserError:
+    return UserError(
+        f"{where}: '{name}' has shape {_text(stored)}, but config.json needs {_text(shape)}; "
+        f"{AGAIN}, with the config.json that belongs to it"
+    )
 
 
 def _check_missing(model: Any, where: str, comparison: Comparison) -> None:

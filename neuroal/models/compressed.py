@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from accelerate import init_empty_weights
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,7 +91,8 @@ def is_compressed(config: Any) -> bool:
     stored = getattr(config, "quantization_config", None)
     if not isinstance(stored, dict) or stored.get("config_groups"):
         return False
-    return (stored.get("sparsity_config") or {}).get("format") == FORMAT
+    sparsity = stored.get("sparsity_config")
+    return isinstance(sparsity, dict) and sparsity.get("format") == FORMAT
 
 
 def without_format(config: Any) -> Any:
@@ -125,7 +126,7 @@ def from_compressed(
     for path, headers in by_file.items():
         with safe_open(path, framework="pt") as file:
             tensors |= {name: read_stored(file, name, header) for name, header in headers.items()}
-    with init_empty_weights():
+    with torch.device("meta"):  # allocates nothing
         empty = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), trust_remote_code=trust_remote_code
         )

@@ -18,6 +18,7 @@ from neuroal.models.compressed import is_compressed, without_format
 from neuroal.models.devices import pick_devices
 from neuroal.models.finite import check_finite
 from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
+from neuroal.models.intact import check_configuration, check_gguf, check_weights
 from neuroal.models.location import Location, locate_model
 from neuroal.models.offload import open_on_disk, place_on_devices, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
@@ -88,6 +89,10 @@ def load_model(
     folder, where = location.folder, str(location)
     options = _loading_options(config, location)
     with reading(where, "cannot be loaded"):
+        if location.gguf:
+            check_gguf(Path(where))
+        elif not location.on_hub:
+            check_configuration(Path(folder))
         model = _read_model(config, folder, options, device, offload, scratch)
     model = model.eval().requires_grad_(False)
     if offload == "none":
@@ -99,9 +104,11 @@ def load_model(
     check_finite(model)
     with reading(where, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    check_tokenizer(tokenizer, where)
-    if location.gguf:
-        check_gguf_tokenizer(tokenizer, Path(where))
+        check_tokenizer(tokenizer, where)
+        if location.gguf:
+            check_gguf_tokenizer(tokenizer, Path(where))
+    if offload == "none":
+        _check_runs(model, where)
     stored = None if location.gguf else _stored_dtype(folder, options)
     return LoadedModel(model, tokenizer, config.name or config.path, stored)
 
@@ -123,10 +130,10 @@ def load_compressed(
     Raises:
         UserError: `folder` holds no compressed model, or a damaged one.
     """
+    check_choice("dtype", dtype, DTYPES)
     config = ModelConfig(source="hf", path=str(folder), trust_remote_code=trust_remote_code)
     location = locate_model(config)
     options = _loading_options(config, location)
-    check_choice("dtype", dtype, DTYPES)
     with reading(str(location), "cannot be loaded"):
         model_config = AutoConfig.from_pretrained(location.folder, **options)
         if not is_compressed(model_config):
@@ -145,6 +152,13 @@ def _stored_dtype(folder: str, options: dict[str, Any]) -> str | None:
     """Return the dtype that the ``config.json`` of a model names, if any."""
     dtype = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
     return str(dtype).removeprefix("torch.") if dtype else None
+
+
+def _check_runs(model: Any, where: str) -> None:
+    """Run the model on two tokens; raise `UserError` if that fails, as with a wrong config.json."""
+    tokens = torch.zeros((1, 2), dtype=torch.int64, device=model.device)
+    with torch.no_grad(), reading(where, "cannot run on text; check its config.json"):
+        model(tokens, use_cache=False)
 
 
 def _loading_options(config: ModelConfig, location: Location) -> dict[str, Any]:
@@ -172,11 +186,14 @@ def _read_model(
     dtype: Any = default if config.dtype == "auto" else getattr(torch, config.dtype)
     model_config = AutoConfig.from_pretrained(folder, **options)
     if model_config.is_encoder_decoder or _is_encoder(model_config):
+        where = Path(folder, options.get("gguf_file", ""))
         raise UserError(
-            f"model.path={folder}: {model_config.model_type} is not a decoder-only model"
+            f"model.path={where}: {model_config.model_type} is not a decoder-only model"
         )
     if is_compressed(model_config):
         folder = str(snapshot(folder, config.revision))
+    if "gguf_file" not in options and Path(folder).is_dir():
+        check_weights(Path(folder))
     if offload != "disk":
         return read_whole(folder, options, dtype, model_config)
     if "gguf_file" in options:

@@ -55,7 +55,12 @@ def locate_model(config: ModelConfig) -> Location:
         return Location(str(path))
     if path.is_absolute() or config.path.startswith(".") or config.path.count("/") > 1:
         raise UserError(f"model.path={config.path}: no such folder")
-    _check_hub(config.path, config.revision)
+    try:
+        _check_hub(config.path, config.revision)
+    except ValueError as error:  # no valid name
+        raise UserError(
+            f"model.path={config.path}: no such folder, and no name of a model on the hub"
+        ) from error
     return Location(config.path)
 
 

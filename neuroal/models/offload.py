@@ -14,11 +14,18 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from neuroal.errors import UserError
 from neuroal.models.adapter import find_blocks
-from neuroal.models.completeness import AGAIN, Comparison, check_complete
+from neuroal.models.completeness import (
+    AGAIN,
+    Comparison,
+    check_complete,
+    check_layers,
+    check_shapes,
+)
 from neuroal.placement.base import placement_of, set_placement
 from neuroal.placement.checkpoint import Checkpoint, ShardWriter
 from neuroal.placement.devices import DeviceBlocks
 from neuroal.placement.disk import DiskBlocks, materialise
+from neuroal.placement.headers import read_headers
 from neuroal.placement.host import HostBlocks
 from neuroal.placement.layout import Layout, moved
 from neuroal.placement.offloaded import Offloaded, Source
@@ -75,6 +82,9 @@ def open_on_disk(
         scratch: parent of the folder for modified blocks; None uses the system's default.
         trust_remote_code: run code that the checkpoint contains.
     """
+    headers, where = read_headers(folder), f"model.path={folder}"
+    check_layers(config, where, headers)
+    check_shapes(config, where, headers, trust_remote_code)
     # Create real buffers, because a checkpoint lacks the buffers that a model computes itself.
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -82,7 +92,7 @@ def open_on_disk(
         )
     name, blocks = find_blocks(model)
     checkpoint = Checkpoint(folder, model.base_model_prefix)
-    check_complete(model, f"model.path={folder}", _compare(model, checkpoint), checkpoint.headers)
+    check_complete(model, where, _compare(model, checkpoint), checkpoint.headers)
     prefixes = [f"{name}.{index}." for index in range(len(blocks))]
     if dtype is None:
         first = f"{prefixes[0]}{next(moved(blocks[0]))[0]}"

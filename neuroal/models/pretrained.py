@@ -9,16 +9,25 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from neuroal.errors import UserError, first_line
-from neuroal.models.completeness import AGAIN, Comparison, check_complete, expected_shapes
+from neuroal.errors import UserError, first_line, shortened
+from neuroal.models.completeness import (
+    AGAIN,
+    Comparison,
+    check_complete,
+    check_layers,
+    check_shapes,
+    expected_shapes,
+)
 from neuroal.models.compressed import from_compressed, is_compressed, without_format
 from neuroal.placement.gguf_header import WITHOUT_WEIGHTS, read_header
 from neuroal.placement.headers import read_headers
 
+QUANTISATION = re.compile("gptq|awq|bitsandbytes|compressed.tensors|quant", re.IGNORECASE)
 FAILED = re.compile(r"^(\S+)[^\n]*CONVERSION", re.MULTILINE)
 """Row of the report of `transformers` for a tensor that is combined from several stored ones."""
 
@@ -37,6 +46,12 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     """
     gguf = options.get("gguf_file")
     where = f"model.path={Path(folder) / gguf if gguf else folder}"
+    files = Path(folder) if Path(folder).is_dir() else _cached(folder, options)
+    headers = {} if gguf else read_headers(files)
+    quantized = bool(gguf) or is_quantized(model_config)
+    check_layers(model_config, where, headers)
+    if not quantized:
+        check_shapes(model_config, where, headers, options["trust_remote_code"])
     report = _Report()
     with report.collected():
         try:
@@ -50,16 +65,14 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
                 f"{where}: '{row[1]}' cannot be combined from the tensors of the checkpoint, "
                 f"because one is missing or has another shape; {AGAIN}"
             ) from error
-    quantized = bool(gguf) or is_quantized(model_config)
     mismatched = list(info["mismatched_keys"])
     if quantized:
         mismatched += _reshaped(model, model_config, options["trust_remote_code"])
-    files = Path(folder) if Path(folder).is_dir() else _cached(folder, options)
     check_complete(
         model,
         where,
         Comparison(info["missing_keys"], mismatched, info["unexpected_keys"]),
-        {} if gguf else read_headers(files),
+        headers,
         quantized=quantized,
     )
     for name, parameter in model.named_parameters():
@@ -148,12 +161,21 @@ class _Report:
 
 @contextmanager
 def reading(path: str, problem: str) -> Iterator[None]:
-    """Disable the progress bars of `transformers`, and raise its errors as `UserError`."""
+    """Disable the progress bars of `transformers`, and raise all errors as `UserError`.
+
+    Args:
+        path: folder, file or hub name that is read.
+        problem: what is not possible, for the message.
+    """
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # each stage of a run has its own
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of many packages, and all due to the files at `path`
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
     finally:
         if enabled:
@@ -163,10 +185,18 @@ def reading(path: str, problem: str) -> Iterator[None]:
 def _cause(error: Exception) -> str:
     """Return the first line of `error`, with a remedy for common errors of `transformers`."""
     text, first = str(error), first_line(error)
+    if first.endswith(":"):  # the reason follows in the next line
+        first = shortened(text, most=500)
     if "trust_remote_code" in text:
         return f"{first}; if you trust the code, set model.trust_remote_code=true"
     if "instantiate the backend tokenizer" in text:
         return "its files, such as tokenizer.json, are missing; copy those of the model there"
     if "gated repo" in text or "401" in text or "403" in text:
         return f"{first}; request access on the model's page and set HF_TOKEN to your token"
-    return first
+    if "flash_attn" in text or "FlashAttention" in text:
+        return f"{first}; remove the attention implementation from config.json"
+    if isinstance(error, ImportError) and QUANTISATION.search(text):
+        return f"{first}; use the checkpoint that is not quantised, or install that package"
+    name = type(error).__name__
+    is_clear = isinstance(error, OSError | ImportError | UserError | ValueError)
+    return first if is_clear else f"{name}: {first}; {AGAIN}"

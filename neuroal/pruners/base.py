@@ -38,12 +38,14 @@ class Method:
     """A configurable method; subclasses are frozen dataclasses whose fields are its parameters.
 
     Attributes:
+        group: the group of the command line that chooses a method of this kind.
         file_parameters: parameters that name files. Their content, not their name, is part of a
             run's identity.
         version: number of the results' version, part of a run's identity. Raise it when a change of
             the code changes results.
     """
 
+    group: ClassVar[str] = ""
     file_parameters: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
 
@@ -51,6 +53,11 @@ class Method:
     def name(self) -> str:
         """Name of the method in messages."""
         return type(self).__name__.lower()
+
+    @property
+    def setting(self) -> str:
+        """Beginning of messages about the method, as in ``pruner=wanda``."""
+        return f"{self.group}={self.name}"
 
 
 class Pruner(Method, ABC):
@@ -67,15 +74,11 @@ class Pruner(Method, ABC):
         file_parameters: see `Method`.
     """
 
+    group: ClassVar[str] = "pruner"
     needs: ClassVar[frozenset[Need]] = frozenset()
     updates_weights: ClassVar[bool] = False
     rules: ClassVar[frozenset[Rules]] = frozenset(Rules)
     refinable: ClassVar[bool] = True
-
-    @property
-    def setting(self) -> str:
-        """Beginning of messages about the pruner, as in ``pruner=wanda``."""
-        return f"pruner={self.name}"
 
     def supports_row_ratios(self, rules: Rules) -> bool:
         """Return whether a plan may have one ratio per row under `rules`."""
@@ -259,13 +262,9 @@ class MaskRefiner(Method, ABC):
         file_parameters: see `Method`.
     """
 
+    group: ClassVar[str] = "refine"
     needs: ClassVar[frozenset[Need]] = frozenset()
     patterns: ClassVar[bool] = False
-
-    @property
-    def setting(self) -> str:
-        """Beginning of messages about the refiner, as in ``refine=dsnot``."""
-        return f"refine={self.name}"
 
     def applies_to(self, decoder: DecoderModel, linear: PrunableLinear) -> bool:
         """Return whether the mask of `linear` is changed at all."""

@@ -18,7 +18,7 @@ from neuroal.models.adapter import PrunableLinear
 from neuroal.models.families import pattern_of
 from neuroal.pruners.base import FactorPruner, Factors, PrunedWeight, Pruner
 from neuroal.pruners.checks import check_mask, check_unwritten
-from neuroal.pruners.faults import naming
+from neuroal.pruners.faults import faults_of, naming
 from neuroal.sparsity.budget import LinearBudget
 
 MOST_WEIGHTS = 2**25
@@ -114,7 +114,7 @@ def _factors(pruner: FactorPruner, batch: Batch, statistics: Statistics) -> Fact
     for linear in batch:
         weight = linear.weight
         version = weight._version
-        with naming(linear.key):
+        with naming(linear.key), faults_of(pruner, weight):
             factors = pruner.checked_factors(weight, statistics.get(linear.key))
             check_unwritten(pruner.setting, weight, version)
         rows.append(factors.rows)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError
+from neuroal.errors import FULL_ERROR, UserError, first_line
+from neuroal.execution.oom import is_out_of_memory
+from neuroal.parallel.peers import PeerFailed
+
+if TYPE_CHECKING:
+    from neuroal.pruners.base import Method
+
+PACKAGE = __name__.partition(".")[0]
 
 
 class MethodFault(UserError):
@@ -31,6 +42,39 @@ def naming(key: str) -> Iterator[None]:
         yield
     except MethodFault as fault:
         raise UserError(f"{fault.setting}: '{key}': {fault.problem}") from fault
+
+
+@contextmanager
+def faults_of(method: Method, weight: Tensor | None = None) -> Iterator[None]:
+    """Raise an error inside a user's own `method` as `MethodFault`.
+
+    Errors of the package's methods, and those for lack of memory, stay as they are.
+
+    Args:
+        method: the method that runs inside the context.
+        weight: the weight of a linear that it works on; None: it works on the whole model.
+    """
+    try:
+        yield
+    except (UserError, PeerFailed):
+        raise
+    except Exception as error:
+        if type(method).__module__.partition(".")[0] == PACKAGE or is_out_of_memory(error):
+            raise
+        shape = "" if weight is None else f", on a weight of shape {tuple(weight.shape)}"
+        problem = f"{type(error).__name__}: {first_line(error) or 'no message'}"
+        raise MethodFault(
+            method.setting,
+            f"{problem} ({_place(method, error)}{shape}); {FULL_ERROR}=1 prints the traceback",
+        ) from error
+
+
+def _place(method: Method, error: Exception) -> str:
+    """Return the last line of the module of `method` that `error` passed through."""
+    file = inspect.getsourcefile(type(method)) or ""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    where = f"line {lines[-1]} of " if lines else ""
+    return f"{where}{Path(file).name or type(method).__name__}"
 
 
 def check_tensor(setting: str, what: str, values: object, like: Tensor | torch.Size) -> None:

@@ -20,7 +20,7 @@ from neuroal.parallel.peers import Peers
 from neuroal.pruners.base import FactorPruner, MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.batches import Batch, batches, prune_together
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
-from neuroal.pruners.faults import naming
+from neuroal.pruners.faults import faults_of, naming
 from neuroal.pruners.packed import PackedMasks
 from neuroal.sparsity.budget import LinearBudget
 from neuroal.tracking.progress import Progress
@@ -77,7 +77,8 @@ class RefinedPruner:
         mask = start.mask
         check_mask(self.pruner.setting, mask, weight)
         if statistics is not None and self.refiner.applies_to(decoder, linear):
-            mask = self.refiner.refine(weight, mask, statistics, budget.rules)
+            with faults_of(self.refiner, weight):
+                mask = self.refiner.refine(weight, mask, statistics, budget.rules)
             check_mask(self.refiner.setting, mask, weight)
         check_unwritten(self.refiner.setting, weight, version)
         if target is not None:
@@ -116,7 +117,7 @@ class _BlockPruning:
     ) -> Tensor:
         inputs, budget = statistics.get(linear.key), self.budgets[linear.key]
         target = None if self.masks is None else self.masks[linear.key].to(linear.weight.device)
-        with naming(linear.key):
+        with naming(linear.key), faults_of(self.method.pruner, linear.weight):
             pruned = self.method.prune(self.decoder, linear, inputs, budget, target)
             self.checks.add(linear.key, linear.weight, pruned, budget)
         linear.weight = pruned.weight

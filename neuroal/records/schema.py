@@ -85,6 +85,8 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        if not isinstance(data, Mapping):
+            raise UserError(f"record: is a {type(data).__name__}, must be an object")
         if data.get("version") not in READABLE:
             readable = " or ".join(map(str, READABLE))
             raise UserError(f"record: schema {data.get('version')}, must be {readable}")
@@ -92,6 +94,9 @@ class Record:
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if wrong := (needed - data.keys()) | (data.keys() - {field.name for field in fields}):
             raise UserError(f"record: field '{min(wrong)}' is missing or unknown")
+        for name in needed - {"identity"}:
+            if not isinstance(data[name], Mapping):
+                raise UserError(f"record: field '{name}' is no object")
         return cls(**{**data, "metrics": _with_infinity(data["metrics"])})
 
 

@@ -45,7 +45,7 @@ def load_record(path: str | Path) -> Record:
     """Read one record."""
     try:
         return Record.from_dict(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"record {path}: cannot be read ({error})") from error
 
 

@@ -106,8 +106,9 @@ def check_coverage(plan: SparsityPlan, shapes: Shapes) -> None:
     for key, (rows, _) in shapes.items():
         ratio = plan.ratios[key]
         if isinstance(ratio, Tensor) and ratio.shape != (rows,):
+            count = len(ratio) if ratio.dim() == 1 else f"a tensor of shape {tuple(ratio.shape)} as"
             raise UserError(
-                f"plan: '{key}' has {len(ratio)} row ratios for {rows} rows; use a plan for this "
+                f"plan: '{key}' has {count} row ratios for {rows} rows; use a plan for this "
                 "architecture"
             )
 

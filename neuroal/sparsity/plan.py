@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroal.errors import UserError, shortened
+from neuroal.errors import UserError, first_line, shortened
+from neuroal.files.digest import is_file
 from neuroal.models.adapter import DecoderModel
 
 Ratio = float | Tensor
+MOST_BYTES = 2**30
+"""Maximum size of a plan file; a plan with ratios by row has some 20 bytes for each."""
 MOST_OUTSIDE = 0.5
 """Largest distance from [0, 1] at which a ratio of a file is clipped rather than refused."""
 
@@ -89,13 +92,44 @@ class SparsityPlan:
     @classmethod
     def load(cls, path: str | Path, key: str = "topup.path") -> SparsityPlan:
         """Read a plan that ``save.plan`` wrote to a JSON file; errors name `key`."""
+        check_plan_file(key, path)
         try:
-            data = json.loads(Path(path).read_text())
-        except FileNotFoundError:
-            raise UserError(f"{key}={path}: no such file; save one with save.plan=FILE") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{key}={path}: cannot be read as JSON ({error})") from error
+            data = plan_json(Path(path).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{key}={path}: cannot be read as JSON ({first_line(error)})"
+            ) from error
         return cls.from_dict(data, f"{key}={path}")
+
+
+def check_plan_file(key: str, path: str | Path) -> None:
+    """Raise `UserError` unless `path`, the value of `key`, is a file of at most `MOST_BYTES`."""
+    if not is_file(str(path)):
+        raise UserError(
+            f"{key}={path}: no such file; check the path, or save a plan with save.plan=FILE"
+        )
+    if (size := Path(path).stat().st_size) > MOST_BYTES:
+        raise UserError(f"{key}={path}: has {size} bytes; a plan has at most {MOST_BYTES}")
+
+
+def plan_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or names a key of an object twice.
+    """
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"'{next(n for n in names if names.count(n) > 1)}' is there twice")
+        return values
+
+    try:
+        return json.loads(text, object_pairs_hook=without_duplicates)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def check_shares(source: str, ratios: Mapping[str, Ratio]) -> None:

@@ -13,19 +13,21 @@ also be named ``sparsity`` or ``density``.
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from neuroal.errors import UserError, first_line, nearest
+from neuroal.errors import UserError, first_line, nearest, shortened
 from neuroal.models.adapter import DecoderModel
-from neuroal.sparsity.plan import Ratio, check_shares, json_number
+from neuroal.sparsity.plan import Ratio, check_plan_file, check_shares, json_number, plan_json
 
 VALUES = ("ratio", "sparsity", "density")
+READING = (OSError, EOFError, ValueError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -108,25 +110,35 @@ def read_ratios(path: str, density: bool) -> RatioFile:
         path: a file with suffix ``.csv``, ``.npy`` or ``.json``, or with one number per line.
         density: whether the values are densities rather than sparsities.
     """
+    check_plan_file("topup.path", path)
     try:
         if Path(path).suffix == ".npy":
-            return _list(path, map(json_number, np.load(path).ravel().tolist()), density)
-        text = Path(path).read_text()
+            return _list(path, map(json_number, _array(path)), density)
+        text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
-            return _list(path, map(json_number, json.loads(text)), density)
-        if any(name in text.splitlines()[0] for name in VALUES):
-            return _table(path, text.splitlines(), density)
-        return _list(path, text.replace(",", " ").split(), density)
-    except FileNotFoundError:
-        raise UserError(f"topup.path={path}: no such file; check the path") from None
-    except (OSError, ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+            return _list(path, map(json_number, plan_json(text)), density)
+        lines = text.splitlines()
+        if lines and any(name in lines[0] for name in VALUES):
+            return _table(path, lines, density)
+        return _list(path, map(_number, text.replace(",", " ").split()), density)
+    except UserError:
+        raise
+    except (*READING, csv.Error, TypeError) as error:
         raise UserError(
             f"topup.path={path}: not a list or table of ratios ({first_line(error)}); "
             "use a saved plan, a list of numbers or a CSV table"
         ) from error
 
 
-def _list(path: str, numbers: Iterable[float | str], density: bool) -> RatioFile:
+def _array(path: str) -> list[Any]:
+    try:
+        values: list[Any] = np.load(path).ravel().tolist()
+    except Exception as error:  # NumPy parses the header as Python code, and raises many types
+        raise ValueError(first_line(error)) from error
+    return values
+
+
+def _list(path: str, numbers: Iterable[float], density: bool) -> RatioFile:
     ratios = [_sparsity(number, density) for number in numbers]
     if not ratios:
         raise ValueError("it is empty")
@@ -138,20 +150,28 @@ def _table(path: str, lines: Sequence[str], density: bool) -> RatioFile:
     reader = csv.DictReader(lines, skipinitialspace=True)
     names = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = names
-    value = next(name for name in VALUES if name in names)
+    value = next((name for name in VALUES if name in names), None)
+    if value is None or len(set(names)) < len(names):
+        raise ValueError(
+            f"its header is '{shortened(lines[0])}'; it needs one column of ratios, and commas "
+            "between columns"
+        )
     if unknown := set(names) - {"block", "linear", "row", value}:
         raise ValueError(f"unknown column '{min(unknown)}'")
     if "block" not in names and "linear" not in names:
         raise ValueError("it needs a column 'block' or 'linear'")
-    entries = [
-        Entry(
-            block=int(line["block"]) if "block" in names else None,
-            linear=line["linear"].strip() if "linear" in names else None,
-            row=int(line["row"]) if "row" in names else None,
-            ratio=_sparsity(line[value], density or value == "density"),
+    entries = []
+    for line in reader:
+        if None in line or None in line.values():
+            raise ValueError(f"line {reader.line_num} has not {len(names)} columns")
+        entries.append(
+            Entry(
+                block=_index(line["block"]) if "block" in names else None,
+                linear=line["linear"].strip() if "linear" in names else None,
+                row=_index(line["row"]) if "row" in names else None,
+                ratio=_sparsity(_number(line[value]), density or value == "density"),
+            )
         )
-        for line in reader
-    ]
     if not entries:
         raise ValueError("it has no entries")
     ratios = torch.tensor([entry.ratio for entry in entries], dtype=torch.float64)
@@ -159,5 +179,19 @@ def _table(path: str, lines: Sequence[str], density: bool) -> RatioFile:
     return RatioFile(path, entries=entries)
 
 
-def _sparsity(value: float | str, density: bool) -> float:
-    return 1 - float(value) if density else float(value)
+def _sparsity(value: float, density: bool) -> float:
+    return 1 - value if density else value
+
+
+def _number(text: str) -> float:
+    """Return the number in `text`; refuse ``7_0``, which `float` accepts."""
+    if "_" in text:
+        raise ValueError(f"'{shortened(text)}' is not a number")
+    return float(text)
+
+
+def _index(text: str) -> int:
+    """Return the number of a block or row in `text`."""
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        raise ValueError(f"'{shortened(text)}' is not the number of a block or row")
+    return int(text)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from neuroal.config.naming import competitor, method_name, model_name, sparsity_name
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
 from neuroal.evaluation.task_table import KINDS
 from neuroal.files.atomic import without_ratios
 from neuroal.records.schema import Record
@@ -157,7 +157,10 @@ def _read(path: Path, selection: Selection) -> Rows | None:
         if not selection.matches(record.config):
             return None
         rows, problem = _rows(record, selection.names), wrong_count(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+    except (OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"record {path}: cannot be read ({problem}); move it away") from error
+    except (UserError, RecursionError) as error:
         raise UserError(f"record {path}: cannot be read ({error}); move it away") from error
     if problem:
         raise UserError(f"record {path}: {problem}; move it away, and run it again")

@@ -40,6 +40,7 @@ class TopUp(Method, ABC):
         file_parameters: see `Method`.
     """
 
+    group: ClassVar[str] = "topup"
     searches: ClassVar[bool] = False
     shares_windows: ClassVar[bool] = False
     default_windows: ClassVar[int] = 8

@@ -10,7 +10,7 @@ from neuroal.errors import UserError, check_choice
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.budget import check_coverage
-from neuroal.sparsity.plan import SparsityPlan
+from neuroal.sparsity.plan import SparsityPlan, check_plan_file
 from neuroal.sparsity.ratio_files import RatioFile, read_ratios
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 
@@ -64,11 +64,18 @@ class PlanFile(TopUp):
             raise UserError(
                 "topup.path=null: topup=plan needs a file; give a saved plan, a list or a table"
             )
-        path = Path(self.path)
-        is_text = path.suffix != ".npy" and path.is_file()
-        if is_text and path.read_text(errors="replace").lstrip().startswith("{"):
+        check_plan_file("topup.path", self.path)
+        if self._is_saved(Path(self.path)):
             return SparsityPlan.load(self.path)
         return read_ratios(self.path, self.values == "density")
+
+    @staticmethod
+    def _is_saved(path: Path) -> bool:
+        """Return whether `path` holds a JSON object, as a saved plan does, and no list or table."""
+        if path.suffix == ".npy":
+            return False
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return file.read(4096).lstrip().startswith("{")
 
     def _check_rows(self, plan: SparsityPlan, settings: PruningSettings) -> None:
         if plan.per_row():

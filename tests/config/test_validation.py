@@ -12,6 +12,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.validation import checked
 from neuroal.errors import UserError
 from neuroal.grid.planning import set_key
+from neuroal.pruners.magnitude import Magnitude
 
 
 def refused(overrides: list[str]) -> str:
@@ -95,8 +96,8 @@ def test_every_number_of_every_method_must_be_finite() -> None:
         build("pruner", {**node, "strength": 1, "fast": 3})
 
 
-@dataclasses.dataclass
-class Method:
+@dataclasses.dataclass(frozen=True)
+class Method(Magnitude):
     strength: float
     powers: list[float] = dataclasses.field(default_factory=list)
     fast: bool = False

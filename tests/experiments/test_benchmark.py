@@ -91,7 +91,9 @@ def test_the_time_of_a_gpu_is_divided_by_kind_of_kernel(tmp_path: Path) -> None:
         ("_square_sums", 6.5, 8.0),  # half a second beside the attention
         ("triton_poi_fused_mul_silu", 8.0, 10.0),
     ]
-    shares = by_kind(kernels)["shares"]
+    parts = by_kind(kernels)
+    shares = parts["shares"]
+    assert parts["gaps"][0] == (1.0, "nvjet_hsh_192x192", "_select_rows")
     assert tuple(shares) == SHARES
     assert shares == pytest.approx(
         {

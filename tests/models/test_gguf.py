@@ -172,3 +172,35 @@ def test_the_header_is_read_as_the_package_gguf_reads_it(tmp_path: Path) -> None
     assert stored["merges"] == MERGES
     assert stored["token_type"] == [1] * len(TOKENS)
     assert stored["model"] == "gpt2"
+
+
+def with_number(content: bytes, key: bytes, number: int) -> bytes:
+    """Return a GGUF file in which the entry `key`, a 32-bit number, has another value."""
+    begin = content.index(key) + len(key) + 4
+    return content[:begin] + number.to_bytes(4, "little") + content[begin + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "message"),
+    [
+        (b"llama.block_count", 0, r"wrong\.gguf has 0 blocks in 21 tensors"),
+        (b"llama.block_count", 10**9, r"wrong\.gguf has 1000000000 blocks in 21 tensors"),
+        (b"llama.embedding_length", 3, "wrong.gguf: cannot be loaded"),
+        (b"llama.attention.head_count_kv", 0, "wrong.gguf: "),
+    ],
+)
+def test_metadata_that_contradict_the_tensors_name_the_file(
+    key: bytes, number: int, message: str, tmp_path: Path
+) -> None:
+    content = write(tmp_path / "whole.gguf", tensors()).read_bytes()
+    (tmp_path / "wrong.gguf").write_bytes(with_number(content, key, number))
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "wrong.gguf")
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, 4000])
+def test_a_file_that_is_cut_off_is_named(size: int, tmp_path: Path) -> None:
+    content = write(tmp_path / "whole.gguf", tensors()).read_bytes()
+    (tmp_path / "wrong.gguf").write_bytes(content[:size])
+    with pytest.raises(UserError, match=r"wrong\.gguf (is|has)"):
+        load(tmp_path / "wrong.gguf")

@@ -12,7 +12,7 @@ from neuroal.execution.pruned_walk import Statistics, WeightsOf
 from neuroal.models.adapter import PrunableLinear
 from neuroal.pruners.base import FactorPruner, Pruner
 from neuroal.pruners.batches import batches, pruned_together
-from neuroal.pruners.faults import check_tensor, naming
+from neuroal.pruners.faults import check_tensor, faults_of, naming
 from neuroal.sparsity.budget import LinearBudget
 
 Budgets = Mapping[str, LinearBudget]
@@ -50,7 +50,7 @@ def pruned_by(pruner: Pruner, budgets: Budgets) -> WeightsOf:
                 continue
             (linear,) = batch
             inputs, budget = statistics.get(linear.key), budgets[linear.key]
-            with naming(linear.key):
+            with naming(linear.key), faults_of(pruner, linear.weight):
                 weight = pruner.pruned_weight(linear.weight, inputs, budget)
                 check_tensor(pruner.setting, "pruned weight", weight, linear.weight)
             weights[linear.key] = weight
