@@ -130,23 +130,29 @@ def density_by_block(curves: Mapping[str, RunCurves], names: Sequence[str]) -> s
 def criterion_by_candidate(curves: Mapping[str, Sequence[Curve]]) -> str:
     """Plot criterion / lowest criterion by λ for each sparsity, with a ring around the winner."""
     with mpl.rc_context(SETTINGS):
-        drawn, axes = figure()
-        heights: list[float] = []
-        for sparsity, style in styles(list(curves)).items():
-            for curve in curves[sparsity]:
-                lowest = min((c for c in curve.criteria if c > 0), default=1.0)
-                height = [c / lowest if c > 0 else 1.0 for c in curve.criteria]
-                line = style.line() | {"linestyle": "-" if curve.step == "block" else ":"}
-                axes.plot(curve.candidates, height, **line, label=f"{sparsity}, {curve.step}s")
-                winner = curve.candidates.index(curve.winner)
-                ring = RING | {"color": style.colour}
-                axes.plot([curve.winner], [height[winner]], **ring)
-                heights += height
-        axes.legend(fontsize=7, frameon=False, handlelength=2.4)
-        axes.set_xlabel("λ")
-        axes.set_ylabel("criterion / lowest")
-        _scale(axes, heights)
-        return svg(drawn)
+        return svg(criterion_figure(curves))
+
+
+def criterion_figure(curves: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Return the figure of `criterion_by_candidate`, drawn with the current settings."""
+    drawn, axes = figure()
+    heights: list[float] = []
+    for sparsity, style in styles(list(curves)).items():
+        for curve in curves[sparsity]:
+            lowest = min((c for c in curve.criteria if c > 0), default=1.0)
+            height = [c / lowest if c > 0 else 1.0 for c in curve.criteria]
+            line = style.line() | {"linestyle": "-" if curve.step == "block" else ":"}
+            name = ", ".join(filter(None, (sparsity, f"{curve.step}s")))
+            axes.plot(curve.candidates, height, **line, label=name)
+            winner = curve.candidates.index(curve.winner)
+            ring = RING | {"color": style.colour}
+            axes.plot([curve.winner], [height[winner]], **ring)
+            heights += height
+    axes.legend(fontsize=7, frameon=False, handlelength=2.4)
+    axes.set_xlabel("λ")
+    axes.set_ylabel("criterion / lowest")
+    _scale(axes, heights)
+    return drawn
 
 
 def performance_by_runtime(part: pd.DataFrame, names: Sequence[str]) -> str:
