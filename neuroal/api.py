@@ -213,6 +213,8 @@ def evaluate(
     seqlen: int | None = None,
     limit: int | None = None,
     bos: str = "stream",
+    fewshot: int | None = None,
+    chat_template: bool = False,
     batch: int | None = None,
     data_root: str | None = None,
     progress: Progress | None = None,
@@ -222,11 +224,14 @@ def evaluate(
     Args:
         model: a decoder-only model.
         tokenizer: its tokenizer.
-        tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
+        tasks: names as in ``task.names``: texts (perplexity), and tasks or groups of lm-eval.
         seqlen: tokens per window of a text; None: 2048, or the model's context if shorter.
         limit: maximum windows per text and documents per zero-shot task; None: all.
         bos: ``window`` replaces the first token of every window of a text by BOS; ``stream``, as in
             the paper, keeps the text.
+        fewshot: examples in the prompts of lm-eval; None: as the task defines, and none for the
+            seven tasks of the paper.
+        chat_template: apply the tokenizer's chat template in tasks of lm-eval.
         batch: windows or requests per forward pass; None: as memory allows.
         data_root: folder of local data sets; None: the Hugging Face cache, then the Hub.
         progress: receives progress updates; None disables them.
@@ -234,16 +239,16 @@ def evaluate(
     Returns:
         Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and figures: ``value``, ``stderr`` and
         ``windows`` of a text; ``acc``, ``acc_stderr``, …, ``documents`` and ``version`` of a
-        zero-shot task.
+        zero-shot task; also ``value``, ``stderr`` and ``metric`` of another task of lm-eval.
 
     Raises:
         UserError: a value that cannot be used, or data that is not available.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     check_choice("bos", bos, BOS)
-    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, bos=bos, batch=batch)
+    config = TaskConfig(names, seqlen, bos, limit, batch, fewshot, chat_template)
     check_task(config)
-    require(names, data_root)
+    require(config, data_root)
     loaded = LoadedModel(model, tokenizer, model.name_or_path)
     prepared = prepare(config, tokenizer, loaded.context, data_root)
     with _eval_mode(model):

@@ -15,6 +15,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
+from neuroal.evaluation.samples import samples_path, take_samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
@@ -78,7 +79,7 @@ def _run(
     config: RunConfig, identity: str, contents: Contents, progress: Progress
 ) -> tuple[Record, Path]:
     recipe, device = make_recipe(config), resolve_device(config.device)
-    require(config.task.names, config.data.root)
+    require(config.task, config.data.root)
     with open_run(prepare_out(config.out), identity, force=config.force) as files:
         contents.bind(config)
         outputs = Outputs.of(config.save, identity)
@@ -221,7 +222,9 @@ def _evaluate_pruned(
     """Evaluate the pruned model; save and return the record with the figures of each task."""
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
-    for task, figures in job.costs.each("evaluate", evaluations):
+    out = job.files.record_path.parent
+    for task, measured in job.costs.each("evaluate", evaluations):
+        figures = take_samples(measured, samples_path(out, record.identity, task.name))
         terms = {**task.terms, "content": job.data[task.name]}
         metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())

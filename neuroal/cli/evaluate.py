@@ -23,6 +23,9 @@ from neuroal.tracking import progress_for_terminal
 Metrics = dict[str, dict[str, Any]]
 """Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and its figures."""
 
+OWN = ("value", "stderr")
+"""Figures of a task of lm-eval that repeat its main metric."""
+
 
 def main() -> NoReturn:
     """Run the console script ``neuroal-eval``."""
@@ -45,7 +48,7 @@ def evaluate_model(config: RunConfig) -> Metrics:
         raise UserError("task=none: nothing to measure; use task=lm or task.names=[…]")
     out, device = prepare_out(config.out), resolve_device(config.device)
     devices = replicas(device, config.devices, config.offload)
-    require(config.task.names, config.data.root)
+    require(config.task, config.data.root)
     progress, batch = progress_for_terminal(), config.task.batch
     with starting(devices) as group:
         loaded = load_model(config.model, device, config.offload, out, config.devices)
@@ -77,8 +80,21 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, float, float | None, str]]
         unit = f"{figures['windows']} windows × {figures['seqlen']}{bos}"
         return [("perplexity", figures["value"], figures["stderr"], unit)]
     unit = f"{figures['documents']} documents"
+    if "metric" in figures:
+        unit += "" if figures["prompt"] == "stock" else f", {figures['prompt']}"
+        return [
+            (name.replace(",", ", "), value, figures.get(_stderr_of(name)), unit)
+            for name, value in figures.items()
+            if isinstance(value, float) and "_stderr" not in name and name not in OWN
+        ]
     return [
         (name, figures[name], figures.get(f"{name}_stderr"), unit)
         for name in ("acc", "acc_norm")
         if name in figures
     ]
+
+
+def _stderr_of(name: str) -> str:
+    """Return the name of the standard error of a metric, such as ``exact_match,strict``."""
+    head, comma, used_filter = name.partition(",")
+    return f"{head}_stderr{comma}{used_filter}"

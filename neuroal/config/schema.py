@@ -92,13 +92,24 @@ class CalibrationConfig:
 class TaskConfig:
     """Evaluation of the dense and the pruned model."""
 
-    names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
+    names: list[str] = _key("texts (perplexity), and tasks of lm-eval; see conf/task", [])
     seqlen: int | None = _key(SEQLEN_HELP, None)
     bos: str = _key(BOS_HELP, "stream", choices=BOS)
     limit: int | None = _key(
         "most windows per text, documents per zero-shot task (null: all)", None
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+    fewshot: int | None = _key(
+        "examples in the prompts of lm-eval (null: as the task says; 0 for task=zero_shot)", None
+    )
+    chat_template: bool = _key("apply the tokenizer's chat template in tasks of lm-eval", False)
+    log_samples: bool = _key("write every prompt and answer of lm-eval's tasks", False)
+
+    @property
+    def prompt(self) -> str:
+        """Name of the prompts' form: ``stock``, ``5-shot``, ``chat`` or ``5-shot, chat``."""
+        fewshot = [] if self.fewshot is None else [f"{self.fewshot}-shot"]
+        return ", ".join([*fewshot, *(["chat"] if self.chat_template else [])]) or "stock"
 
 
 LONGEST_TAG = 64

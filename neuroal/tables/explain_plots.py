@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from neuroal.tables import plots
 from neuroal.tables.reading import Curve
 
-EMBEDDED = {"pdf.fonttype": 42}
+EMBEDDED: Any = {"pdf.fonttype": 42}
 """Fonts that publishers accept."""
 
 
