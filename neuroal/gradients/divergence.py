@@ -158,7 +158,7 @@ class OutputDivergence:
         if self._information is not None and self._second_order:
             # −(G − c·½·F·W)·W is the first-order cost with the second-order term.
             rows = self._decoder.peers.rows(linear.rows)
-            term = self._information(linear)[rows].mul_(linear.weight[rows])
+            term = self._information(linear)[rows].mul_(self._order.values(linear)[rows])
             gradient = gradient.float() - (scale * self._second_order / 2) * term
             curvature = 0.0
         return self._order.costs(linear, gradient, counts, width, scale, curvature)

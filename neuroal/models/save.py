@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
+from neuroal.files.atomic import write_json
+from neuroal.files.machine import line_of
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.compressed import compress_folder
 from neuroal.models.load import LoadedModel
@@ -47,11 +48,12 @@ def save_model(
             _write(loaded, part)
             if target.format == "compressed":
                 compress_folder(part, structure)
-            (part / "plan.json").write_text(json.dumps({"identity": target.identity, **plan}))
+            write_json(part / "plan.json", {"identity": target.identity, **plan})
             if card:
                 (part / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"save.model={target.path}: cannot be written ({error})") from error
+        reason = line_of(error) or first_line(error)
+        raise UserError(f"save.model={target.path}: cannot be written ({reason})") from error
     dtype = saved_dtype(loaded)
     if loaded.stored_dtype not in (None, dtype):
         log.info(

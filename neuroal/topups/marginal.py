@@ -22,6 +22,7 @@ from neuroal.gradients.fisher import FisherRounds
 from neuroal.gradients.objective import Band, Objective, ObjectiveInputs
 from neuroal.gradients.presets import PRESETS
 from neuroal.gradients.row_sparsity import RowSparsity, duration, shuffled
+from neuroal.gradients.updated_order import UpdatedOrder
 from neuroal.gradients.weight_order import WeightOrder
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
@@ -53,7 +54,8 @@ class EqualMarginals(TopUp):
 
         s_r ← clip(s_r − η·exp(−1.5·t/T)·z_r, 0.02, 0.99), then a common shift to the budget
 
-    The plan is the mean over the last iterations. Weights are never updated.
+    The plan is the mean over the last iterations. A pruner that updates weights prunes the model at
+    the start and three times more (`rerank`), and W are its updated weights where it keeps them.
 
     Source: this project.
 
@@ -73,8 +75,8 @@ class EqualMarginals(TopUp):
         second_order: weight c of the second-order term; 0 with ``objective=block_error``.
         curvature: the second-order term: ``gradient`` for c·½·N·(G·W)² with N tokens, or
             ``fisher`` for c·½·F·W² with the information F of the start (`Fisher`).
-        rerank: number of iterations after which the order is computed again behind the sparse
-            blocks; 0: never.
+        rerank: number of iterations after which the order is computed again, behind the sparse
+            blocks; 0: never. None: 0, or ⌈T/4⌉ for a pruner that updates weights (`UpdatedOrder`).
         start: initial plan: ``fisher`` (`Fisher`, elementwise), ``uniform``, or the path of a plan.
     """
 
@@ -91,10 +93,10 @@ class EqualMarginals(TopUp):
     averaged: float = 0.4
     second_order: float | None = None
     curvature: str = "gradient"
-    rerank: int = 0
+    rerank: int | None = None
     start: str | None = None
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     searches: ClassVar[bool] = True
     shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
@@ -159,6 +161,17 @@ class EqualMarginals(TopUp):
         iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
         return float(PASSES * iterations * self.windows / self.default_windows)
 
+    def search_prunings(self, pruner: Pruner) -> int:
+        steps = (self.resolved["linear_iterations"], self.resolved["row_iterations"])
+        intervals = ((n, self.interval(pruner, n)) for n in steps if pruner.updates_weights)
+        return sum(-(-n // interval) for n, interval in intervals if interval)
+
+    def interval(self, pruner: Pruner, iterations: int) -> int:
+        """Return the number of iterations between two computations of the order; 0: only one."""
+        if self.rerank is not None:
+            return self.rerank
+        return PRESETS[self.preset].interval(iterations) if pruner.updates_weights else 0
+
     def plan_of_file(self, sparsity: float) -> SparsityPlan | None:
         """Return the plan in the file `start`, with a budget of `sparsity`; None without a file."""
         if self.start is None or self.start in STARTS:
@@ -206,7 +219,8 @@ class _Search:
         self.rows = RowSparsity.of(decoder, self._start())
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
-        self._order = WeightOrder(decoder, context.settings.pruner)
+        pruner = context.settings.pruner
+        self._order = (UpdatedOrder if pruner.updates_weights else WeightOrder)(decoder, pruner)
         hidden = torch.cat(self._order.compute(self._runner, context.progress))
         dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
@@ -253,14 +267,15 @@ class _Search:
         first_averaged = iterations - max(1, round(settings.averaged * iterations))
         mean: Tensor | None = None
         total = torch.zeros_like(rows.sparsity)
-        values, variations = [], []
-        unit = "row" if by_row else "linear"
-        name = f"equal {unit}s, about {duration(self._seconds * iterations)}"
+        values, variations, unit = [], [], "row" if by_row else "linear"
+        interval = settings.interval(self._context.settings.pruner, iterations)
+        seconds = self._seconds * iterations + self._update(iterations, interval)
+        name = f"equal {unit}s, about {duration(seconds)}"
         with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
+                if interval and t and t % interval == 0:
+                    self._order.update(self._runner, self._context.progress, rows.counts(device))
                 counts = rows.counts(device)
-                if settings.rerank and t and t % settings.rerank == 0:
-                    self._order.compute(self._runner, self._context.progress, counts)
                 with repeatable(device):
                     margins = self._objective.margins(counts, next(self._minibatches))
                 costs = rows.joined(margins.costs, by_row)
@@ -275,3 +290,11 @@ class _Search:
                 step.advance(1, D=margins.value, spread=variation)
         rows.sparsity = total / (iterations - first_averaged)
         self.history |= {f"objective_{unit}": values, f"spread_{unit}": variations}
+
+    def _update(self, iterations: int, interval: int) -> float:
+        """Prune by a pruner that updates weights; return the seconds of the further prunings."""
+        if not (interval and isinstance(self._order, UpdatedOrder)):
+            return 0.0
+        begin, device = time.perf_counter(), self._context.decoder.device
+        self._order.update(self._runner, self._context.progress, self.rows.counts(device))
+        return (time.perf_counter() - begin) * ((iterations - 1) // interval)
