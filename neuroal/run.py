@@ -15,6 +15,7 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
+from neuroal.errors import UserError
 from neuroal.evaluation.samples import samples_path, take_samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
@@ -80,6 +81,8 @@ def run(
 def _run(
     config: RunConfig, identity: str, contents: Contents, progress: Progress
 ) -> tuple[Record, Path]:
+    if config.task.speed:
+        raise UserError("task.speed=true: measures a saved model; use it with neuroal-eval")
     recipe, device = make_recipe(config), resolve_device(config.device)
     require(config.task, config.data.root)
     with open_run(prepare_out(config.out), identity, force=config.force) as files:

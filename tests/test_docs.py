@@ -51,6 +51,7 @@ SMALL_SEARCH = {
 NOT_RUN = {
     r"^neuroal .*model=(llama-7b|gguf|gemma3-270m)": "needs a model that is not in the repository",
     r"^neuroal(-eval)? .*(task=|boolq)": "needs the public data sets",
+    r"^neuroal(-eval)? .*lambada_openai": "needs its data; tests/evaluation/test_harness.py",
     r"^neuroal .*logger=wandb": "starts W&B's process; tests/tracking runs it",
     r"^neuroal .*hydra/launcher=": "needs an extra; tests/cluster runs launchers",
     r"^neuroal -m .*(magnitude,wanda|topup.epsilon)": "many runs; test_sweeps_of_the_pages",

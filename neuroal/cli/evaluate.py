@@ -12,9 +12,12 @@ from neuroal.cli.application import exit_with, start
 from neuroal.cli.help import PRUNING, evaluation_help
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
+from neuroal.evaluation.speed import speeds
 from neuroal.evaluation.tasks import prepare, require
+from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
-from neuroal.models.load import load_model
+from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.semi_structured import has_two_of_four, why_no_kernels
 from neuroal.parallel.replicated import replicated, starting
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.store import prepare_out
@@ -44,8 +47,10 @@ def evaluate_model(config: RunConfig) -> Metrics:
     Results with the same weights, data and versions are read from the cache ``OUT/measured``, which
     runs share.
     """
-    if not config.task.names:
+    if not (config.task.names or config.task.speed):
         raise UserError("task=none: nothing to measure; use task=lm or task.names=[…]")
+    if config.task.speed and (config.offload != "none" or config.devices > 1):
+        raise UserError("task.speed=true: needs offload=none and devices=1")
     out, device = prepare_out(config.out), resolve_device(config.device)
     devices = replicas(device, config.devices, config.offload)
     require(config.task, config.data.root)
@@ -56,8 +61,29 @@ def evaluate_model(config: RunConfig) -> Metrics:
         with replicated(loaded.model, devices, group):
             figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")
     metrics = {task.name: {**task.terms, **figures[task.name]} for task in tasks}
-    Console().print(table(loaded.name, metrics))
+    if metrics:
+        Console().print(table(loaded.name, metrics))
+    if config.task.speed:
+        Console().print(speed_table(loaded, batch))
     return metrics
+
+
+def speed_table(loaded: LoadedModel, batch: int | None) -> Table:
+    """Measure the speed of a model; return it as a table, with one row per kind of kernel."""
+    decoder = DecoderModel(loaded.model)
+    why = why_no_kernels(decoder) if has_two_of_four(decoder) else None
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    shown = Table(title=f"{loaded.name}, {dtype}, {loaded.model.device}", title_justify="left")
+    heads = ("kernels", "batch × prompt", "prefill (tokens/s)", "decode (tokens/s)")
+    for head in (*heads, "weights (MiB)", "peak memory (MiB)"):
+        shown.add_column(head, justify="left" if head == "kernels" else "right")
+    for speed in speeds(loaded.model, loaded.context, batch or 1):
+        sizes = [f"{size / 2**20:,.0f}" for size in (speed.weight_bytes, speed.peak_bytes)]
+        rates = [f"{rate:,.1f}" for rate in (speed.prefill, speed.decode)]
+        shown.add_row(speed.kernels, f"{speed.batch} × {speed.prompt}", *rates, *sizes)
+    if why is not None:
+        shown.caption = f"The weights are 2:4, but 2:4 kernels cannot run: {why}."
+    return shown
 
 
 def table(title: str, metrics: Metrics) -> Table:

@@ -104,6 +104,7 @@ class TaskConfig:
     )
     chat_template: bool = _key("apply the tokenizer's chat template in tasks of lm-eval", False)
     log_samples: bool = _key("write every prompt and answer of lm-eval's tasks", False)
+    speed: bool = _key("neuroal-eval: measure speed and memory of the model", False)
 
     @property
     def prompt(self) -> str:

@@ -120,6 +120,18 @@ def test_evaluate_in_python_takes_any_task(loaded: LoadedModel, root: Path) -> N
     assert scores["lambada_openai"]["documents"] == 1
 
 
+def test_a_group_is_the_mean_of_its_tasks(loaded: LoadedModel, tmp_path: Path) -> None:
+    text = {"context": "a text", "question": "which?", "choices": ["one", "two", "three", "four"]}
+    for task, answers in (("agent", "AB"), ("dialogue", "CDA")):
+        rows = [{**text, "answer": "ABCD".index(letter)} for letter in answers]
+        write_jsonl(tmp_path / f"longbench2_{task}_history/train.jsonl.gz", rows)
+    figures = measure(loaded, tmp_path, "longbench2_history")
+    assert figures["documents"] == 5
+    alone = [measure(loaded, tmp_path, f"longbench2_{t}_history") for t in ("agent", "dialogue")]
+    mean = sum(part["acc"] * part["documents"] for part in alone) / 5
+    assert figures["value"] == pytest.approx(mean)
+
+
 def test_groups_are_known_by_name() -> None:
     group = definition_of("mmlu")
     assert group is not None
