@@ -41,13 +41,19 @@ from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
-from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+from neuroal.tracking import (
+    Progress,
+    TrackedProgress,
+    progress_for_terminal,
+    progress_of,
+    tracker_for,
+)
 
 log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, progress: Progress | None = None, *, identity: str | None = None
+    config: RunConfig, progress: Progress | bool | None = None, *, identity: str | None = None
 ) -> tuple[Record, Path]:
     """Do one run and write its record.
 
@@ -55,7 +61,8 @@ def run(
 
     Args:
         config: configuration of the run.
-        progress: receives progress updates; None: bars on a terminal.
+        progress: receives progress updates; None: bars on a terminal; True and False: bars, or
+            nothing.
         identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
@@ -69,10 +76,10 @@ def run(
     contents = Contents()
     identity = identity or identity_of(config, contents)
     with machine_errors(f"out={config.out}"), tracker_for(config, identity) as tracker:
-        progress = progress or progress_for_terminal()
+        receiver = progress_for_terminal() if progress is None else progress_of(progress)
         if tracker:
-            progress = TrackedProgress(progress, tracker)
-        record, path = _run(config, identity, contents, progress)
+            receiver = TrackedProgress(receiver, tracker)
+        record, path = _run(config, identity, contents, receiver)
         if tracker:
             tracker.record(record, path)
     return record, path

@@ -238,7 +238,8 @@ def test_the_python_examples_of_a_page_run(page: str) -> None:
     if page in PYTHON_ELSEWHERE:
         pytest.skip(PYTHON_ELSEWHERE[page])
     for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), {"__name__": "example"})
+        example = compile(block, page, "exec", dont_inherit=True)  # of this module's own imports
+        exec(example, {"__name__": "example"})
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])

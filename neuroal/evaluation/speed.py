@@ -86,9 +86,7 @@ def measure_speed(model: Any, context: int, batch: int, kernels: str) -> Speed:
         prefill=batch * prompt / median(prefills[1:]),
         decode=batch * new / median(decodes[1:]),
         weight_bytes=sum(_bytes(parameter) for parameter in model.parameters()),
-        peak_bytes=torch.cuda.max_memory_allocated(model.device)
-        if on_gpu
-        else process_peak_bytes(),
+        peak_bytes=peak,
     )
 
 
