@@ -34,6 +34,7 @@ SCRIPTS = {
     "neuroal-data": "neuroal.cli.data",
     "neuroal-grid": "neuroal.cli.grid",
     "neuroal-tables": "neuroal.cli.tables",
+    "neuroal-completion": "neuroal.cli.completion",
 }
 SMALL = {
     "calibration.windows": "2",
@@ -72,6 +73,7 @@ LOOKED_UP = {
     "hf": "other program, needs network",
     "for": "other program, needs network",
     "sudo": "needs root",
+    "docker": "other program, needs network",
     "$EDITOR": "other program",
 }
 """First word of a line that is no command of this package → why it is not run."""
