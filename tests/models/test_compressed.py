@@ -17,11 +17,15 @@ from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.files.manifest import Manifest
 from neuroal.files.outputs import ModelFolder
+from neuroal.models.adapter import DecoderModel
 from neuroal.models.compressed import FORMAT
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.location import ZOO
+from neuroal.models.offload import place_on_host
 from neuroal.models.save import save_model
+from neuroal.models.semi_structured import has_two_of_four
 from neuroal.run import run
+from tests.architectures import EXPERTS, build
 from tests.small_models import random_tokens, tiny_llama
 
 CPU = torch.device("cpu")
@@ -131,3 +135,32 @@ def test_a_damaged_compressed_matrix_is_one_line(saved: Path, tmp_path: Path) ->
 def test_a_dense_folder_is_refused_by_load_compressed(saved: Path) -> None:
     with pytest.raises(UserError, match="is not compressed; use AutoModelForCausalLM"):
         neuroal.load_compressed(saved / "dense")
+
+
+def test_two_of_four_is_named_in_the_configuration(tmp_path: Path) -> None:
+    overrides = ["model=zoo/opt", "model.dtype=bfloat16", "pruner=magnitude", "topup=uniform"]
+    overrides += [
+        "sparsity=2of4",
+        "task=none",
+        f"out={tmp_path / 'runs'}",
+        "save.format=compressed",
+    ]
+    overrides += ["calibration.windows=1", "calibration.seqlen=16", f"save.model={tmp_path / 'X'}"]
+    run(composed(overrides))
+    config = json.loads((tmp_path / "X" / "config.json").read_text())
+    assert config["quantization_config"]["sparsity_config"]["sparsity_structure"] == "2:4"
+    assert has_two_of_four(DecoderModel(neuroal.load_compressed(tmp_path / "X")))
+
+
+def test_experts_and_shards_are_compressed(tmp_path: Path) -> None:
+    """Experts that the model holds in one tensor are stored one by one, in shards by block."""
+    model = build("mixtral", **EXPERTS["mixtral"])
+    neuroal.prune(model, random_tokens(2, 16), pruner="magnitude", topup="uniform")
+    expected = logits(model)
+    place_on_host(model, CPU)
+    tokenizer = AutoTokenizer.from_pretrained(ZOO / "llama")
+    target = ModelFolder(tmp_path / "X", "a" * 16, format="compressed")
+    save_model(LoadedModel(model, tokenizer, "tiny"), target, {})
+    index = json.loads((tmp_path / "X" / "model.safetensors.index.json").read_text())
+    assert any(name.endswith("experts.0.w1.bitmask") for name in index["weight_map"])
+    assert torch.equal(logits(neuroal.load_compressed(tmp_path / "X")), expected)
