@@ -68,6 +68,10 @@ class WeightOrder:
         """Rank all weights again, as they are pruned by `counts`."""
         self.compute(runner, progress, counts)
 
+    def ranks(self, linear: PrunableLinear) -> Tensor:
+        """Return the rank of every weight of `linear` in its row, (rows, cols)."""
+        return self._ranks[linear.key]
+
     def values(self, linear: PrunableLinear) -> Tensor:
         """Return the values of the weights of `linear` before some of them are zeroed."""
         return linear.weight

@@ -28,11 +28,10 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
-from neuroal.topups.fisher import Fisher
+from neuroal.topups.fisher import Fisher, ordered
 
 STEPS = ("linear", "row", "both")
 STARTS = ("fisher", "uniform")
-CURVATURES = ("gradient", "fisher")
 PASSES = 3.0
 """Cost of an iteration in forward passes over its windows."""
 OBJECTIVES = ("kl", "cross_entropy", "block_error")
@@ -72,9 +71,8 @@ class EqualMarginals(TopUp):
         band: w as a share of the columns; w is at least 4.
         momentum: weight of earlier iterations in the running mean of the costs.
         averaged: share of the iterations that the plan averages, counted from the last.
-        second_order: weight c of the second-order term; 0 with ``objective=block_error``.
-        curvature: the second-order term: ``gradient`` for c·½·N·(G·W)² with N tokens, or
-            ``fisher`` for c·½·F·W² with the information F of the start (`Fisher`).
+        second_order: weight c of the second-order term c·½·N·(G·W)² with N tokens; 0 with
+            ``objective=block_error``.
         rerank: number of iterations after which the order is computed again, behind the sparse
             blocks; 0: never. None: 0, or ⌈T/4⌉ for a pruner that updates weights (`UpdatedOrder`).
         start: initial plan: ``fisher`` (`Fisher`, elementwise), ``uniform``, or the path of a plan.
@@ -92,7 +90,6 @@ class EqualMarginals(TopUp):
     momentum: float | None = None
     averaged: float = 0.4
     second_order: float | None = None
-    curvature: str = "gradient"
     rerank: int | None = None
     start: str | None = None
 
@@ -106,7 +103,6 @@ class EqualMarginals(TopUp):
         check_choice("topup.preset", self.preset, PRESETS)
         check_choice("topup.step", self.resolved["step"], STEPS)
         check_choice("topup.objective", self.objective, OBJECTIVES)
-        check_choice("topup.curvature", self.curvature, CURVATURES)
         for key in ("linear_iterations", "row_iterations", "windows"):
             number = getattr(self, key)
             if number is not None and number < 1:
@@ -124,12 +120,6 @@ class EqualMarginals(TopUp):
             raise UserError(
                 f"topup.second_order={self.second_order}: needs an objective that averages over "
                 "tokens; use topup.objective=kl or cross_entropy, or topup.second_order=0"
-            )
-        if self.curvature == "fisher" and self.resolved["start"] != "fisher":
-            raise UserError(
-                f"topup.curvature=fisher: needs the information of the start, not "
-                f"start={self.resolved['start']}; use topup.start=fisher, or "
-                "topup.curvature=gradient"
             )
 
     @cached_property
@@ -215,21 +205,24 @@ class _Search:
         self.history: dict[str, Any] = {}
         decoder, tokens = context.decoder, context.tokens
         self._minibatches = shuffled(len(tokens), settings.windows, context.settings.seed)
-        self._information: FisherRounds | None = None
-        self.rows = RowSparsity.of(decoder, self._start())
+        start = self._start()
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
         pruner = context.settings.pruner
         self._order = (UpdatedOrder if pruner.updates_weights else WeightOrder)(decoder, pruner)
         hidden = torch.cat(self._order.compute(self._runner, context.progress))
+        if isinstance(start, FisherRounds):
+            by_row = settings.resolved["step"] != "linear"
+            start = start.plan(context.settings.sparsity, by_row, self._order)
+        self.rows = RowSparsity.of(decoder, start)
         dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
         # Ranking takes two forward passes over all windows, an iteration three or four over some.
         self._seconds = (time.perf_counter() - begin) * 2 * share
         self._objective = self._objective_on(dense)
 
-    def _start(self) -> SparsityPlan:
-        """Return the initial plan."""
+    def _start(self) -> SparsityPlan | FisherRounds:
+        """Return the initial plan, or the rounds that give it with the pruner's order."""
         settings, context = self._settings, self._context
         sparsity, start = context.settings.sparsity, settings.resolved["start"]
         if start == "uniform":
@@ -241,8 +234,8 @@ class _Search:
         fisher = settings.fisher(context.tokens)
         rounds = fisher.run(context, [next(self._minibatches) for _ in range(fisher.rounds)])
         self.history["loss_fisher"] = rounds.losses
-        if settings.curvature == "fisher":
-            self._information = rounds
+        if ordered(context.settings.pruner):
+            return rounds
         return rounds.plan(sparsity, fisher.step == "row")
 
     def _objective_on(self, dense: Tensor) -> Objective:
@@ -258,7 +251,6 @@ class _Search:
             dense,
             of_text=settings.objective == "cross_entropy",
             second_order=settings.resolved["second_order"],
-            information=self._information.values if self._information else None,
         )
 
     def descend(self, iterations: int, rate: float, by_row: bool) -> None:

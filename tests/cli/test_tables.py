@@ -46,7 +46,7 @@ def test_paper_writes_every_table_in_every_format(
     code, out, _ = call(monkeypatch, capsys, "paper", f"out={records}")
     assert code == 0
     stems = {"perplexity-ptb", "zero-shot", "relative-to-uniform", "wins", "runtime", "missing"}
-    stems.add("performance-runtime")
+    stems |= {"performance-runtime", "combinations-ptb"}
     names = {f"{s}.{form}" for s in stems for form in ("md", "tex", "csv", "parquet")}
     assert {path.name for path in (records / "tables").iterdir()} == names
     assert "perplexity-ptb.md" in out

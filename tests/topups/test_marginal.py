@@ -184,15 +184,6 @@ def test_patterns_take_the_step_by_linear() -> None:
     assert not result.plan.per_row()
 
 
-def test_information_as_second_order_term_changes_the_plan() -> None:
-    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
-    plans = [
-        EqualMarginals(curvature=curvature, **SHORT).allocate(context).plan.to_dict()
-        for curvature in ("gradient", "fisher")
-    ]
-    assert plans[0] != plans[1]
-
-
 def test_reranking_changes_the_plan() -> None:
     context = allocation_context(tiny_llama(), Wanda(), tokens=TOKENS, batch=6)
     plain = EqualMarginals(step="row", **SHORT).allocate(context).plan
@@ -263,10 +254,6 @@ def test_evolution_makes_the_given_number_of_passes() -> None:
     [
         (lambda: EqualMarginals(step="rows"), "did you mean 'row'"),
         (lambda: EqualMarginals(preset="fats"), "did you mean 'fast'"),
-        (
-            lambda: EqualMarginals(start="uniform", curvature="fisher"),
-            r"topup\.start=fisher, or topup\.curvature=gradient",
-        ),
         (lambda: EqualMarginals(objective="lk"), "kl, cross_entropy, block_error"),
         (lambda: EqualMarginals(windows=0), r"topup\.windows=0"),
         (lambda: EqualMarginals(row_rate=0), r"topup\.row_rate=0"),
