@@ -157,7 +157,7 @@ def check_task(task: TaskConfig) -> None:
     """Raise `UserError` for an unknown task or an invalid size."""
     for name in task.names:
         if name not in TASKS and definition_of(name) is None:
-            close = nearest(name, [*TASKS, *harness_names()])
+            close = nearest(name, TASKS) or nearest(name, harness_names())
             raise UserError(
                 f"task.names: no task '{name}'; there are {', '.join(TASKS)}, and the tasks and "
                 f"groups of lm-eval{close}"

@@ -22,8 +22,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from neuroal.config.schema import TaskConfig
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES
-from neuroal.errors import UserError, first_line
+from neuroal.errors import UserError, first_line, nearest
 from neuroal.evaluation.harness_names import definition_of, definitions_folder
+from neuroal.evaluation.task_table import TASKS
 from neuroal.evaluation.zero_shot import FEWSHOT_SEED, batch_for, quiet, scorer_of
 from neuroal.execution.oom import AdaptiveBatch
 
@@ -79,7 +80,7 @@ class Harness:
             raise UserError(
                 f"task.names: the data of '{self.name}' cannot be read ({first_line(error)}); "
                 "fetch it once with network access, or put it into "
-                f"data.root/{self.name}/SPLIT.jsonl.gz"
+                f"data.root/{self.name}/SPLIT.jsonl.gz{nearest(self.name, TASKS)}"
             ) from error
         for task in loaded["tasks"].values():
             if self.config.fewshot is not None:
