@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-grid test-cluster fuzz faults audit licences check format smollm2 \
+.PHONY: help api demo test test-full test-grid test-cluster fuzz faults audit licences check format smollm2 \
 	constraints browser clean
 
 help: ## List the targets
@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@$(PIP) install -q -e '.[dev]' -c constraints.txt
 	@touch $@
+
+api: $(STAMP) ## Write the API reference to api/index.html, from the docstrings
+	$(BIN)/python docs/build_api.py api
 
 demo: $(STAMP) ## Prune an embedded model and print the results
 	$(BIN)/python experiments/demo.py
@@ -103,4 +106,4 @@ constraints: $(STAMP) ## Write the installed versions to constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## Remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf api $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

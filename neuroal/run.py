@@ -15,14 +15,16 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
+from neuroal.errors import UserError
 from neuroal.evaluation.continuations import Samples
+from neuroal.evaluation.samples import samples_path, take_samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
-from neuroal.models.save import save_model
+from neuroal.models.save import save_model, saved_dtype
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, replicated, starting
 from neuroal.pipeline import Recipe, allocate, prune
@@ -32,20 +34,27 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
-from neuroal.records.outputs import Outputs
+from neuroal.records.model_card import model_card
+from neuroal.records.outputs import Outputs, structure_of
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
-from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+from neuroal.tracking import (
+    Progress,
+    TrackedProgress,
+    progress_for_terminal,
+    progress_of,
+    tracker_for,
+)
 
 log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, progress: Progress | None = None, *, identity: str | None = None
+    config: RunConfig, progress: Progress | bool | None = None, *, identity: str | None = None
 ) -> tuple[Record, Path]:
     """Do one run and write its record.
 
@@ -53,7 +62,8 @@ def run(
 
     Args:
         config: configuration of the run.
-        progress: receives progress updates; None: bars on a terminal.
+        progress: receives progress updates; None: bars on a terminal; True and False: bars, or
+            nothing.
         identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
@@ -67,10 +77,10 @@ def run(
     contents = Contents()
     identity = identity or identity_of(config, contents)
     with machine_errors(f"out={config.out}"), tracker_for(config, identity) as tracker:
-        progress = progress or progress_for_terminal()
+        receiver = progress_for_terminal() if progress is None else progress_of(progress)
         if tracker:
-            progress = TrackedProgress(progress, tracker)
-        record, path = _run(config, identity, contents, progress)
+            receiver = TrackedProgress(receiver, tracker)
+        record, path = _run(config, identity, contents, receiver)
         if tracker:
             tracker.record(record, path)
     return record, path
@@ -79,8 +89,10 @@ def run(
 def _run(
     config: RunConfig, identity: str, contents: Contents, progress: Progress
 ) -> tuple[Record, Path]:
+    if config.task.speed:
+        raise UserError("task.speed=true: measures a saved model; use it with neuroal-eval")
     recipe, device = make_recipe(config), resolve_device(config.device)
-    require(config.task.names, config.data.root)
+    require(config.task, config.data.root)
     with open_run(prepare_out(config.out), identity, force=config.force) as files:
         contents.bind(config)
         outputs = Outputs.of(config.save, identity)
@@ -154,6 +166,7 @@ def _work(job: _Job) -> Record:
 def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     """Do the missing stages of a run after loading; return its record."""
     config, files, costs, progress = job.config, job.files, job.costs, job.progress
+    outputs = job.outputs
     out = files.record_path.parent
     decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
     with costs.stage("calibrate"):
@@ -182,9 +195,10 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
     if samples is not None:
         record = _with_samples(job, samples, record)
-    if config.save.model and (config.force or job.outputs.lacks_model()):
-        plan, overwrite = saved_plan(record), config.save.overwrite
-        save_model(loaded, config.save.model, plan, record.identity, overwrite)
+    if outputs.model is not None and (config.force or outputs.lacks_model()):
+        own = record.with_config(dataclasses.asdict(config))
+        card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
+        save_model(loaded, outputs.model, saved_plan(record), card, structure_of(record))
     files.finish(masks if config.save.masks else None)
     return record
 
@@ -226,7 +240,9 @@ def _evaluate_pruned(
     """Evaluate the pruned model; save and return the record with the figures of each task."""
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
-    for task, figures in job.costs.each("evaluate", evaluations):
+    out = job.files.record_path.parent
+    for task, measured in job.costs.each("evaluate", evaluations):
+        figures = take_samples(measured, samples_path(out, record.identity, task.name))
         terms = {**task.terms, "content": job.data[task.name]}
         metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())

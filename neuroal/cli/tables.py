@@ -25,11 +25,14 @@ HELP = """\
 neuroal-tables: make tables and a report from records
 
 usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=VALUE ...]
+       neuroal-tables explain RECORD [--to FOLDER]
 
   paper     write all tables as Markdown, LaTeX, CSV and Parquet to OUT/tables
   report    write OUT/report.html, a self-contained page that links to the records
   figures   write plots as SVG and PDF to OUT/figures
   compare   print wins, ties and losses of the top-ups
+  explain   print what the run of one record pruned, and write it as a page with plots, in
+            Markdown and LaTeX, to OUT/explained/IDENTITY
 
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
@@ -41,8 +44,9 @@ examples:
   neuroal-tables paper experiment=paper out=runs
   neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
+  neuroal-tables explain runs/IDENTITY.json
 """
-COMMANDS = ("paper", "report", "figures", "compare")
+COMMANDS = ("paper", "report", "figures", "compare", "explain")
 ELSEWHERE = ("out", "experiment", "device", "devices", "offload", "batch", "logger", "save", "data")
 """Keys that do not select records: location and execution of runs."""
 OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
@@ -83,6 +87,10 @@ def parse(arguments: Sequence[str]) -> Request | None:
             raise UserError(f"{item}: no such flag{nearest(item, ('--to', '--limited', '--help'))}")
         else:
             overrides.append(item)
+    if command == "explain":
+        if len(overrides) != 1 or limited:
+            raise UserError("explain: needs one record, as in neuroal-tables explain OUT/ID.json")
+        return Request(command, overrides, limited, to)
     return Request(command, with_experiment(overrides), limited, to)
 
 
@@ -136,6 +144,9 @@ def tables_command(arguments: Sequence[str]) -> None:
     if request is None:
         print(HELP, end="")
         return
+    if request.command == "explain":
+        _explain(Path(request.overrides[0]), request.to)
+        return
     from neuroal.tables.study import study  # late: importing pandas takes a second
 
     configs, is_grid = check(request.overrides)
@@ -151,6 +162,19 @@ def tables_command(arguments: Sequence[str]) -> None:
         reason = f"{error.filename}: cannot be written ({error.strerror})"
         raise UserError(f"{reason}; name a writable folder with --to FOLDER") from error
     print(*lines, sep="\n")
+
+
+def _explain(path: Path, to: Path | None) -> None:
+    """Print what the run of the record at `path` pruned, and write it to a folder."""
+    from neuroal.records.store import load_record
+    from neuroal.tables import formats
+    from neuroal.tables.explain import Explanation, write_explanation
+
+    record = load_record(path)
+    explanation = Explanation.of(record)
+    folder = to or path.parent / "explained" / record.identity
+    print(*map(formats.terminal, explanation.tables()), sep="\n\n")
+    print("", *write_explanation(explanation, folder), sep="\n")
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:

@@ -33,6 +33,8 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
 
 OFFLOADS = ("none", "blocks", "devices", "disk")
 """Where idle blocks are kept: on the device, in host memory, on several devices, or on disk."""
+FORMATS = ("dense", "compressed")
+"""Layouts of a saved model's matrices."""
 BOS = ("stream", "window")
 """What a window begins with: the next token of the text, or BOS in its place."""
 BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
@@ -90,7 +92,7 @@ class CalibrationConfig:
 class TaskConfig:
     """Evaluation of the dense and the pruned model."""
 
-    names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
+    names: list[str] = _key("texts (perplexity), and tasks of lm-eval; see conf/task", [])
     seqlen: int | None = _key(SEQLEN_HELP, None)
     bos: str = _key(BOS_HELP, "stream", choices=BOS)
     limit: int | None = _key(
@@ -98,6 +100,18 @@ class TaskConfig:
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
     samples: int = _key("built-in texts to continue before and after pruning", 0)
+    fewshot: int | None = _key(
+        "examples in the prompts of lm-eval (null: as the task says; 0 for task=zero_shot)", None
+    )
+    chat_template: bool = _key("apply the tokenizer's chat template in tasks of lm-eval", False)
+    log_samples: bool = _key("write every prompt and answer of lm-eval's tasks", False)
+    speed: bool = _key("neuroal-eval: measure speed and memory of the model", False)
+
+    @property
+    def prompt(self) -> str:
+        """Name of the prompts' form: ``stock``, ``5-shot``, ``chat`` or ``5-shot, chat``."""
+        fewshot = [] if self.fewshot is None else [f"{self.fewshot}-shot"]
+        return ", ".join([*fewshot, *(["chat"] if self.chat_template else [])]) or "stock"
 
 
 MOST_SAMPLES = 64
@@ -135,7 +149,10 @@ class DataConfig:
 class SaveConfig:
     """Output besides the record."""
 
-    model: str | None = _key("folder for the pruned model and its plan.json", None)
+    model: str | None = _key("folder for the pruned model, its plan.json and README.md", None)
+    format: str = _key(
+        "Hugging Face format, or zeros as a bit mask (docs/saving.md)", "dense", choices=FORMATS
+    )
     plan: str | None = _key("file for the plan", None)
     masks: bool = _key("write packed masks next to the record", False)
     overwrite: bool = _key("replace the saved model or plan of another run", False)

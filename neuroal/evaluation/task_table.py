@@ -37,6 +37,8 @@ class TaskInfo:
 KINDS = {
     "perplexity": TaskKind("perplexity", "value", "stderr", lower_is_better=True),
     "zero_shot": TaskKind("zero-shot accuracy", "acc", "acc_stderr", lower_is_better=False),
+    "lm_eval": TaskKind("lm-eval", "value", "stderr", lower_is_better=False),
+    "lm_eval_loss": TaskKind("lm-eval, lower is better", "value", "stderr", lower_is_better=True),
 }
 TASKS = {
     "wikitext2": TaskInfo("WikiText-2"),
@@ -52,5 +54,15 @@ TASKS = {
     "arc_challenge": TaskInfo("ARC-c", "zero_shot", "arc/arc_challenge.yaml", 0.25),
     "openbookqa": TaskInfo("OBQA", "zero_shot", "openbookqa/openbookqa.yaml", 0.25),
 }
-"""Name → task, in the order of the tables. `neuroal.data.sets` describes the data."""
+"""Name → task, in the order of the tables. `neuroal.data.sets` describes the data. Any other name
+is a task of lm-eval, of one of the two last kinds."""
 ZERO_SHOT = tuple(name for name, task in TASKS.items() if task.kind == "zero_shot")
+
+
+def is_harness(name: str, prompted: bool) -> bool:
+    """Return whether lm-eval's own definition evaluates `name`.
+
+    It does for every task that is not in `TASKS` and, if examples or a chat template are asked for
+    (`prompted`), also for the zero-shot tasks.
+    """
+    return name not in TASKS or (prompted and name in ZERO_SHOT)

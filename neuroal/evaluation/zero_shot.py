@@ -63,14 +63,31 @@ def zero_shot(
         (accuracy by log-likelihood per byte of the answer); ``documents``, their number; and
         ``version``, the versions of lm-eval and of the task definition.
     """
-    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, _quiet():
+    figures = zero_shot_with_samples(model, tokenizer, name, data, limit, batch)
+    return {key: value for key, value in figures.items() if key != "samples"}
+
+
+def zero_shot_with_samples(
+    model: Any,
+    tokenizer: Any,
+    name: str,
+    data: DataSplit,
+    limit: int | None,
+    batch: int | None,
+) -> dict[str, Any]:
+    """Return the result of `zero_shot`, and ``samples``: task → rows of lm-eval."""
+    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet():
         path = write_task(Path(folder), name, data)
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
-        batch = batch or batch_for_logits(model, min(LONGEST, int(context)))
-        results = AdaptiveBatch("evaluate", batch).run(
+        results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(
             lambda size: _evaluate(model, tokenizer, path, limit, size)
         )
-    return _figures(name, results)
+    return {**_figures(name, results), "samples": results["samples"]}
+
+
+def batch_for(model: Any) -> int:
+    """Return the number of requests in one forward pass that free memory allows."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
+    return batch_for_logits(model, min(LONGEST, int(context)))
 
 
 def write_task(folder: Path, name: str, data: DataSplit) -> Path:
@@ -101,14 +118,21 @@ def write_task(folder: Path, name: str, data: DataSplit) -> Path:
 def _evaluate(
     model: Any, tokenizer: Any, path: Path, limit: int | None, batch: int
 ) -> Mapping[str, Any]:
-    # lm-eval adds a padding token to its tokenizer; the model's own must not change.
-    scorer = _Scorer(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
     loaded = TaskManager(include_defaults=False).load([str(path)])
     for task in loaded["tasks"].values():
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=False)
+    scorer = scorer_of(model, tokenizer, batch)
+    results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=True)
     return results
+
+
+def scorer_of(model: Any, tokenizer: Any, batch: int) -> HFLM:
+    """Return the model of lm-eval for `model`.
+
+    lm-eval adds a padding token to its tokenizer; the model's own does not change.
+    """
+    return _Scorer(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
 
 
 class _Scorer(HFLM):  # type: ignore[misc]
@@ -144,7 +168,7 @@ def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the libraries except for errors; show progress bars only on a terminal."""
     with ExitStack() as stack:
         for name in ("lm_eval", "lm-eval", "datasets"):

@@ -68,6 +68,10 @@ class Record:
             blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
         return {block: sum(shares) / len(shares) for block, shares in sorted(blocks.items())}
 
+    def with_config(self, config: Mapping[str, Any]) -> Record:
+        """Return a copy of this record with the configuration of a later start of the run."""
+        return dataclasses.replace(self, config=config)
+
     def with_data(self, **data: Mapping[str, Any]) -> Record:
         """Return a copy of this record with additional descriptions of data."""
         return dataclasses.replace(self, data={**self.data, **data})

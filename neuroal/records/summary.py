@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from neuroal.config.schema import TaskConfig, default_seqlen
-from neuroal.evaluation.task_table import ZERO_SHOT
+from neuroal.evaluation.task_table import ZERO_SHOT, is_harness
 from neuroal.files.atomic import read_text
 from neuroal.files.sealed import DAMAGE, unsealed
 
 STATE_FOLDER = "state"
 """Folder under ``out`` for locks, summaries and the files of runs in progress."""
 Terms = tuple[int | None, int | None, str | None]
-"""``limit``, ``seqlen`` and ``bos`` that a task was evaluated with."""
+"""``limit``, ``seqlen``, and ``bos`` (or the form of the prompts, for a task of lm-eval)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Summary:
         samples: Sequence[Any] = (),
     ) -> Summary:
         terms = {
-            name: (entry["limit"], entry["seqlen"], bos_of(entry))
+            name: (entry["limit"], entry["seqlen"], entry.get("prompt") or bos_of(entry))
             for name, entry in metrics.items()
         }
         seconds = sum(costs.get("seconds", {}).values())
@@ -82,6 +82,8 @@ class Summary:
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:
             return False
+        if is_harness(name, task.prompt != "stock"):
+            return self.terms[name] == (task.limit, None, task.prompt)
         if name in ZERO_SHOT:
             return self.terms[name] == (task.limit, None, None)
         if task.seqlen is None and self.context is None:

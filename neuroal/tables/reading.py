@@ -193,7 +193,7 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
         {**key, **settings, **_result(task, entry)}
         for task, entry in sorted(record.metrics.items())
     ]
-    curves = RunCurves(key, tuple(record.densities().values()), tuple(_curves(record.plan)))
+    curves = RunCurves(key, tuple(record.densities().values()), tuple(curves_of(record.plan)))
     return run, results, curves
 
 
@@ -224,7 +224,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _curves(plan: Mapping[str, Any]) -> Iterator[Curve]:
+def curves_of(plan: Mapping[str, Any]) -> Iterator[Curve]:
+    """Yield the steps of the search over λ, if the plan has one."""
     report = plan.get("report", {})
     for step in ("block", "row"):
         if f"candidates_{step}" not in report:

@@ -6,6 +6,7 @@ from neuroal.tracking.progress import (
     Step,
     TerminalProgress,
     progress_for_terminal,
+    progress_of,
 )
 from neuroal.tracking.tracker import TrackedProgress, tracker_for
 
@@ -16,5 +17,6 @@ __all__ = [
     "TerminalProgress",
     "TrackedProgress",
     "progress_for_terminal",
+    "progress_of",
     "tracker_for",
 ]

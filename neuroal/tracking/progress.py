@@ -83,3 +83,10 @@ class TerminalProgress:
 def progress_for_terminal() -> Progress:
     """Return `TerminalProgress` if stderr is a terminal, else `QuietProgress`."""
     return TerminalProgress() if sys.stderr.isatty() else QuietProgress()
+
+
+def progress_of(progress: Progress | bool | None) -> Progress:
+    """Return the receiver that a caller names: True shows bars, False and None show nothing."""
+    if progress is None or isinstance(progress, bool):
+        return TerminalProgress() if progress else QuietProgress()
+    return progress

@@ -20,6 +20,7 @@ from neuroal.data.resolve import DataSplit, find_rows
 from neuroal.errors import UserError
 from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
 from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
+from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
 from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
@@ -156,7 +157,7 @@ COMPARED = ("rte", "arc_easy", "hellaswag")
 @pytest.fixture(scope="module")
 def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(loaded, folder, {}, "0" * 16)
+    save_model(loaded, ModelFolder(folder, "0" * 16), {})
     return folder
 
 
