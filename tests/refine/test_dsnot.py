@@ -182,3 +182,22 @@ def test_sparsegpt_starts_from_its_own_scores_of_unchanged_weights() -> None:
 def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DSnoT(**settings)
+
+
+def refined_row(contribution: list[float], pruned: int, threshold: float) -> list[bool]:
+    """Return the refined mask of one row whose first `pruned` columns are pruned."""
+    weight, ones = torch.tensor([contribution]), torch.ones(1, len(contribution))
+    mask = torch.arange(len(contribution))[None] < pruned
+    refiner = DSnoT(threshold=threshold)
+    return refiner.refine(weight, mask, InputStatistics(ones, ones, ones), Rules.EXACT)[0].tolist()
+
+
+def test_a_row_swaps_only_while_its_error_exceeds_the_threshold() -> None:
+    row = [0.5, -0.25, 2.0]  # the error is 0.5, with the first column pruned
+    assert refined_row(row, 1, threshold=0.5) == [True, False, False]
+    assert refined_row(row, 1, threshold=0.25) == [False, True, False]
+
+
+def test_columns_without_contribution_are_not_swapped() -> None:
+    assert refined_row([0.5, 0.0], 1, threshold=0.0) == [True, False]
+    assert refined_row([-0.5, 0.0], 1, threshold=0.0) == [True, False]
