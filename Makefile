@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-grid test-cluster fuzz check format smollm2 constraints browser clean
+.PHONY: help demo test test-full test-grid test-cluster fuzz mutants test-matrix coverage check format smollm2 constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,15 @@ test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install s
 FUZZ ?= 2400
 fuzz: $(STAMP) ## Run FUZZ random command lines and damaged files (20 minutes)
 	NEUROAL_FUZZ=$(FUZZ) $(PYTEST) tests/fuzzing
+
+mutants: $(STAMP) ## Count small changes of the methods that no test notices (90 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/mutants.py
+
+test-matrix: $(STAMP) ## Run the tests with the oldest and newest PyTorch and transformers
+	$(BIN)/python experiments/version_matrix.py
+
+coverage: $(STAMP) ## Run the quick tests; at least 92 % of the lines must run
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=92
 
 check: $(STAMP) ## Run ruff and mypy --strict
 	$(BIN)/ruff check .

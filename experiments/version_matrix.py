@@ -66,7 +66,9 @@ def requirement(package: str, end: str) -> str:
 
 def constraints(text: str) -> str:
     """Return the constraints without PyTorch, transformers and what only one of them needs."""
-    free = re.compile(r"(torch|transformers|triton|tokenizers|nvidia-.*|cuda-.*|sympy)==")
+    free = re.compile(
+        r"(torch|triton|sympy|nvidia.*|cuda.*|transformers|tokenizers|huggingface.hub|hf.xet)=="
+    )
     return "".join(line for line in text.splitlines(keepends=True) if not free.match(line))
 
 
