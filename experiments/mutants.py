@@ -41,6 +41,7 @@ TESTS = (
     *(f"tests/{folder}" for folder in (*FOLDERS, "kernels")),
     *(f"tests/execution/test_{name}.py" for name in ("joined", "oom", "probe", "runner")),
     *("tests/test_api.py", "tests/test_versions.py", "tests/test_reference_parity.py"),
+    "tests/config/test_defaults.py",
 )
 LEAST = 0.85
 """Share of the mutants that must be killed."""
@@ -175,8 +176,8 @@ def _page(options: argparse.Namespace, total: int, outcomes: dict[Mutant, str]) 
     lines = [
         "# Mutation testing",
         "",
-        f"`make mutants`: {len(outcomes)} of {total} mutants (seed {options.seed}), {killed} killed "
-        f"({share:.1%}).",
+        f"`make mutants`: {len(outcomes)} of {total} mutants (seed {options.seed}), "
+        f"{killed} killed ({share:.1%}).",
         "",
         "| survivor | line | change | reason |",
         "|---|---|---|---|",

@@ -16,6 +16,8 @@ import pytest
 
 NO_TEST = ""
 """Context of lines that run while modules are imported."""
+DEFINITIONS = ("tests/config/test_defaults.py", "tests/test_versions.py::test_the_numbers")
+"""Tests of what classes define, which run no line of them."""
 OPTIONS = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
 
 
@@ -42,17 +44,19 @@ class CoverageMap:
     def covering(self, module: str, lines: tuple[int, int], limit: float) -> list[str]:
         """Return the tests that run one of `lines`, the nearest and fastest first.
 
-        If the lines run on import, these are all tests that run the module. The tests of the folder
-        that mirrors the module come first. Further ones are omitted after `limit` seconds in all.
+        If the lines run on import, these are all tests that run the module, and those of
+        `DEFINITIONS`. The tests of the folder that mirrors the module come before others of a third
+        of their duration. Further ones are omitted after `limit` seconds in all.
         """
         runs = self.tests.get(module, {})
         names = {name for line in range(lines[0], lines[1] + 1) for name in runs.get(str(line), ())}
         if NO_TEST in names:
             names = {name for line in runs.values() for name in line}
+            names |= {name for name in self.seconds if name.startswith(DEFINITIONS)}
         nearest = module.replace("neuroal/", "tests/").rsplit("/", 1)[0] + "/"
         order = sorted(
-            names & self.seconds.keys(),
-            key=lambda name: (not name.startswith(nearest), self.seconds[name], name),
+            sorted(names & self.seconds.keys()),
+            key=lambda name: self.seconds[name] * (1 if name.startswith(nearest) else 3),
         )
         chosen, total = [], 0.0
         for name in order:

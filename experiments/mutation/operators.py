@@ -32,7 +32,7 @@ class Mutant:
         path: the module, relative to the root of the repository.
         lines: first and last line of the changed statement.
         code: the changed line.
-        change: the replaced code and its replacement.
+        change: column in `code`, the replaced code and its replacement.
         begin, end: the replaced bytes of the module.
         text: their replacement.
     """
@@ -66,8 +66,9 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         old = re.sub(r"\s+", " ", source.encode()[begin:end].decode())
-        change = f"{old} → {text}"
-        code = rows[node.lineno - 1].strip()
+        row = rows[node.lineno - 1].encode()
+        column = node.col_offset - len(row) + len(row.lstrip())
+        change, code = f"{column}: {old} → {text}", row.strip().decode()
         mutants.append(Mutant(path, lines, code, change, begin, end, text))
     return sorted(mutants, key=lambda mutant: (mutant.begin, mutant.end, mutant.text))
 

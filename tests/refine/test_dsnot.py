@@ -112,6 +112,12 @@ def test_masks_of_always_zero_inputs_do_not_change() -> None:
     refined = DSnoT().refine(weight, mask, statistics, Rules.EXACT)
     assert torch.equal(refined[:, 5], mask[:, 5])
     assert not torch.equal(refined, mask)
+    others = torch.arange(12) != 5
+    narrow = InputStatistics(
+        *(v[:, others] for v in (statistics.square_sums, statistics.sums, statistics.variances))
+    )
+    expected = DSnoT().refine(weight[:, others], mask[:, others], narrow, Rules.EXACT)
+    assert torch.equal(refined[:, others], expected)
 
 
 def test_inputs_of_one_sign_do_not_prune_the_largest_weights() -> None:
