@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import coverage
 import pytest
 
 NO_TEST = ""
@@ -70,7 +69,7 @@ class CoverageMap:
 class Recorder:
     """A plugin of pytest that attributes lines to tests and records durations."""
 
-    def __init__(self, measurement: coverage.Coverage) -> None:
+    def __init__(self, measurement: Any) -> None:
         self.measurement, self.seconds, self.failed = measurement, defaultdict(float), set()
 
     @pytest.hookimpl(hookwrapper=True)
@@ -90,6 +89,8 @@ def measure(tests: Sequence[str], folders: Sequence[str], result: Path) -> None:
 
     Tests that fail or are skipped are omitted.
     """
+    import coverage
+
     root, data_file = Path.cwd(), result.with_suffix(".coverage")
     measurement = coverage.Coverage(
         data_file=str(data_file), source=list(folders), config_file=False
