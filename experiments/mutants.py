@@ -89,21 +89,23 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def _digest_of_tests() -> str:
-    """Return a digest of all that decides which tests run a line and whether they pass."""
+def _digest_of_tests(*files: str) -> str:
+    """Return a digest of all that decides which lines `files` run; without any: all test files."""
     paths = sorted(path for part in ("neuroal", "tests") for path in (ROOT / part).rglob("*.py"))
-    return _digest(*(path.read_text() for path in paths))
+    shared = [path for path in paths if not files or not path.name.startswith("test_")]
+    return _digest(*(path.read_text() for path in [*shared, *(ROOT / name for name in files)]))
 
 
 def _coverage_map(out: Path, trees: list[Path]) -> CoverageMap:
-    """Measure every test file that was not measured yet; return the map of all."""
-    folder = out / f"map-{_digest_of_tests()}"
+    """Measure every test file that was not measured as it is now; return the map of all."""
+    folder = out / "map"
     folder.mkdir(exist_ok=True)
     files = {}
     for test in TESTS:
         for path in [ROOT / test] if test.endswith(".py") else (ROOT / test).rglob("test_*.py"):
             name = str(path.relative_to(ROOT))
-            files[name] = folder / f"{name.replace('/', '-')}.json"
+            stem = name.removesuffix(".py").replace("/", "-")
+            files[name] = folder / f"{stem}-{_digest_of_tests(name)}.json"
     folders = [f"neuroal/{name}" for name in FOLDERS]
     jobs = [
         Job(name, partial(_measure, name, folders, path), 1200)
