@@ -22,10 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from neuroal import __version__
 from neuroal.cli.compose import build_methods, check, with_experiment
 from neuroal.cli.declared import planned
+from neuroal.cli.signals import exiting_on_signals
 from neuroal.config import schema
+from neuroal.config.locations import check_writable
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import FULL_ERROR, UserError, first_line, full_error, nearest, one_line
+from neuroal.files.machine import machine_errors
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
 
@@ -62,8 +65,8 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
     with_traceback = full_error()  # before Hydra is started, which sets the variable
     try:
-        with messages_as_lines():
-            sys.path.append(_current_folder())  # for the user's own methods
+        with exiting_on_signals(), messages_as_lines(), machine_errors():
+            _check_current_folder()
             _check_encoding(sys.argv)
             code = work() or 0
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -75,9 +78,9 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def _current_folder() -> str:
+def _check_current_folder() -> None:
     try:
-        return os.getcwd()
+        os.getcwd()
     except OSError as error:
         raise UserError("the current folder does not exist any more; change to another") from error
 
@@ -174,6 +177,7 @@ def _run(
         multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
         configs, is_grid = check(overrides, flags.config_dir, multirun, flags.config_name)
         for config in () if flags.cfg else configs:
+            check_writable("out", config.out)
             build_methods(config)
     if is_grid and not flags.cfg:
         _, runs = planned(overrides)
@@ -190,8 +194,10 @@ def _attempt(config: RunConfig) -> None:
     """Do one run of a grid; record a failure instead of raising it."""
     from neuroal.grid.worker import attempt
 
-    reason = attempt(config).reason
-    if reason:
+    outcome = attempt(config)
+    if not outcome.recorded:
+        raise UserError(outcome.reason)
+    if reason := outcome.reason:
         print(f"neuroal: {reason}", file=sys.stderr)
 
 
@@ -210,7 +216,8 @@ def _run_by_hydra(
     def task(composed: DictConfig) -> None:
         task_overrides = HydraConfig.get().overrides.task
         try:
-            work(resolve(composed, task_overrides))
+            with machine_errors():
+                work(resolve(composed, task_overrides))
         except Exception as error:
             if not (multirun or isinstance(error, UserError)):
                 raised.append(error)

@@ -13,14 +13,13 @@ from typing import Any
 from neuroal.config.instantiate import build
 from neuroal.config.schema import ModelConfig, RunConfig
 from neuroal.config.search_windows import search_windows
+from neuroal.execution.rates import CPU_RATE, GPU_RATE
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
 from neuroal.models.location import ZOO
 
 PARAMETERS = {"microsoft/phi-2": 2.8e9}
 """Hub model → number of parameters, where the name does not contain it."""
-GPU_RATE, CPU_RATE = 2e14, 5e10
-"""Floating-point operations per second of the pipeline on a large GPU, and on one CPU core."""
 SHAPE = 12 / 128
 """Number of parameters divided by the third power of the width, as in LLaMA."""
 TOKENS_PER_TASK = 3e5

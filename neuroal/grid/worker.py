@@ -26,10 +26,14 @@ WAIT = 5.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """State after an attempt (RUNNING: another worker executes the run), and why it failed."""
+    """State after an attempt (RUNNING: another worker executes the run), and why it failed.
+
+    `recorded`: whether a failure is described beside the records, as `grid.status` reads it.
+    """
 
     state: RunState
     reason: str = ""
+    recorded: bool = True
 
 
 def attempt(config: RunConfig) -> Outcome:
@@ -51,7 +55,11 @@ def attempt(config: RunConfig) -> Outcome:
             "machine": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(failure, report)
+        try:
+            write_json(failure, report)
+        except OSError as fault:  # such as a full disk, which may be why the run failed
+            reason += f" ({failure.name}: {fault.strerror})"
+            return Outcome(RunState.FAILED, reason, recorded=False)
         return Outcome(RunState.FAILED, reason)
     failure.unlink(missing_ok=True)
     return Outcome(RunState.DONE)
