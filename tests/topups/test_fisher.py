@@ -81,14 +81,14 @@ class ByColumn(ScorePruner):
 
 
 def test_a_plan_counts_the_costs_of_the_weights_that_the_pruner_takes() -> None:
-    """The weights in the first half of the columns of one linear are made dear."""
+    """The weights in the first half of the columns of one linear are made expensive."""
     decoder = tiny_llama()
-    dear = next(iter(decoder))
+    costly = next(iter(decoder))
     with torch.no_grad():
-        dear.weight[:, : dear.cols // 2] *= 20
-        dear.weight[:, dear.cols // 2 :] = 0  # the cheapest of the model, if they could be had
+        costly.weight[:, : costly.cols // 2] *= 20
+        costly.weight[:, costly.cols // 2 :] = 0  # the cheapest of the model, if they could be had
     plans = [plan_of(Fisher(windows=2), decoder, p, sparsity=0.3) for p in (Wanda(), ByColumn())]
-    wanda, by_column = (torch.as_tensor(plan.ratios[dear.key]).mean() for plan in plans)
+    wanda, by_column = (torch.as_tensor(plan.ratios[costly.key]).mean() for plan in plans)
     assert wanda == pytest.approx(0.5, abs=0.05)
     assert by_column < 0.1
 
