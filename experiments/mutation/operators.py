@@ -20,8 +20,10 @@ SKIPPED_FIELDS = {"annotation", "returns", "decorator_list"}
 KEYWORDS = {"strict", "non_blocking", "repr"}
 """Arguments that change checks, speed or texts, but no result."""
 BODIES = {"body", "orelse", "finalbody", "handlers"}
-NAMES = re.compile("progress|advance|batch|cuda|triton|warn|TYPE_CHECKING", re.IGNORECASE)
-"""A statement that names one of these concerns progress, batching, warnings or GPUs."""
+NAMES = re.compile(
+    "progress|advance|seconds|perf_counter|batch|cuda|triton|warn|TYPE_CHECKING", re.IGNORECASE
+)
+"""A statement that names one of these concerns progress, times, batching, warnings or GPUs."""
 
 
 @dataclass(frozen=True)
