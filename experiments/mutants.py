@@ -6,7 +6,7 @@
 A mutant is one change of one expression or statement (`mutation/operators.py`): `<` becomes `<=`, a
 summand is dropped, a number grows by 1. The mutants of a seeded sample are run one by one: each by
 the tests that run its line, the nearest and fastest first, until one fails. Messages, progress,
-batching and GPU code are not changed.
+times, batching, memory and GPU code are not changed.
 
 Which test runs which line is measured first. Everything is kept in `--out`, so that an interrupted
 command continues. After a change of tests, killed mutants stay killed, and only survivors are run

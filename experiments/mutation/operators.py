@@ -21,9 +21,10 @@ KEYWORDS = {"strict", "non_blocking", "repr"}
 """Arguments that change checks, speed or texts, but no result."""
 BODIES = {"body", "orelse", "finalbody", "handlers"}
 NAMES = re.compile(
-    "progress|advance|seconds|perf_counter|batch|cuda|triton|warn|TYPE_CHECKING", re.IGNORECASE
+    "progress|advance|seconds|perf_counter|batch|memory|cuda|triton|warn|TYPE_CHECKING",
+    re.IGNORECASE,
 )
-"""A statement that names one of these concerns progress, times, batching, warnings or GPUs."""
+"""A statement with such a name concerns progress, times, batching, memory, warnings or GPUs."""
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,10 @@ def test_every_swap_preserves_counts_and_reduces_the_error(seed: int, cols: int)
         before = after
 
 
-def test_masks_of_always_zero_inputs_do_not_change() -> None:
-    weight, mask, statistics = linear_inputs(3, 4, 12)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_always_zero_inputs_do_not_change_and_do_not_stop_a_row(pruned: bool) -> None:
+    weight, mask, statistics = linear_inputs(3, 20, 12)
+    mask[:, 5] = pruned
     assert statistics.sums is not None
     assert statistics.variances is not None
     for values in (statistics.sums, statistics.variances, statistics.square_sums):
