@@ -64,7 +64,7 @@ FUZZ ?= 2400
 fuzz: $(STAMP) ## Run FUZZ random command lines and damaged files (20 minutes)
 	NEUROAL_FUZZ=$(FUZZ) $(PYTEST) tests/fuzzing
 
-mutants: $(STAMP) ## Count small changes of the methods that no test notices (90 minutes)
+mutants: $(STAMP) ## Count small changes of the methods that no test notices (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/mutants.py
 
 test-matrix: $(STAMP) ## Run the tests with the oldest and newest PyTorch and transformers
