@@ -26,6 +26,7 @@ from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
 from neuroal.models.totals import Totals
+from neuroal.models.versions import warn_of_untested_versions
 from neuroal.parallel.replicated import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
@@ -116,6 +117,7 @@ def prune(
     Raises:
         UserError: a value that cannot be used.
     """
+    warn_of_untested_versions()
     ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
     windows = _windows(tokens)
@@ -246,6 +248,7 @@ def evaluate(
     Raises:
         UserError: a value that cannot be used, or data that is not available.
     """
+    warn_of_untested_versions()
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     check_choice("bos", bos, BOS)
     config = TaskConfig(

@@ -23,6 +23,7 @@ from neuroal.models.location import Location, locate_model
 from neuroal.models.offload import open_on_disk, place_on_devices, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
 from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
+from neuroal.models.versions import warn_of_untested_versions
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -80,6 +81,7 @@ def load_model(
         UserError: if the model or its tokenizer cannot be found or loaded, if it is not a
             decoder-only model, or if its weights contain NaN or infinity.
     """
+    warn_of_untested_versions()
     location = locate_model(config)
     if location.gguf and find_spec("gguf") is None:
         raise UserError(
