@@ -13,6 +13,7 @@ from neuroal.cli.declared import planned
 from neuroal.cli.grid import grid_command
 from neuroal.errors import UserError
 from neuroal.files.lock import leased
+from neuroal.files.sealed import unsealed
 from neuroal.grid import worker
 from neuroal.grid.status import RunState, failure_path, status_of
 from neuroal.records.summary import STATE_FOLDER, read_summary, summary_path
@@ -115,9 +116,12 @@ def test_a_summary_is_trusted_only_for_its_record(finished: Path) -> None:
     path = next(finished.glob("*.json"))
     summary = read_summary(path)
     text = summary_path(path).read_text()
+    other = unsealed(text).replace('"builtin"', '"other"')
+    summary_path(path).write_text(other)
+    assert read_summary(path) != summary  # it is read instead of the record
+    summary_path(path).write_text(other.replace('"size": ', '"size": 1'))
+    assert read_summary(path) == summary
     summary_path(path).write_text(text.replace('"builtin"', '"other"'))
-    assert read_summary(path) != summary
-    summary_path(path).write_text(text.replace('"size": ', '"size": 1'))
     assert read_summary(path) == summary
     summary_path(path).write_text(text)
 
