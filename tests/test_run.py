@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_the_record_documents_the_run(finished: tuple[Path, Path]) -> None:
     assert {"load", "calibrate", "allocate", "prune", "evaluate"} <= record.costs["seconds"].keys()
     assert record.costs["peak_bytes"]["prune"] > 2**26
     assert record.costs["calibration_tokens"] == {"allocate": 2 * 64, "prune": 4 * 64}
-    assert record.environment["packages"]["torch"] == torch.__version__
+    assert record.environment["packages"]["torch"] == version("torch")
     assert record.data["calibration"]["fingerprint"] != record.data["builtin"]["fingerprint"]
     assert record.config["seed"] == 0
 
