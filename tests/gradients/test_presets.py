@@ -24,11 +24,11 @@ def test_presets_differ_in_their_iterations_alone(
 
 
 def test_first_has_the_settings_of_version_0_1() -> None:
-    assert PRESETS["first"] == Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0)
+    assert PRESETS["first"] == Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0, prunings=0)
 
 
 def test_only_the_parts_of_the_step_have_iterations() -> None:
-    preset = Preset("fisher", "row", alone=(1, 2), both=(3, 4), momentum=0.5, second_order=1.0)
+    preset = dataclasses.replace(PRESETS["default"], alone=(1, 2), both=(3, 4))
     assert preset.iterations("linear") == (1, 0)
     assert preset.iterations("row") == (0, 2)
     assert preset.iterations("both") == (3, 4)
