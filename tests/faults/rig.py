@@ -165,7 +165,7 @@ def captured(work: Callable[[], object]) -> tuple[int, str]:
 
 
 def _digest(path: Path) -> str:
-    """Return the digest of a file; the model card, with paths and the options given, is left out."""
+    """Return the digest of a file; model cards, which hold paths and options, have none."""
     text = path.read_bytes()
     if path.name == "README.md":
         return "a model card"
