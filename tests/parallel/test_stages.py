@@ -65,7 +65,6 @@ TOPUPS: dict[str, TopUp] = {
     "marginal": EqualMarginals(**short),
     "marginal by linear": EqualMarginals("first", linear_iterations=2, windows=4, row_iterations=2),
     "marginal of the text": EqualMarginals(objective="cross_entropy", **short),
-    "marginal by fisher": EqualMarginals(curvature="fisher", **short),
     "marginal by block error": EqualMarginals(objective="block_error", **short),
     "marginal reranked": EqualMarginals(rerank=1, **short),
     "evolve": Evolve(passes=6, windows=4),

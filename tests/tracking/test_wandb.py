@@ -177,7 +177,10 @@ def test_a_dead_server_causes_one_warning(
     assert "wandb sync" in warnings[0]
     assert load_record(path).metrics["builtin"]["pruned"]["value"] > 1
     stored = next((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert "builtin/pruned/value" in offline_files.summary(offline_files.records(stored))
+    deadline = time.perf_counter() + 30  # the process of W&B writes the file
+    while "builtin/pruned/value" not in offline_files.summary(offline_files.records(stored)):
+        assert time.perf_counter() < deadline
+        time.sleep(0.2)
 
 
 def test_any_error_of_wandb_causes_one_warning(
