@@ -33,6 +33,16 @@ def tiny_llama(**changes: Any) -> DecoderModel:
     return DecoderModel(LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval())
 
 
+def two_of_four(decoder: DecoderModel) -> DecoderModel:
+    """Return `decoder` with every second weight of a row set to zero."""
+    with torch.no_grad():
+        for linear in decoder:
+            weight = linear.weight.clone()
+            weight[:, 1::2] = 0
+            linear.weight = weight
+    return decoder
+
+
 def random_tokens(windows: int, seqlen: int, vocabulary: int = 64, seed: int = 0) -> torch.Tensor:
     """Return random token ids (windows, seqlen)."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from neuroal.config import schema
 from neuroal.config.former_names import present_settings, present_target
+from neuroal.config.naming import options_in
 
 GROUPS = ("model", "pruner", "topup", "refine", "sparsity", "calibration", "task")
 KEYS = ("rules", "seed", "data.root", "save.model", "save.format")
@@ -42,12 +43,11 @@ def _of_group(group: str, node: Mapping[str, Any] | None) -> list[str]:
     if settings.get("_target_"):
         target = present_target(settings.pop("_target_"))
         settings = {"_target_": target, **present_settings(target, settings)}
-    candidates = [
-        (len(differing), option, differing)
-        for option, defaults in _options(group)
-        if defaults.get("_target_") == settings.get("_target_")
-        and (differing := {k: v for k, v in settings.items() if defaults.get(k) != v}) is not None
-    ]
+    candidates = []
+    for option, defaults in _options(group):
+        if defaults.get("_target_") == settings.get("_target_"):
+            differing = {k: v for k, v in settings.items() if defaults.get(k) != v}
+            candidates.append((len(differing), option, differing))
     if not candidates:  # a method of the user's own
         return [f"++{group}.{key}={_text(value)}" for key, value in settings.items()]
     _, option, differing = min(candidates, key=lambda candidate: candidate[:2])
@@ -56,14 +56,10 @@ def _of_group(group: str, node: Mapping[str, Any] | None) -> list[str]:
 
 def _options(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of every option of a group."""
-    folder = schema.conf_dir() / group
     typed: Any = TYPED.get(group)
-    defaults = OmegaConf.to_container(OmegaConf.structured(typed)) if typed else {}
-    assert isinstance(defaults, dict)
-    for path in sorted(folder.rglob("*.yaml")):
-        own = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(own, dict)
-        yield path.relative_to(folder).with_suffix("").as_posix(), {**defaults, **own}  # type: ignore[dict-item]
+    defaults: Any = OmegaConf.to_container(OmegaConf.structured(typed)) if typed else {}
+    for option, own in options_in(schema.conf_dir() / group).items():
+        yield option, {**defaults, **own}
 
 
 def _has(config: Mapping[str, Any], dotted: str) -> bool:

@@ -36,8 +36,9 @@ def method_name(group: str, node: Mapping[str, Any] | None) -> str:
 @lru_cache(maxsize=4096)
 def _method_name(folder: Path, target: str, settings: tuple[tuple[str, str], ...]) -> str:
     candidates = []
-    for option, (option_target, defaults) in _options(folder).items():
-        if option_target == target:
+    for option, node in options_in(folder).items():
+        if node.get("_target_") == target:
+            defaults = {name: json.dumps(value) for name, value in node.items()}
             differing = [(name, value) for name, value in settings if defaults.get(name) != value]
             candidates.append((len(differing), _with(option, differing)))
     own_name = _with(target.rpartition(".")[2].lower(), settings)
@@ -53,15 +54,14 @@ def _with(name: str, settings: Sequence[tuple[str, str]]) -> str:
 
 
 @lru_cache(maxsize=16)
-def _options(folder: Path) -> dict[str, tuple[str | None, dict[str, str]]]:
-    """Return option → import path of its class, and its parameters as JSON."""
+def options_in(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return option → content of its YAML, for the folder of a group in ``conf``."""
     options = {}
     for path in sorted(folder.rglob("*.yaml")):
         node = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(node, dict)
-        target = node.pop("_target_", None)
-        values = {str(key): json.dumps(value) for key, value in node.items()}
-        options[path.relative_to(folder).with_suffix("").as_posix()] = (target, values)
+        content = {str(key): value for key, value in node.items()}
+        options[path.relative_to(folder).with_suffix("").as_posix()] = content
     return options
 
 

@@ -11,11 +11,10 @@ from typing import TypeVar
 import torch
 
 from neuroal.errors import UserError
+from neuroal.files.machine import ALLOCATORS
 from neuroal.parallel.peers import ALONE, Event, PeerOutOfMemory, Peers
 
 Result = TypeVar("Result")
-MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Message fragments of out-of-memory errors that are not raised as `torch.OutOfMemoryError`."""
 
 
 @dataclass(eq=False)
@@ -81,5 +80,5 @@ class AdaptiveBatch:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` reports that the memory of a device does not suffice."""
-    is_message = any(message in str(error) for message in MESSAGES)
+    is_message = any(message in str(error) for message in ALLOCATORS)
     return is_message or isinstance(error, torch.OutOfMemoryError)

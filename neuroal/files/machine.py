@@ -21,8 +21,10 @@ REMEDIES = {
     errno.ENOENT: f"it may have been deleted during the run; start again; {KEPT}",
 }
 """Error number → what helps."""
-MEMORY = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Fragments of the messages of allocators."""
+ALLOCATORS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Message fragments of out-of-memory errors that are not raised as `torch.OutOfMemoryError`."""
+MEMORY = (*ALLOCATORS, "CUDA out of memory")
+"""Message fragments of all out-of-memory errors."""
 IN_TEXT = {f"(os error {number})": number for number in REMEDIES}
 """How libraries that are written in Rust, such as safetensors, name an error of the system."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 from neuroal.files.atomic import json_text, read_text, write_bytes
 
+Content = TypeVar("Content")
 SEAL = "sha256"
 BEGIN = f'{{\n "{SEAL}": "'
 """Beginning of a sealed file; the digest of the text without this entry follows."""
@@ -48,17 +49,32 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
     None: there is no file, or its content does not match its digest. The latter is logged.
     """
-    try:
+
+    def read() -> dict[str, Any] | None:
         text = read_text(path)
         data: dict[str, Any] = json.loads(unsealed(text))
         if text.startswith(BEGIN) or data.pop(SEAL) == _digest(json.dumps(data, sort_keys=True)):
             return data  # the latter: as versions before 0.3 sealed
+        return None
+
+    return undamaged(path, read, "its content is computed again")
+
+
+def undamaged(path: Path, read: Callable[[], Content | None], remedy: str) -> Content | None:
+    """Return `read()`, the content of the file `path`.
+
+    None: there is no file, or it is damaged: `read` raises an error, or returns None because the
+    content is not what it must be. The latter is logged, with the `remedy`.
+    """
+    try:
+        content = read()
     except FileNotFoundError:
         return None
     except (OSError, *DAMAGE):
-        pass  # a damaged file, as below
-    log.warning("%s: damaged; its content is computed again", path)
-    return None
+        content = None
+    if content is None:
+        log.warning("%s: damaged; %s", path, remedy)
+    return content
 
 
 def _digest(text: str) -> str:

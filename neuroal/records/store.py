@@ -15,7 +15,7 @@ import torch
 
 from neuroal.errors import UserError, shortened
 from neuroal.files.atomic import open_own, replacing
-from neuroal.files.sealed import DAMAGE, unsealed, write_sealed
+from neuroal.files.sealed import DAMAGE, undamaged, unsealed, write_sealed
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
 
@@ -82,30 +82,23 @@ def load_masks(
         The masks. None: there is no file, or its content does not match `digests`. The latter is
         logged.
     """
-    masks = PackedMasks()
-    try:
+
+    def read() -> PackedMasks | None:
+        masks = PackedMasks()
         with open_own(path) as file, np.load(file, allow_pickle=False) as arrays:
             for key, shape in shapes.items():
                 masks.add_bits(key, torch.from_numpy(arrays[key]), shape)
-        if masks.digests() == digests:
-            return masks
-    except FileNotFoundError:
-        return None
-    except (OSError, *DAMAGE):
-        pass  # a damaged file, as below
-    log.warning("%s: damaged; the masks are computed again", path)
-    return None
+        return masks if masks.digests() == digests else None
+
+    return undamaged(path, read, "the masks are computed again")
 
 
 def are_stored(path: Path, digests: Mapping[str, str]) -> bool:
     """Return whether `path` holds the masks with these `PackedMasks.digests`; log damage."""
-    try:
+
+    def read() -> bool | None:
         with open_own(path) as file, np.load(file, allow_pickle=False) as arrays:
-            if digests == {k: hashlib.sha256(arrays[k].tobytes()).hexdigest() for k in arrays}:
-                return True
-    except FileNotFoundError:
-        return False
-    except (OSError, *DAMAGE):
-        pass  # a damaged file, as below
-    log.warning("%s: damaged; the masks are written again", path)
-    return False
+            stored = {key: hashlib.sha256(arrays[key].tobytes()).hexdigest() for key in arrays}
+        return True if stored == digests else None
+
+    return undamaged(path, read, "the masks are written again") is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
@@ -29,9 +28,7 @@ class Drawing:
     @classmethod
     def of(cls, drawn: Figure) -> Drawing:
         """Write `drawn`; the output is deterministic."""
-        buffer = BytesIO()
-        drawn.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Producer": None})
-        return cls(plots.svg(drawn).encode(), buffer.getvalue())
+        return cls(plots.svg(drawn).encode(), plots.pdf(drawn))
 
 
 def density_by_kind(densities: pd.DataFrame) -> Drawing:

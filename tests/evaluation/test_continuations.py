@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from neuroal.cli.compose import composed
-from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.continuations import LENGTH, PROMPT, continuations, decoded, prompts_for
 from neuroal.grid.declaration import GridRun
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
-from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.load import LoadedModel
 from neuroal.records.store import load_record
 from neuroal.run import run
 from neuroal.tracking import QuietProgress
@@ -29,11 +28,6 @@ SMALL = [
     "task.seqlen=32",
     "task.limit=1",
 ]
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    return load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu"))
 
 
 def test_continuations_are_those_of_greedy_generation(loaded: LoadedModel) -> None:

@@ -11,12 +11,12 @@ import torch
 
 import neuroal
 from neuroal.cli.compose import composed
-from neuroal.config.schema import ModelConfig, TaskConfig
+from neuroal.config.schema import TaskConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.harness import Harness, HarnessData, evaluate_harness
 from neuroal.evaluation.harness_names import definition_of
 from neuroal.evaluation.tasks import prepare, require
-from neuroal.models.load import LoadedModel, load_model
+from neuroal.models.load import LoadedModel
 from neuroal.run import run
 from tests.rows import ARC, write_jsonl
 
@@ -25,11 +25,6 @@ LAMBADA = [
     {"text": "an old man lived in the house by the wood"},
     {"text": "she took the bread and the cheese and she gave him the cheese"},
 ]
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    return load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

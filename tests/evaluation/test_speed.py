@@ -11,19 +11,9 @@ from neuroal.cli.compose import composed
 from neuroal.cli.evaluate import evaluate_model
 from neuroal.errors import UserError
 from neuroal.evaluation.speed import measure_speed, speeds
-from neuroal.models.adapter import DecoderModel
 from neuroal.models.semi_structured import has_two_of_four, why_no_kernels
 from neuroal.run import run
-from tests.small_models import tiny_llama
-
-
-def two_of_four(decoder: DecoderModel) -> DecoderModel:
-    with torch.no_grad():
-        for linear in decoder:
-            weight = linear.weight.clone()
-            weight[:, 1::2] = 0
-            linear.weight = weight
-    return decoder
+from tests.small_models import tiny_llama, two_of_four
 
 
 def test_prefill_and_decode_count_the_tokens_of_the_whole_batch(

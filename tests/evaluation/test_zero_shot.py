@@ -38,11 +38,6 @@ SOURCE = {  # keys of a task's data source; all other keys define the scoring
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    return load_model(ModelConfig(source="zoo", path="llama"), torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with RTE and ARC as JSON lines, and HellaSwag in the layout of the hub."""
     folder = tmp_path_factory.mktemp("data")

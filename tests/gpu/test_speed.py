@@ -8,7 +8,7 @@ import torch
 from neuroal.evaluation.speed import speeds
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.semi_structured import use_kernels
-from tests.small_models import random_tokens, tiny_llama
+from tests.small_models import random_tokens, tiny_llama, two_of_four
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -16,12 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def pruned() -> DecoderModel:
     decoder = tiny_llama(hidden_size=256, intermediate_size=512)
     decoder.model.to("cuda", torch.bfloat16)
-    with torch.no_grad():
-        for linear in decoder:
-            weight = linear.weight.clone()
-            weight[:, 1::2] = 0
-            linear.weight = weight
-    return decoder
+    return two_of_four(decoder)
 
 
 def test_two_of_four_kernels_give_the_logits_of_dense_ones() -> None:
