@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
 from neuroal.records.outputs import Outputs
+from neuroal.records.result_line import result_line
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
-from neuroal.tracking import Progress, TrackedProgress, progress_for_terminal, tracker_for
+from neuroal.tracking import Progress, TrackedProgress, progress_for, tracker_for
+from neuroal.tracking.log_file import LoggedProgress, log_file
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ def run(
 
     Args:
         config: configuration of the run.
-        progress: receives progress updates; None: bars on a terminal.
+        progress: receives progress updates; None: as ``progress`` of `config` says.
         identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
@@ -64,7 +67,7 @@ def run(
     contents = Contents()
     identity = identity or identity_of(config, contents)
     with tracker_for(config, identity) as tracker:
-        progress = progress or progress_for_terminal()
+        progress = LoggedProgress(progress or progress_for(config.progress))
         if tracker:
             progress = TrackedProgress(progress, tracker)
         record, path = _run(config, identity, contents, progress)
@@ -88,7 +91,9 @@ def _run(
         )
         if record is None or _is_due(job, record):
             note_former_record(config)
-            record = _work(job)
+            with log_file(files.record_path.with_suffix(".log")):
+                record = _work(job)
+                log.debug("%s", result_line(config, record, files.record_path))
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)
@@ -116,6 +121,13 @@ class _Job:
     progress: Progress
     data: Mapping[str, str | None]
 
+    @contextmanager
+    def stage(self, name: str, costs: str) -> Iterator[None]:
+        """Show a stage of one unit, and add its costs to those of `costs`."""
+        with self.progress.stage(name, 1, "step") as step, self.costs.stage(costs):
+            yield
+            step.advance()
+
 
 def _is_due(job: _Job, record: Record) -> bool:
     """Return whether outputs or tasks of a run are missing."""
@@ -140,7 +152,7 @@ def _work(job: _Job) -> Record:
     out = job.files.record_path.parent
     devices = job.recipe.settings.devices
     with starting(devices) as group:
-        with costs.stage("load"):
+        with job.stage("load model", "load"):
             loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
         with replicated(loaded.model, devices, group):
             return _stages(job, loaded, text)
@@ -151,7 +163,7 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     config, files, costs, progress = job.config, job.files, job.costs, job.progress
     out = files.record_path.parent
     decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
-    with costs.stage("calibrate"):
+    with job.stage("read texts", "calibrate"):
         pruning, search = calibration_windows(config, text, loaded)
         due = _due_tasks(job, files.record)
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
@@ -176,7 +188,8 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
     if config.save.model and (config.force or job.outputs.lacks_model()):
         plan, overwrite = saved_plan(record), config.save.overwrite
-        save_model(loaded, config.save.model, plan, record.identity, overwrite)
+        with progress.stage("save model", 1, "step"):
+            save_model(loaded, config.save.model, plan, record.identity, overwrite)
     files.finish(masks if config.save.masks else None)
     return record
 

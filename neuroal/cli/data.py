@@ -15,7 +15,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli.application import ArgumentParser, exit_with
+from neuroal.cli.application import exit_with
+from neuroal.cli.flags import ArgumentParser
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set

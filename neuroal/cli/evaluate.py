@@ -10,6 +10,7 @@ from rich.table import Table
 
 from neuroal.cli.application import exit_with, start
 from neuroal.cli.help import PRUNING, evaluation_help
+from neuroal.cli.jobs import Result
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.evaluation.tasks import prepare, require
@@ -18,7 +19,7 @@ from neuroal.models.load import load_model
 from neuroal.parallel.replicated import replicated, starting
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.store import prepare_out
-from neuroal.tracking import progress_for_terminal
+from neuroal.tracking import progress_for
 
 Metrics = dict[str, dict[str, Any]]
 """Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and its figures."""
@@ -26,7 +27,7 @@ Metrics = dict[str, dict[str, Any]]
 
 def main() -> NoReturn:
     """Run the console script ``neuroal-eval``."""
-    exit_with(lambda: start(evaluate_model, evaluation_help, _refuse_pruning))
+    exit_with(lambda: start(_evaluate, evaluation_help, _refuse_pruning))
 
 
 def _refuse_pruning(overrides: Sequence[str]) -> None:
@@ -35,8 +36,14 @@ def _refuse_pruning(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: neuroal-eval prunes nothing; remove this override")
 
 
-def evaluate_model(config: RunConfig) -> Metrics:
-    """Evaluate the model of `config` on its tasks, print a table, and return the figures.
+def _evaluate(config: RunConfig) -> Result:
+    name, metrics = evaluate_model(config)
+    shown = lambda: Console().print(table(name, metrics))  # noqa: E731
+    return Result({"model": name, "tasks": metrics}, shown)
+
+
+def evaluate_model(config: RunConfig) -> tuple[str, Metrics]:
+    """Evaluate the model of `config` on its tasks; return its name and the figures.
 
     Results with the same weights, data and versions are read from the cache ``OUT/measured``, which
     runs share.
@@ -46,15 +53,13 @@ def evaluate_model(config: RunConfig) -> Metrics:
     out, device = prepare_out(config.out), resolve_device(config.device)
     devices = replicas(device, config.devices, config.offload)
     require(config.task.names, config.data.root)
-    progress, batch = progress_for_terminal(), config.task.batch
+    progress, batch = progress_for(config.progress), config.task.batch
     with starting(devices) as group:
         loaded = load_model(config.model, device, config.offload, out, config.devices)
         tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
         with replicated(loaded.model, devices, group):
             figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")
-    metrics = {task.name: {**task.terms, **figures[task.name]} for task in tasks}
-    Console().print(table(loaded.name, metrics))
-    return metrics
+    return loaded.name, {task.name: {**task.terms, **figures[task.name]} for task in tasks}
 
 
 def table(title: str, metrics: Metrics) -> Table:

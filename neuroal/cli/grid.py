@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from neuroal.cli.application import ArgumentParser, exit_with
+from neuroal.cli.application import exit_with
 from neuroal.cli.declared import planned
+from neuroal.cli.flags import ArgumentParser
 from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.report import cases_text, failures_text, models_text, plan_text, states_text

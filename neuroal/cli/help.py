@@ -53,6 +53,9 @@ FLAGS
   -c, --cfg job          print the composed configuration and exit (-p GROUP: only that group)
   -cd, --config-dir DIR  add the options of your own files DIR/GROUP/OPTION.yaml
   -h, --help             print this help and exit
+  -q, --quiet            print no progress and no notes, only warnings, errors and results
+  -v, --verbose          print begin, end and seconds of every stage
+  --json                 print results as JSON, one line per run
   --version              print the version and exit
   --hydra-help           print Hydra's help: launchers, shell completion and more
 """
@@ -72,8 +75,8 @@ examples:
 
 {groups}
 
-Keys: model.*, task.*, data.*, device, offload and out, as in neuroal --help. Results are printed
-and cached in OUT/measured; runs read their dense results from the same cache.
+Keys: model.*, task.*, data.*, device, offload, progress and out, and flags -q, -v and --json, as in
+neuroal --help. Results are printed and cached in OUT/measured; runs read their dense results from the same cache.
 """
 
 

@@ -43,7 +43,18 @@ examples:
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
 """
 COMMANDS = ("paper", "report", "figures", "compare")
-ELSEWHERE = ("out", "experiment", "device", "devices", "offload", "batch", "logger", "save", "data")
+ELSEWHERE = (
+    "out",
+    "experiment",
+    "device",
+    "devices",
+    "offload",
+    "batch",
+    "logger",
+    "save",
+    "data",
+    "progress",
+)
 """Keys that do not select records: location and execution of runs."""
 OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
 """Keys that identify an option of a group, if they are not all keys of the group."""

@@ -16,7 +16,7 @@ from neuroal.evaluation.perplexity import perplexity
 from neuroal.evaluation.sanity import warn_if_infinite
 from neuroal.evaluation.task_table import KINDS, ZERO_SHOT
 from neuroal.models.load import LoadedModel
-from neuroal.tracking.progress import Progress
+from neuroal.tracking.progress import Portion, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,19 @@ class PerplexityTask:
         """``source``, ``origin`` and ``fingerprint`` of the data."""
         return self.windows.description
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
-        """Return the figures of `model`; if `batch` is None, choose it by free memory."""
-        return dataclasses.asdict(perplexity(model, self.windows.tokens, batch))
+    @property
+    def units(self) -> int:
+        """Number of windows, which progress counts."""
+        return len(self.windows.tokens)
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Portion | None = None
+    ) -> dict[str, Any]:
+        """Return the figures of `model`; if `batch` is None, choose it by free memory.
+
+        `portion` receives the share of the task that is complete.
+        """
+        return dataclasses.asdict(perplexity(model, self.windows.tokens, batch, portion))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +84,23 @@ class ZeroShotTask:
             "fingerprint": self.data.fingerprint,
         }
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
+    @property
+    def units(self) -> int:
+        """Number of documents, which progress counts."""
+        documents = len(self.data.rows)
+        return documents if self.limit is None else min(self.limit, documents)
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Portion | None = None
+    ) -> dict[str, Any]:
         from neuroal.evaluation.zero_shot import zero_shot  # lm-eval takes seconds to import
 
-        return zero_shot(model, tokenizer, self.name, self.data, self.limit, batch)
+        return zero_shot(model, tokenizer, self.name, self.data, self.limit, batch, portion)
 
 
 Task = PerplexityTask | ZeroShotTask
+UNITS = {PerplexityTask: "window", ZeroShotTask: "document"}
+"""What progress counts in each kind of task."""
 
 
 def require(names: Iterable[str], root: str | None) -> None:
@@ -111,6 +131,13 @@ def _prepared(
     return PerplexityTask(name, windows, config.limit, config.bos)
 
 
+def counted(tasks: Sequence[Task]) -> tuple[int, str]:
+    """Return the number of units of all tasks, and their name."""
+    kinds = {type(task) for task in tasks}
+    unit = UNITS[kinds.pop()] if len(kinds) == 1 else "example"
+    return sum(task.units for task in tasks), unit
+
+
 def evaluate_tasks(
     loaded: LoadedModel,
     tasks: Sequence[Task],
@@ -119,9 +146,10 @@ def evaluate_tasks(
     stage: str,
 ) -> Iterator[tuple[Task, dict[str, Any]]]:
     """Yield each task with the figures of the model, as soon as they are computed."""
-    with progress.stage(stage, len(tasks), "task") as step:
+    with progress.stage(stage, *counted(tasks)) as step:
         for task in tasks:
-            figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+            portion = Portion(step, task.units)
+            figures = task.evaluate(loaded.model, loaded.tokenizer, batch, portion)
             warn_if_infinite(task.name, figures)
-            step.advance(1, **{task.name: figures[task.headline]})
+            portion.finish(**{task.name: figures[task.headline]})
             yield task, figures

@@ -1,20 +1,16 @@
 """Progress of a run: on the terminal, and in Weights & Biases."""
 
-from neuroal.tracking.progress import (
-    Progress,
-    QuietProgress,
-    Step,
-    TerminalProgress,
-    progress_for_terminal,
-)
+from neuroal.tracking.progress import Progress, QuietProgress, Step
+from neuroal.tracking.terminal import LineProgress, TerminalProgress, progress_for
 from neuroal.tracking.tracker import TrackedProgress, tracker_for
 
 __all__ = [
+    "LineProgress",
     "Progress",
     "QuietProgress",
     "Step",
     "TerminalProgress",
     "TrackedProgress",
-    "progress_for_terminal",
+    "progress_for",
     "tracker_for",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -41,18 +41,16 @@ class TrackedProgress:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Step]:
-        self._tracker.begin()
         with self._shown.stage(name, total, unit) as step:
-            yield _TrackedStep(step, name, self._tracker.log)
+            yield _TrackedStep(step, name, self._tracker)
 
 
 class _TrackedStep:
-    def __init__(
-        self, shown: Step, stage: str, log: Callable[[dict[str, float], str], None]
-    ) -> None:
-        self._shown, self._stage, self._log, self._done = shown, stage, log, 0
+    def __init__(self, shown: Step, stage: str, tracker: WandbTracker) -> None:
+        self._shown, self._stage, self._tracker, self._done = shown, stage, tracker, 0
 
     def advance(self, count: int = 1, **info: object) -> None:
+        self._tracker.begin()  # once the model is loaded: an invalid run is not tracked
         self._shown.advance(count, **info)
         self._done += count
         figures = {
@@ -62,4 +60,4 @@ class _TrackedStep:
         }
         axis = f"{self._stage}/done"
         if figures:
-            self._log({**figures, axis: float(self._done)}, axis)
+            self._tracker.log({**figures, axis: float(self._done)}, axis)

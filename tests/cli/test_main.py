@@ -99,7 +99,11 @@ def test_multirun_runs_every_combination(
 
     monkeypatch.setattr("neuroal.run.run", recorded)
     monkeypatch.setattr(
-        "neuroal.records.result_line.result_line", lambda *arguments: f"see {arguments[-1]}"
+        "neuroal.records.result_line.result_content",
+        lambda *arguments: {"zeros": 0.6, "seconds": 1.0, "record": str(arguments[-1])},
+    )
+    monkeypatch.setattr(
+        "neuroal.records.result_line.line_of", lambda content: f"see {content['record']}"
     )
     monkeypatch.setattr(
         sys, "argv", ["neuroal", "-m", "pruner=wanda,magnitude", "sparsity=s60,s80"]
@@ -110,6 +114,9 @@ def test_multirun_runs_every_combination(
     assert runs == [("Wanda", 0.6), ("Wanda", 0.8), ("Magnitude", 0.6), ("Magnitude", 0.8)]
     output = capsys.readouterr().out
     assert all(f"see {number}.json\n" in output for number in (1, 2, 3, 4))
+    table = output.splitlines()[-5:]
+    assert table[0].split() == ["job", "overrides", "zeros", "seconds", "record"]
+    assert table[-1].split() == ["3", "pruner=magnitude", "sparsity=s80", "0.6000", "1.0", "4.json"]
 
 
 def test_an_interrupted_command_exits_with_130(
