@@ -22,13 +22,21 @@ from neuroal.cli.compose import build_methods, check, with_experiment
 from neuroal.cli.declared import planned
 from neuroal.cli.flags import for_hydra, parse_flags
 from neuroal.cli.jobs import Jobs, Result
-from neuroal.cli.messages import level_of, messages_as_lines, print_error, print_json, set_level
+from neuroal.cli.messages import (
+    level_of,
+    messages_as_lines,
+    print_error,
+    print_json,
+    set_level,
+    without_notes_of_hydra,
+)
 from neuroal.config import schema
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import FULL_ERROR, UserError, first_line, full_error, one_line
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
+from neuroal.models.location import locate_model
 
 Work = Callable[[RunConfig], Result | None]
 """Does one run; returns what to print."""
@@ -108,6 +116,8 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> Non
     if not (flags.hydra_help or flags.info or flags.shell_completion):
         multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
         configs, is_grid = check(overrides, flags.config_dir, multirun, flags.config_name)
+        if not (flags.cfg or flags.dry_run or multirun):
+            locate_model(configs[0].model)  # before torch is imported, which takes seconds
         for config in () if flags.cfg else configs:
             build_methods(config)
     if is_grid and not flags.cfg:
@@ -144,13 +154,11 @@ def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Wor
     multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
-    if flags.json or flags.quiet:
-        overrides = ["hydra/hydra_logging=none", *overrides]  # it prints on stdout
     sys.argv = [sys.argv[0], *for_hydra(flags), *overrides]
     with Jobs() as jobs:
         job = _Job(work, jobs, multirun, as_json=flags.json, level=level_of(flags))
         try:
-            with _unchanged_exceptions():
+            with _unchanged_exceptions(), without_notes_of_hydra(flags.json or flags.quiet):
                 decorate = hydra.main(str(schema.conf_dir()), "config", version_base="1.3")
                 decorate(lambda composed: job.run(composed))()
         except WorkerFailed as failure:

@@ -67,6 +67,20 @@ def set_level(level: int) -> None:
             handler.setLevel(level)
 
 
+@contextmanager
+def without_notes_of_hydra(active: bool = True) -> Iterator[None]:
+    """Let launchers print no notes on stdout, inside the context and if `active`."""
+    loggers = [logging.getLogger(name) for name in ("hydra", "hydra_plugins")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers if active else ():
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def print_error(error: Exception, where: str = "", with_traceback: bool = False) -> None:
     """Print an error that the user can fix as one line."""
     if with_traceback and error.__cause__ is not None:

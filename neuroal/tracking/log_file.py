@@ -28,17 +28,19 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         record = LOGGER.makeRecord(
-            LOGGER.name, logging.ERROR, __file__, 0, "the run ended: %r", (error,), _info(error)
+            LOGGER.name,
+            logging.ERROR,
+            __file__,
+            0,
+            "the run ended: %r",
+            (error,),
+            (type(error), error, error.__traceback__),
         )
         handler.emit(record)  # to the file alone: the caller prints the error
         raise
     finally:
         LOGGER.removeHandler(handler)
         handler.close()
-
-
-def _info(error: BaseException) -> tuple[type[BaseException], BaseException, object]:
-    return type(error), error, error.__traceback__
 
 
 class LoggedProgress:

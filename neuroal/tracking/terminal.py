@@ -80,8 +80,9 @@ class _Bar:
         self._task = bar.add_task(name, total=total, info="")
 
     def advance(self, count: int = 1, **info: object) -> None:
-        fields = {"info": shown(info)} if info else {}
-        self._bar.update(self._task, advance=count, **fields)
+        self._bar.update(self._task, advance=count)
+        if info:
+            self._bar.update(self._task, info=shown(info))
 
 
 class TerminalProgress:
