@@ -32,6 +32,7 @@ from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
 from neuroal.records.outputs import Outputs
+from neuroal.records.rates import keep_run
 from neuroal.records.result_line import result_line
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
@@ -94,6 +95,7 @@ def _run(
             with log_file(files.record_path.with_suffix(".log")):
                 record = _work(job)
                 log.debug("%s", result_line(config, record, files.record_path))
+            keep_run(config, record)
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)

@@ -211,7 +211,10 @@ class _Job:
 
     def _run(self, composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
-        number, overrides = hydra_config.job.get("num", 0), hydra_config.overrides.task
+        number, overrides = (
+            hydra_config.job.num if self.multirun else 0,
+            hydra_config.overrides.task,
+        )
         try:
             result = self.work(resolve(composed, overrides))
         except Exception as error:

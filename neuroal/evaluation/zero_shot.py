@@ -169,7 +169,8 @@ class _SilentBar(tqdm):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, portion: Portion | None, **settings: Any) -> None:
         super().__init__(*arguments, **{**settings, "disable": True})
-        self._portion, self._requests, self._done = portion, settings.get("total") or 0, 0
+        self._portion, self._requests = portion, settings.get("total") or 0
+        self._done = 0.0
 
     def update(self, n: float = 1) -> None:
         self._done += n

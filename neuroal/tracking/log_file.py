@@ -27,14 +27,9 @@ def log_file(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        cause = (type(error), error, error.__traceback__)
         record = LOGGER.makeRecord(
-            LOGGER.name,
-            logging.ERROR,
-            __file__,
-            0,
-            "the run ended: %r",
-            (error,),
-            (type(error), error, error.__traceback__),
+            LOGGER.name, logging.ERROR, __file__, 0, "the run ended: %r", (error,), cause
         )
         handler.emit(record)  # to the file alone: the caller prints the error
         raise
