@@ -16,7 +16,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-grid test-cluster fuzz check format smollm2 constraints browser clean
+.PHONY: help demo test test-full test-grid test-cluster fuzz faults audit licences check format smollm2 \
+	constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,9 +52,9 @@ test-grid: $(STAMP) ## Run the reduced grid with two workers (DATA=FOLDER: with 
 	rm -rf runs/quick
 	@set -e; data=$(if $(DATA),data.root=$(DATA),task.names=[builtin]); \
 	for worker in 1 2; do OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
-		$(BIN)/python -m neuroal.grid run experiment=quick out=runs/quick $$data & \
+		$(BIN)/python -P -m neuroal.grid run experiment=quick out=runs/quick $$data & \
 	done; wait; \
-	$(BIN)/python -m neuroal.grid status experiment=quick out=runs/quick $$data --all-done
+	$(BIN)/python -P -m neuroal.grid status experiment=quick out=runs/quick $$data --all-done
 
 test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install slurm-wlm munge)
 	$(PIP) install -q -e '.[slurm]' -c constraints.txt
@@ -62,6 +63,19 @@ test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install s
 FUZZ ?= 2400
 fuzz: $(STAMP) ## Run FUZZ random command lines and damaged files (20 minutes)
 	NEUROAL_FUZZ=$(FUZZ) $(PYTEST) tests/fuzzing
+
+faults: $(STAMP) ## Inject faults into small runs and write results/reliability.md (half an hour)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults
+
+# In an environment of its own, because its dependencies are not those of this package.
+audit: $(STAMP) ## Check the pinned versions for known vulnerabilities (needs network)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip --disable-pip-version-check install -q pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt || { code=$$?; \
+		echo "audit: vulnerabilities as listed, or the service could not be reached" >&2; exit $$code; }
+
+licences: $(STAMP) ## List the licences of the installed packages
+	@$(BIN)/python -m tests.licences
 
 check: $(STAMP) ## Run ruff and mypy --strict
 	$(BIN)/ruff check .

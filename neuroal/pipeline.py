@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
 from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.execution.rates import CPU_RATE, GPU_RATE
+from neuroal.gradients.row_sparsity import duration
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, together
@@ -27,6 +31,10 @@ from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
 
+log = logging.getLogger(__name__)
+
+NOTEWORTHY = 60.0
+"""Seconds of pruning in a search from which their estimate is logged."""
 SHARED_VERSION = 1
 """Number of the results' version of what all methods share: calibration, statistics, budgets. It is
 part of a run's identity; raise it when a change of this code changes results."""
@@ -78,6 +86,8 @@ def allocate(
     `tokens` are the search windows: (windows, seqlen). `costs` receives the costs of the stage.
     """
     settings, topup = recipe.settings, recipe.topup
+    if line := _prunings_of_search(decoder, recipe):
+        log.info(line)
     costs.calibration_tokens["allocate"] = tokens.numel() if topup.searches else 0
     with costs.stage("allocate"):
         size = settings.batch or batch_by_memory(decoder, *tokens.shape)
@@ -91,6 +101,19 @@ def allocate(
     if topup.searches:
         costs.record_batch(batch)
     return allocation
+
+
+def _prunings_of_search(decoder: DecoderModel, recipe: Recipe) -> str | None:
+    """Return how often a search prunes, and about how long; None for less than a minute."""
+    pruner, count = recipe.settings.pruner, recipe.topup.search_prunings(recipe.settings.pruner)
+    operations = sum(lin.numel * pruner.operations_per_weight(lin.cols) for lin in decoder)
+    rate = GPU_RATE if decoder.device.type == "cuda" else CPU_RATE * torch.get_num_threads()
+    seconds = count * operations / rate / max(1, len(recipe.settings.devices))
+    if seconds < NOTEWORTHY:
+        return None
+    return (
+        f"allocate: prunes the model {count} times by {pruner.setting}, about {duration(seconds)}"
+    )
 
 
 def _allocate(

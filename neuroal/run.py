@@ -18,6 +18,7 @@ from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
+from neuroal.files.machine import machine_errors
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
@@ -63,11 +64,12 @@ def run(
 
     Raises:
         UserError: an invalid value in `config`; no record is written.
+        MachineError: no space, memory or permission; finished stages are kept.
         Busy: another process is doing this run.
     """
     contents = Contents()
     identity = identity or identity_of(config, contents)
-    with tracker_for(config, identity) as tracker:
+    with machine_errors(f"out={config.out}"), tracker_for(config, identity) as tracker:
         progress = LoggedProgress(progress or progress_for(config.progress))
         if tracker:
             progress = TrackedProgress(progress, tracker)
@@ -99,8 +101,8 @@ def _run(
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)
-        if outputs.plan is not None and (config.force or outputs.lacks_plan()):
-            outputs.plan.write(saved_plan(record))
+        if outputs.lacks_plan(saved_plan(record), again=config.force):
+            outputs.write_plan(saved_plan(record))
         return record, files.record_path
 
 
@@ -151,11 +153,11 @@ def _work(job: _Job) -> Record:
     config, costs = job.config, job.costs
     text = CalibrationText.find(config.calibration, config.data.root)
     costs.resume(job.files.costs)
-    out = job.files.record_path.parent
+    scratch = job.files.scratch
     devices = job.recipe.settings.devices
     with starting(devices) as group:
         with job.stage("load model", "load"):
-            loaded = load_model(config.model, costs.device, config.offload, out, config.devices)
+            loaded = load_model(config.model, costs.device, config.offload, scratch, config.devices)
         with replicated(loaded.model, devices, group):
             return _stages(job, loaded, text)
 

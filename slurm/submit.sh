@@ -24,12 +24,12 @@ resources() {
 
 # Chunks are cut from all runs of a model, finished or not, so that a restarted task always gets the
 # same chunk.
-python -m neuroal.grid plan "$@" --models | while read -r model runs missing; do
+python -P -m neuroal.grid plan "$@" --models | while read -r model runs missing; do
   [ "$missing" -gt 0 ] || continue
   others=()
   for override in "$@"; do [[ $override == model=* ]] || others+=("$override"); done
   chunks=$(((runs + runs_a_task - 1) / runs_a_task))
   # shellcheck disable=SC2046
   sbatch $(resources "$model") --job-name="neuroal-${model//\//-}" --array="1-$chunks%$at_most" \
-    "$(dirname "$0")/array.sbatch" "${others[@]}" "model=$model"
+    "$(dirname "$0")/array.sbatch" "${others[@]}" "model=$model" </dev/null
 done

@@ -30,10 +30,13 @@ from neuroal.cli.messages import (
     set_level,
     without_notes_of_hydra,
 )
+from neuroal.cli.signals import exiting_on_signals
 from neuroal.config import schema
+from neuroal.config.locations import check_writable
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import FULL_ERROR, UserError, first_line, full_error, one_line
+from neuroal.files.machine import machine_errors
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
 from neuroal.models.location import locate_model
@@ -48,8 +51,8 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     """Call `work` and exit with its code, 2 after a mistake of the user, or 130 if interrupted."""
     with_traceback = full_error()  # before Hydra is started, which sets the variable
     try:
-        with messages_as_lines():
-            sys.path.append(_current_folder())  # for the user's own methods
+        with exiting_on_signals(), messages_as_lines(), machine_errors():
+            _check_current_folder()
             _check_encoding(sys.argv)
             code = work() or 0
             sys.stdout.flush()
@@ -65,9 +68,9 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def _current_folder() -> str:
+def _check_current_folder() -> None:
     try:
-        return os.getcwd()
+        os.getcwd()
     except OSError as error:
         raise UserError("the current folder does not exist any more; change to another") from error
 
@@ -119,6 +122,7 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> Non
         if not (flags.cfg or flags.dry_run or multirun):
             locate_model(configs[0].model)  # before torch is imported, which takes seconds
         for config in () if flags.cfg else configs:
+            check_writable("out", config.out)
             build_methods(config)
     if is_grid and not flags.cfg:
         _, runs = planned(overrides)
@@ -136,6 +140,8 @@ def _attempt(config: RunConfig) -> Result | None:
     from neuroal.grid.worker import attempt
 
     outcome = attempt(config)
+    if not outcome.recorded:
+        raise UserError(outcome.reason)
     if outcome.reason:
         print(f"neuroal: {outcome.reason}", file=sys.stderr)
         return Result({"reason": outcome.reason}, lambda: None)
@@ -211,12 +217,11 @@ class _Job:
 
     def _run(self, composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
-        number, overrides = (
-            hydra_config.job.num if self.multirun else 0,
-            hydra_config.overrides.task,
-        )
+        overrides = hydra_config.overrides.task
+        number = hydra_config.job.num if self.multirun else 0
         try:
-            result = self.work(resolve(composed, overrides))
+            with machine_errors():
+                result = self.work(resolve(composed, overrides))
         except Exception as error:
             if not (self.multirun or isinstance(error, UserError)):
                 self.raised.append(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set
 from neuroal.errors import UserError, first_line, nearest
+from neuroal.files.atomic import replacing
 
 EPILOG = """\
 fetch  download data sets to the Hugging Face cache, or to a folder for data.root with --root
@@ -125,17 +125,13 @@ def copy(data: DataSplit, folder: Path, split: str) -> DataSplit:
     suffix = next(s for s in (*SUFFIXES, "") if data.files[0].name.endswith(s))
     single = len(data.files) == 1
     target = folder / f"{split}{suffix if single else '.jsonl.gz'}"
-    part = folder / f".{target.name}.{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(target) as part:
         if single:
-            shutil.copyfile(data.files[0], part)
+            with data.files[0].open("rb") as source:
+                shutil.copyfileobj(source, part)
         else:
             with gzip.open(part, "wt", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in data.rows)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return DataSplit((target,), str(folder))
 
 

@@ -55,7 +55,7 @@ def evaluate_model(config: RunConfig) -> tuple[str, Metrics]:
     require(config.task.names, config.data.root)
     progress, batch = progress_for(config.progress), config.task.batch
     with starting(devices) as group:
-        loaded = load_model(config.model, device, config.offload, out, config.devices)
+        loaded = load_model(config.model, device, config.offload, devices=config.devices)
         tasks = prepare(config.task, loaded.tokenizer, loaded.context, config.data.root)
         with replicated(loaded.model, devices, group):
             figures = evaluate_cached(loaded, tasks, batch, out, progress, "evaluate")

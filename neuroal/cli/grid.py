@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
 from neuroal.cli.application import exit_with
 from neuroal.cli.declared import planned
 from neuroal.cli.flags import OUTPUT_FLAGS, ArgumentParser, with_progress
 from neuroal.cli.messages import level_of, print_json, set_level
+from neuroal.config.locations import check_writable
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
 from neuroal.grid.estimate import estimate_grid
@@ -136,7 +135,8 @@ def _work(
     """Do the runs in one of `states`; return 1 if a run of the grid has failed, else 0."""
     from neuroal.grid.worker import work_off
 
-    signal.signal(signal.SIGTERM, _exit_cleanly)
+    for out in dict.fromkeys(run.config.out for run in runs):
+        check_writable("out", out)
     counts = Counter(status.state for status in statuses).items()
     chosen = [p for p, s in zip(runs, statuses, strict=True) if s.state in states]
     _say(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts))
@@ -148,12 +148,7 @@ def _work(
     failed = failures_text(runs, after)
     if failed:
         _say(failed)
-    return int(bool(failed))
-
-
-def _exit_cleanly(number: int, frame: FrameType | None) -> None:
-    """Exit by an exception, so that locks are released and a later start can resume the run."""
-    sys.exit(128 + number)
+    return int(bool(failed or outcomes[RunState.FAILED]))
 
 
 def _say(line: str) -> None:

@@ -156,7 +156,12 @@ def tables_command(arguments: Sequence[str]) -> None:
     else:
         out = Path(configs[0].out)
         results = study(out, select(request.overrides, request.limited))
-    print(*_output(request, results, out), sep="\n")
+    try:
+        lines = _output(request, results, out)
+    except OSError as error:
+        reason = f"{error.filename}: cannot be written ({error.strerror})"
+        raise UserError(f"{reason}; name a writable folder with --to FOLDER") from error
+    print(*lines, sep="\n")
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:

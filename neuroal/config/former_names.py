@@ -35,7 +35,7 @@ FORMER_SETTINGS: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "neuroal.topups.marginal.EqualMarginals": (
         "preset",
         {"preset": "first"},
-        {"step": "both", "momentum": 0.8, "second_order": 0.0},
+        {"step": "both", "momentum": 0.8, "second_order": 0.0, "rerank": 0},
     )
 }
 """Import path of a method → a parameter that records of version 0.1 lack, the settings that such a

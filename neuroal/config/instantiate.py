@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from typing import Any
 
@@ -12,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuroal.config import schema
 from neuroal.config.former_names import present_target, warn_former
+from neuroal.config.imports import import_module_of
 from neuroal.config.validation import check_finite, explain
 from neuroal.errors import UserError, first_line, nearest, shortened
 
@@ -93,7 +93,7 @@ def locate(key: str, target: str) -> Any:
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise UserError(f"{key}._target_={target}: must be MODULE.CLASS, an import path")
     try:
-        imported = importlib.import_module(module)
+        imported = import_module_of(module)
     except (Exception, SystemExit) as error:  # whatever the code of a user's module raises
         raise UserError(
             f"{key}._target_={target}: cannot be imported "

@@ -32,8 +32,9 @@ def check_locations(config: RunConfig) -> None:
         raise UserError(f"data.root={root}: no such folder")
     targets = {"save.model": save.model, "save.plan": save.plan}
     outputs = {key: target for key, target in targets.items() if target is not None}
-    for key, target in ({"out": config.out} | outputs).items():
-        _check_writable(key, target, is_folder=key != "save.plan")
+    _check_kind("out", config.out, is_folder=True)
+    for key, target in outputs.items():
+        check_writable(key, target, is_folder=key != "save.plan")
     for key, target in outputs.items():
         _check_beside_records(key, target, config)
         for name, path in _inputs(config):
@@ -69,8 +70,21 @@ def _check_valid(key: str, path: str) -> None:
         raise UserError(f"{key}={path}: is no valid path ({reason}); use another") from error
 
 
-def _check_writable(key: str, target: str, is_folder: bool) -> None:
-    """Raise `UserError` unless the folder or file `target` can be created or replaced."""
+def check_writable(key: str, target: str, is_folder: bool = True) -> None:
+    """Raise `UserError` unless the folder or file `target` can be created or replaced.
+
+    Records are also read, so only the commands that write them check ``out``.
+    """
+    _check_kind(key, target, is_folder)
+    path = Path(target).absolute()
+    first = path if key == "out" else _real(path).parent  # what is saved is renamed into place
+    existing = next(parent for parent in (first, *first.parents) if parent.exists())
+    if not (os.access(existing, os.W_OK) and existing.is_dir()):
+        raise UserError(f"{key}={target}: cannot be written; use a writable location")
+
+
+def _check_kind(key: str, target: str, is_folder: bool) -> None:
+    """Raise `UserError` if `target` is empty, or a file where a folder is needed or vice versa."""
     if not target.strip():
         kind = "folder" if is_folder else "file"
         raise UserError(f"{key}='': is empty; name a {kind}, as in {key}={kind.upper()}")
@@ -78,10 +92,6 @@ def _check_writable(key: str, target: str, is_folder: bool) -> None:
     if path.exists() and not (path.is_dir() if is_folder else path.is_file()):
         kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device"
         raise UserError(f"{key}={target}: is {kind}; use another name")
-    first = path if key == "out" else _real(path).parent  # what is saved is renamed into place
-    existing = next(parent for parent in (first, *first.parents) if parent.exists())
-    if not (os.access(existing, os.W_OK) and existing.is_dir()):
-        raise UserError(f"{key}={target}: cannot be written; use a writable location")
 
 
 def _inputs(config: RunConfig) -> Iterator[tuple[str, Path]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 
 from neuroal.config.constants import PACKAGE, constant
 from neuroal.config.former_names import present_target
+from neuroal.config.imports import import_module_of
 from neuroal.config.schema import RunConfig
 
 FEW = 8
@@ -25,7 +25,7 @@ def search_windows(config: RunConfig) -> int:
     if module.partition(".")[0] == PACKAGE:
         return int(str(constant(module, "default_windows", name) or FEW))
     try:
-        method = getattr(importlib.import_module(module), name, None) if module else None
+        method = getattr(import_module_of(module), name, None) if module else None
     except (ImportError, ValueError):  # building the method reports the error
         method = None
     return int(getattr(method, "default_windows", FEW))

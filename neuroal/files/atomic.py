@@ -1,26 +1,32 @@
-"""Atomic writes: a file is replaced as a whole or not at all."""
+"""Atomic writes: a file is replaced as a whole or not at all. Links are never followed."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from neuroal.files.process import remove_abandoned, temporary_path
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` to `path` as JSON, atomically: readers see the old file or the new one.
+    """Write `data` to `path` as JSON, atomically: readers see the old file or the new one."""
+    write_bytes(path, json_text(data).encode())
 
-    JSON has no NaN and no infinity; they are written as null.
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Return `data` as JSON with sorted keys, indented by one.
+
+    JSON has no NaN and no infinity; they become null.
     """
     try:
-        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
+        return json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
     except ValueError:
-        text = json.dumps(finite(data), indent=1, sort_keys=True, allow_nan=False)
-    write_bytes(path, text.encode())
+        return json.dumps(finite(data), indent=1, sort_keys=True, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
@@ -36,17 +42,55 @@ def finite(value: Any) -> Any:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically, and create the folder if needed."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file, which takes the name `path` at the end unless an error occurs.
+
+    The new file has a hidden random name and is created exclusively. The folder is created if
+    needed. What killed processes left of earlier writes is deleted.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    remove_abandoned(path)
+    part = temporary_path(path)
     try:
         with part.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; refuse a symbolic link.
+
+    Raises:
+        OSError: there is no such file, it is a link, or it cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    with open_own(path) as file:
+        return file.read().decode()
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file for reading, unless it is a symbolic link.
+
+    Raises:
+        OSError: there is no such file, it is a link, or it cannot be read.
+    """
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
 
 
 def without_ratios(text: str) -> str:

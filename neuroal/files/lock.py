@@ -3,23 +3,25 @@
 The only requirement is that creating a hard link is atomic and fails if the name exists, as on
 NFS. A process never deletes a lock that another process might hold. A lock NAME is a sequence of
 files NAME.0, NAME.1, …. The last file names the holder, and its modification time shows that the
-holder is alive. A process that takes over from a dead holder adds the next file.
+holder is alive. A process that takes over from a dead holder adds the next file. A damaged lock
+file counts as that of another machine: it is free once its lease has expired.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 from pathlib import Path
+
+from neuroal.files.atomic import open_own
+from neuroal.files.process import machine, remove_abandoned, started, temporary_path
 
 LEASE = 120.0
 """Seconds without renewal after which a lock is free again, because its holder or its machine has
@@ -37,20 +39,27 @@ def leased(path: Path, lease: float = LEASE) -> Iterator[bool]:
         Whether this process holds the lock. If not, another process holds it; try again later.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    generation = _take(path, lease)
+    try:
+        generation = _take(path, lease)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     if generation is None:
         yield False
         return
     done = threading.Event()
     mine = _file(path, generation)
     renewal = threading.Thread(target=_renew, args=(mine, lease / 4, done), daemon=True)
-    renewal.start()
     try:
+        renewal.start()
         yield True
     finally:
-        done.set()
-        renewal.join()
-        _release(path, generation)
+        try:
+            done.set()
+            if renewal.ident is not None:
+                renewal.join()
+        finally:  # also if a signal ends the process while it waits
+            _release(path, generation)
 
 
 def is_held(path: Path, lease: float = LEASE, now: float | None = None) -> bool:
@@ -75,24 +84,46 @@ class Holder:
     @classmethod
     def read(cls, file: Path) -> Holder | None:
         try:
-            return cls(file.read_text(), file.stat().st_mtime)
+            with open_own(file) as opened:
+                text = opened.read().decode(errors="replace")
+                return cls(text, os.fstat(opened.fileno()).st_mtime)
         except FileNotFoundError:
             return None
 
     def is_dead(self, now: float, lease: float) -> bool:
         """Return whether the lease has expired or the process, if on this machine, has ended."""
-        if now - self.renewed > lease:
-            return True
-        owner = json.loads(self.text)
-        is_local = bool(owner["machine"] == _machine())
-        return is_local and _started(owner["process"]) != owner["started"]
+        if abs(now - self.renewed) > lease:
+            return True  # also if the time lies in the future, which no renewal can have written
+        owner = _owner(self.text)
+        return owner is not None and started(owner.process) != owner.started
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A process of this machine."""
+
+    process: int
+    started: str | None
+
+
+def _owner(text: str) -> _Owner | None:
+    """Return the process that a lock file names, if it is of this machine and undamaged."""
+    try:
+        fields = json.loads(text)
+        if fields["machine"] != machine():
+            return None
+        return _Owner(int(fields["process"]), fields["started"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _take(path: Path, lease: float) -> int | None:
     """Add the next lock file unless a living process holds the last; return its number, or None."""
-    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    remove_abandoned(path)
+    probe, generation = temporary_path(path), 0
     try:
-        probe.write_text(_self())
+        with probe.open("x") as file:
+            file.write(this_process())
         generation, last = _last(path)
         if last is not None and not last.is_dead(probe.stat().st_mtime, lease):
             return None
@@ -100,6 +131,11 @@ def _take(path: Path, lease: float) -> int | None:
             return None
     except FileNotFoundError:
         return None  # the holder released the lock just now, and removed the folder or our probe
+    except BaseException:  # a signal that ends the process just after it made the link
+        with suppress(OSError):
+            if probe.exists() and probe.samefile(_file(path, generation)):
+                _file(path, generation).unlink()
+        raise
     finally:
         probe.unlink(missing_ok=True)
     if last is not None and Holder.read(_file(path, generation - 1)) != last:
@@ -131,7 +167,7 @@ def _release(path: Path, generation: int) -> None:
 def _renew(file: Path, interval: float, done: threading.Event) -> None:
     while not done.wait(interval):
         try:
-            os.utime(file)
+            os.utime(file, follow_symlinks=False)
         except OSError:
             return  # taken over, or the folder is deleted: there is nothing to renew
 
@@ -151,41 +187,7 @@ def _file(path: Path, generation: int) -> Path:
     return path.with_name(f"{path.name}.{generation}")
 
 
-def _self() -> str:
-    owner = {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
+def this_process() -> str:
+    """Return the content of a lock file of this process."""
+    owner = {"machine": machine(), "process": os.getpid(), "started": started(os.getpid())}
     return json.dumps({**owner, "token": uuid.uuid4().hex})
-
-
-@cache
-def _machine() -> str:
-    """Return a name for this boot of this machine and its PID namespace (container)."""
-    parts = [socket.gethostname()]
-    try:
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:
-        parts.append("no /proc")  # the host name alone must suffice
-    return " ".join(parts)
-
-
-def _started(process: int) -> str | None:
-    """Return the start time of a local process; None if it has ended.
-
-    The start time distinguishes the process from a later one with the same number.
-    """
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _alive(process)
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _alive(process: int) -> str | None:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # the process belongs to another user
-    return "alive"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from neuroal.files.atomic import write_json
+from neuroal.files.sealed import DAMAGE
 
 MANIFEST = "neuroal.json"
 
@@ -37,7 +38,7 @@ class Manifest:
             files = {str(name): int(size) for name, size in content.get("files", {}).items()}
             if not all(map(_is_inside, files)):
                 return None  # edited: deleting these files would reach out of the folder
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, *DAMAGE):
             return None
         return cls(identity, complete, files)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 
 from neuroal.errors import UserError
 from neuroal.files.atomic import write_json
-from neuroal.files.manifest import Manifest, remove_written
+from neuroal.files.manifest import MANIFEST, Manifest, remove_written
+from neuroal.files.process import is_temporary, remove_abandoned, temporary_path
 
 OLD = ".old"
 """Suffix of the hidden name of a folder while another one takes its place."""
@@ -80,17 +80,21 @@ class ModelFolder:
             )
 
     def recover(self) -> None:
-        """Undo an interrupted `replacing` of this run: restore the folder, delete the hidden."""
+        """Undo an interrupted `replacing` of this run: restore the folder, delete the hidden.
+
+        A hidden folder stays while the process that writes it runs on this machine.
+        """
         try:
             for path in self._hidden():
                 if path.name.endswith(OLD) and not self.folder.exists():
                     os.rename(path, self.folder)
                 elif path.name.endswith(OLD):
                     remove_written(path)
-                else:
+                elif not is_temporary(path):  # of version 0.2.0 or earlier
                     shutil.rmtree(path)
         except OSError as error:
             raise UserError(f"save.model={self.path}: cannot be written ({error})") from error
+        remove_abandoned(self._beside(), own=True, foreign=True)
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
@@ -102,11 +106,12 @@ class ModelFolder:
         """
         self.recover()
         self.check(again=True)
-        part = self.folder.with_name(f"{self._prefix()}{uuid.uuid4().hex[:8]}")
+        part = temporary_path(self._beside())
         part.mkdir(parents=True)
         try:
             Manifest(self.identity).write(part)
             yield part
+            _set_permissions(part)
             Manifest.of(part, self.identity).write(part)
             self.check(again=True)
             _swap(part, self.folder)
@@ -114,8 +119,9 @@ class ModelFolder:
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-    def _prefix(self) -> str:
-        return f".{self.folder.name[:100]}.{self.identity}."
+    def _beside(self) -> Path:
+        """Return the path beside which hidden folders are made."""
+        return self.folder.with_name(f"{self.folder.name[:100]}.{self.identity}")
 
     def _hidden(self) -> list[Path]:
         """Return the hidden folders of this run that an interrupted start left."""
@@ -123,8 +129,19 @@ class ModelFolder:
             siblings = list(self.folder.parent.iterdir())
         except OSError:
             return []
-        mine = [path for path in siblings if path.name.startswith(self._prefix())]
+        mine = [path for path in siblings if path.name.startswith(f".{self._beside().name}.")]
         return [path for path in mine if path.is_dir() and not path.is_symlink()]
+
+
+def _set_permissions(folder: Path) -> None:
+    """Give every file below `folder` the permissions of its manifest: those of any new file.
+
+    Libraries that write weights may reserve them to the user.
+    """
+    mode = (folder / MANIFEST).stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -164,10 +181,20 @@ class PlanTarget:
     identity: str
     overwrite: bool = False
 
-    def is_complete(self) -> bool:
-        """Return whether the file holds the plan of this run."""
-        plan = read_plan(self.path)
-        return plan is not None and plan.get("identity") == self.identity
+    def holds(self, plan: Mapping[str, Any]) -> bool:
+        """Return whether the file holds `plan`, that of this run.
+
+        Raises:
+            UserError: it was changed after this run saved it, and `overwrite` is False.
+        """
+        stored = read_plan(self.path)
+        if stored is None or stored.get("identity") != self.identity:
+            return False
+        if stored == json.loads(json.dumps({"identity": self.identity, **plan})):
+            return True
+        if self.overwrite:
+            return False
+        raise UserError(f"save.plan={self.path}: was changed after this run saved it; {REPLACE}")
 
     def check(self) -> None:
         """Raise `UserError` if the file is not a plan, or the plan of another run."""

@@ -8,17 +8,39 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from neuroal.files.atomic import finite, write_json
+from neuroal.files.atomic import json_text, read_text, write_bytes
 
 SEAL = "sha256"
+BEGIN = f'{{\n "{SEAL}": "'
+"""Beginning of a sealed file; the digest of the text without this entry follows."""
+DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    *(EOFError, BadZipFile),
+)
+"""Errors of reading a damaged file; `RecursionError` is a `RuntimeError`."""
 log = logging.getLogger(__name__)
 
 
 def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` and its digest to `path` as JSON, atomically."""
-    stored: dict[str, Any] = finite(data)
-    write_json(path, {**stored, SEAL: _digest(stored)})
+    """Write `data` to `path` as JSON whose first entry is the digest of the rest, atomically."""
+    text = json_text(data)
+    write_bytes(path, f'{BEGIN}{_digest(text)}",\n{text[2:]}'.encode())
+
+
+def unsealed(text: str) -> str:
+    """Return the text of a JSON file without its seal; other text is returned unchanged.
+
+    Raises:
+        ValueError: the text does not match its digest.
+    """
+    if not text.startswith(BEGIN):
+        return text
+    seal, _, rest = text[len(BEGIN) :].partition('",\n')
+    if seal != _digest(f"{{\n{rest}"):
+        raise ValueError("its content does not match its digest")
+    return f"{{\n{rest}"
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -27,16 +49,17 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     None: there is no file, or its content does not match its digest. The latter is logged.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
-        if data.pop(SEAL) == _digest(data):
-            return data
+        text = read_text(path)
+        data: dict[str, Any] = json.loads(unsealed(text))
+        if text.startswith(BEGIN) or data.pop(SEAL) == _digest(json.dumps(data, sort_keys=True)):
+            return data  # the latter: as versions before 0.3 sealed
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *DAMAGE):
         pass  # a damaged file, as below
     log.warning("%s: damaged; its content is computed again", path)
     return None
 
 
-def _digest(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

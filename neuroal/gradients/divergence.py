@@ -6,7 +6,7 @@ by block: the gradients of a block are reduced to one cost per row and then rele
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -40,10 +40,8 @@ class OutputDivergence:
         inputs: model, windows and order of the weights.
         dense: last hidden states of the dense model, (windows, seqlen, hidden).
         of_text: use the cross-entropy of the text instead of D.
-        second_order: weight c of a second-order term beside −G·W: c·½·F·W² or, without
-            `information`, c·½·N·(G·W)², which estimates the curvature from the gradient of a mean
-            over N tokens.
-        information: returns F of a linear whose block is present, (rows, cols), per token.
+        second_order: weight c of a second-order term beside −G·W: c·½·N·(G·W)², which estimates the
+            curvature from the gradient of a mean over N tokens.
     """
 
     def __init__(
@@ -53,12 +51,10 @@ class OutputDivergence:
         *,
         of_text: bool = False,
         second_order: float = 0.0,
-        information: Callable[[PrunableLinear], Tensor] | None = None,
     ) -> None:
         self._inputs, self._dense = inputs, dense
         self._order, self._tokens = inputs.order, inputs.tokens
         self._of_text, self._second_order = of_text, second_order
-        self._information = information
         self._scale = 1.0
 
     @property
@@ -155,12 +151,6 @@ class OutputDivergence:
     ) -> Tensor:
         width, terms = self._inputs.band.width(linear.cols), self._terms(windows)
         scale, curvature = self._scale * terms, self._second_order * terms / 2
-        if self._information is not None and self._second_order:
-            # −(G − c·½·F·W)·W is the first-order cost with the second-order term.
-            rows = self._decoder.peers.rows(linear.rows)
-            term = self._information(linear)[rows].mul_(linear.weight[rows])
-            gradient = gradient.float() - (scale * self._second_order / 2) * term
-            curvature = 0.0
         return self._order.costs(linear, gradient, counts, width, scale, curvature)
 
 

@@ -19,11 +19,14 @@ from neuroal.gradients.information import (
     of_all_devices,
     reduction,
 )
+from neuroal.gradients.row_costs import costs_by_band, zeros_by_cost
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
+from neuroal.gradients.weight_order import WeightOrder
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.weights import swapped_weights
+from neuroal.sparsity.budget import total_zeros
 from neuroal.sparsity.plan import Ratio, SparsityPlan
 from neuroal.tracking.progress import Step
 
@@ -126,16 +129,37 @@ class FisherRounds:
         threshold = self.threshold
         return {linear.key: threshold.zeroed(linear, self.terms(linear)) for linear in linears}
 
-    def plan(self, sparsity: float, by_row: bool) -> SparsityPlan:
-        """Return the zeros of the present mask as one ratio per row, or one per linear."""
-        assert self.threshold is not None
+    def plan(self, sparsity: float, by_row: bool, order: WeightOrder | None = None) -> SparsityPlan:
+        """Return the zeros of the present mask as one ratio per row, or one per linear.
+
+        With an `order`, return those of the mask that is cheapest by W²·F̄ if the weights of a row
+        are pruned in this order.
+        """
+        zeros = self._zeros_in_mask() if order is None else self._zeros_in_order(order, sparsity)
         ratios: dict[str, Ratio] = {}
-        for _, linears in self._decoder.walk():
-            for linear in linears:
-                mask = self.threshold.mask(linear, self.terms(linear))
-                rows = mask.sum(1).double().cpu() / linear.cols
-                ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
+        for linear in self._decoder:
+            rows = zeros[linear.key].double().cpu() / linear.cols
+            ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
         return SparsityPlan(ratios, sparsity)
+
+    def _zeros_in_mask(self) -> dict[str, Tensor]:
+        assert self.threshold is not None
+        return {
+            linear.key: self.threshold.mask(linear, self.terms(linear)).sum(1)
+            for _, linears in self._decoder.walk()
+            for linear in linears
+        }
+
+    def _zeros_in_order(self, order: WeightOrder, sparsity: float) -> dict[str, Tensor]:
+        costs = {
+            linear.key: costs_by_band(
+                linear.weight.float().square() * self.values(linear), order.ranks(linear)
+            )
+            for _, linears in self._decoder.walk()
+            for linear in linears
+        }
+        cols = {linear.key: linear.cols for linear in self._decoder}
+        return zeros_by_cost(costs, cols, total_zeros(sparsity, self._decoder.numel))
 
     def values(self, linear: PrunableLinear) -> Tensor:
         """Return F̄ of `linear`: (rows, cols) float32."""

@@ -18,6 +18,7 @@ class Preset:
         both: iterations for linears and for the rows that follow.
         momentum: weight of earlier iterations in the running mean of the costs.
         second_order: weight of the second-order term.
+        prunings: number of prunings by a pruner that updates weights in the iterations of a step.
     """
 
     start: str
@@ -26,6 +27,11 @@ class Preset:
     both: tuple[int, int]
     momentum: float
     second_order: float
+    prunings: int
+
+    def interval(self, iterations: int) -> int:
+        """Return the number of iterations between two of these prunings; 0: there are none."""
+        return -(-iterations // self.prunings) if self.prunings else 0
 
     def iterations(self, step: str) -> tuple[int, int]:
         """Return the numbers of iterations for linears and for rows."""
@@ -36,10 +42,10 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fast": Preset("fisher", "row", (16, 16), (5, 16), 0.5, 1.0),
-        "default": Preset("fisher", "row", (48, 48), (20, 48), 0.5, 1.0),
-        "best": Preset("fisher", "row", (96, 96), (40, 96), 0.5, 1.0),
-        "first": Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0),
+        "fast": Preset("fisher", "row", (16, 16), (5, 16), 0.5, 1.0, 4),
+        "default": Preset("fisher", "row", (48, 48), (20, 48), 0.5, 1.0, 4),
+        "best": Preset("fisher", "row", (96, 96), (40, 96), 0.5, 1.0, 4),
+        "first": Preset("uniform", "both", (40, 80), (25, 60), 0.8, 0.0, 0),
     }
 )
 """``first`` has the settings of version 0.1."""

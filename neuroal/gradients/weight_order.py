@@ -64,11 +64,23 @@ class WeightOrder:
                 step.advance(1)
         return walk.hidden
 
+    def update(self, runner: BlockRunner, progress: Progress, counts: Counts) -> None:
+        """Rank all weights again, as they are pruned by `counts`."""
+        self.compute(runner, progress, counts)
+
+    def ranks(self, linear: PrunableLinear) -> Tensor:
+        """Return the rank of every weight of `linear` in its row, (rows, cols)."""
+        return self._ranks[linear.key]
+
+    def values(self, linear: PrunableLinear) -> Tensor:
+        """Return the values of the weights of `linear` before some of them are zeroed."""
+        return linear.weight
+
     def masked(self, linears: Sequence[PrunableLinear], counts: Counts) -> dict[str, Tensor]:
         """Return the weights of `linears` with the lowest ranks of each row zeroed, by key."""
         return {
             linear.key: zeroed_below_rank(
-                linear.weight, self._ranks[linear.key], counts[linear.key]
+                self.values(linear), self._ranks[linear.key], counts[linear.key]
             )
             for linear in linears
         }
@@ -90,7 +102,7 @@ class WeightOrder:
         rows = peers.rows(linear.rows)
         costs = torch.zeros(0, device=gradient.device)
         if len(gradient):
-            ranks, weight = self._ranks[linear.key][rows], linear.weight[rows]
+            ranks, weight = self._ranks[linear.key][rows], self.values(linear)[rows]
             costs = band_costs(gradient, weight, ranks, counts[rows], width, scale, curvature)
         return peers.joined_rows(costs, linear.rows)
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from neuroal.errors import shortened
 from neuroal.files.lock import is_held
+from neuroal.files.sealed import DAMAGE
 from neuroal.grid.planning import PlannedRun
 from neuroal.records.summary import STATE_FOLDER, Summary, read_summary
 
@@ -84,5 +86,5 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
 def _reason(path: Path) -> str:
     try:
         return str(json.loads(path.read_text())["reason"])
-    except (OSError, ValueError, KeyError) as error:
-        return f"{path.name}: cannot be read ({error})"
+    except (OSError, *DAMAGE) as error:
+        return f"{path.name}: cannot be read ({shortened(error)})"

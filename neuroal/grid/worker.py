@@ -29,11 +29,13 @@ WAIT = 5.0
 class Outcome:
     """State after an attempt (RUNNING: another worker executes the run), and why it failed.
 
-    `content` is the result of a run that is done, as `result_content` returns it.
+    `recorded`: whether a failure is described beside the records, as `grid.status` reads it.
+    `content`: result of a run that is done, as `result_content` returns it.
     """
 
     state: RunState
     reason: str = ""
+    recorded: bool = True
     content: Mapping[str, Any] | None = None
 
 
@@ -58,7 +60,11 @@ def attempt(config: RunConfig) -> Outcome:
             "machine": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(failure, report)
+        try:
+            write_json(failure, report)
+        except OSError as fault:  # such as a full disk, which may be why the run failed
+            reason += f" ({failure.name}: {fault.strerror})"
+            return Outcome(RunState.FAILED, reason, recorded=False)
         return Outcome(RunState.FAILED, reason)
     failure.unlink(missing_ok=True)
     return Outcome(RunState.DONE, content=result_content(config, record, path))

@@ -23,8 +23,9 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
     """
     if matrix.dtype == torch.float32:
         return x @ matrix
-    scale = x.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
-    rounded = (x / scale).half()
+    scale = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True)
+    scale.clamp_(min=torch.finfo(torch.float32).tiny)
+    rounded = torch.div(x, scale, out=torch.empty_like(x, dtype=torch.float16))
     if x.is_cuda:
         return torch.mm(rounded, matrix, out_dtype=torch.float32).mul_(scale)
     return (rounded.float() @ matrix.float()).mul_(scale)

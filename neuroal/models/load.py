@@ -65,8 +65,8 @@ def load_model(
         device: device on which the model computes.
         offload: where idle blocks are kept: ``none`` (on `device`), ``blocks`` (in host memory),
             ``devices`` (in the memory of several GPUs) or ``disk``.
-        scratch: parent of the folder for modified blocks under ``offload=disk``; None uses the
-            system's default.
+        scratch: path beside which the temporary folder for modified blocks is made under
+            ``offload=disk``; None: in the system's folder.
         devices: number of devices for ``offload=devices``.
 
     Raises:

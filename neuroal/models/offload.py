@@ -79,7 +79,8 @@ def open_on_disk(
         config: configuration of the model.
         dtype: dtype of the weights; None keeps the dtype of the checkpoint.
         device: device on which the blocks compute.
-        scratch: parent of the folder for modified blocks; None uses the system's default.
+        scratch: path beside which the temporary folder for modified blocks is made; None: in the
+            system's folder.
         trust_remote_code: run code that the checkpoint contains.
     """
     headers, where = read_headers(folder), f"model.path={folder}"

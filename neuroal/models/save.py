@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from neuroal.errors import UserError
+from neuroal.errors import UserError, first_line
+from neuroal.files.atomic import write_json
+from neuroal.files.machine import line_of
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import save_offloaded
@@ -42,9 +43,10 @@ def save_model(
     try:
         with ModelFolder(folder, identity, overwrite).replacing() as part:
             _write(loaded, part)
-            (part / "plan.json").write_text(json.dumps({"identity": identity, **plan}))
+            write_json(part / "plan.json", {"identity": identity, **plan})
     except (OSError, SafetensorError) as error:
-        raise UserError(f"save.model={folder}: cannot be written ({error})") from error
+        reason = line_of(error) or first_line(error)
+        raise UserError(f"save.model={folder}: cannot be written ({reason})") from error
 
 
 def _write(loaded: LoadedModel, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from errno import ENOENT
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from neuroal.files.process import temporary_path
 from neuroal.placement.checkpoint import Checkpoint, write_shard
 from neuroal.placement.host import page_aligned, pin
 from neuroal.placement.layout import Layout, absent, moved
@@ -23,9 +25,9 @@ from neuroal.placement.offloaded import Source
 class DiskBlocks(Source):
     """Source that reads each block on request; a thread reads the announced block in advance.
 
-    Modified blocks are written to a folder in `scratch`, one file per block, and are later read
-    from there. The checkpoint is never changed. Host memory holds one block. `prefixes` are the
-    prefixes of the blocks' parameter names in the model.
+    Modified blocks are written to a temporary folder beside `scratch`, one file per block, and are
+    later read from there. The checkpoint is never changed. Host memory holds one block. `prefixes`
+    are the prefixes of the blocks' parameter names in the model.
     """
 
     immediate = False
@@ -44,6 +46,7 @@ class DiskBlocks(Source):
             pin(self, self._staging, device)
         self._scratch = scratch
         self._folder: Path | None = None
+        self._modified: set[int] = set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="offload")
         self._announced: tuple[int, Future[Tensor]] | None = None
 
@@ -70,29 +73,41 @@ class DiskBlocks(Source):
     def matrices(self, index: int) -> dict[str, Tensor]:
         """Read the current matrices of block `index`, by their names in the model."""
         if (path := self.written(index)) is not None:
+            if not path.is_file():
+                raise FileNotFoundError(ENOENT, "a pruned block was deleted", str(path))
             return load_file(path)
         prefix, layout = self._prefixes[index], self._layouts[index]
         return self._checkpoint.read(f"{prefix}{name}" for name in layout.names)
 
     def written(self, index: int) -> Path | None:
         """Return the file of block `index` in the scratch folder, or None if it is unmodified."""
-        path = self._folder / _file(index) if self._folder else None
-        return path if path is not None and path.is_file() else None
+        if self._folder is None or index not in self._modified:
+            return None
+        return self._folder / _file(index)  # also if it vanished: the checkpoint is not pruned
 
     def write(self, index: int, data: Tensor) -> None:
         if self._folder is None:
-            self._folder = Path(mkdtemp(prefix=".offload-", dir=self._scratch))
+            self._folder = _new_folder(self._scratch)
             finalize(self, rmtree, self._folder, ignore_errors=True)
         part = self._folder / f"{_file(index)}.part"
         prefix, views = self._prefixes[index], self._layouts[index].views(data)
         write_shard(part, {f"{prefix}{name}": view for name, view in views.items()})
         part.rename(self._folder / _file(index))
+        self._modified.add(index)
 
     def resting(self, index: int) -> dict[str, Tensor]:
         return {
             name: absent(view.shape, view.dtype)
             for name, view in self._layouts[index].views(self._staging).items()
         }
+
+
+def _new_folder(scratch: Path | None) -> Path:
+    if scratch is None:
+        return Path(mkdtemp(prefix="neuroal-"))
+    folder = temporary_path(scratch)
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
 
 
 def _file(index: int) -> str:

@@ -10,8 +10,9 @@ from neuroal.config.schema import ModelConfig, RunConfig
 from neuroal.data.resolve import in_cache, in_folder
 from neuroal.data.sets import BUILTIN, SETS
 from neuroal.errors import UserError
-from neuroal.files.atomic import write_json
+from neuroal.files.atomic import read_text
 from neuroal.files.digest import digests_of_files
+from neuroal.files.sealed import DAMAGE, unsealed, write_sealed
 from neuroal.models.content import model_content
 from neuroal.records.summary import STATE_FOLDER
 
@@ -58,7 +59,7 @@ class Contents:
         for key in self._keys(config):
             path, content = _bound(config, key), self._read[key]
             if content is not None and _load(path) != content:
-                write_json(path, {"input": list(key), "content": content})
+                write_sealed(path, {"input": list(key), "content": content})
 
     def _keys(self, config: RunConfig) -> list[Key]:
         """Return the keys of the run's inputs, which are read if necessary."""
@@ -118,6 +119,6 @@ def _bound(config: RunConfig, key: Key) -> Path:
 
 def _load(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text())["content"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(unsealed(read_text(path)))["content"])
+    except (OSError, *DAMAGE):
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from neuroal.config.schema import SaveConfig
 from neuroal.files.outputs import ModelFolder, PlanTarget
@@ -43,6 +45,15 @@ class Outputs:
         """Return whether the model is still to be saved."""
         return self.model is not None and not self.model.is_complete()
 
-    def lacks_plan(self) -> bool:
-        """Return whether the plan is still to be saved."""
-        return self.plan is not None and not self.plan.is_complete()
+    def lacks_plan(self, plan: Mapping[str, Any], again: bool) -> bool:
+        """Return whether `plan` is still to be saved; `again`: even if it is there already.
+
+        Raises:
+            UserError: the file was changed after this run saved it.
+        """
+        return self.plan is not None and (again or not self.plan.holds(plan))
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Save `plan`, if a target is configured."""
+        if self.plan is not None:
+            self.plan.write(plan)

@@ -7,6 +7,8 @@ tasks are evaluated, and the lock of the process that executes the run.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +17,24 @@ from typing import Any
 import torch
 
 from neuroal.errors import UserError
-from neuroal.files.atomic import write_json
-from neuroal.files.lock import leased
-from neuroal.files.sealed import read_sealed, write_sealed
+from neuroal.files.lock import LEASE, leased
+from neuroal.files.process import is_temporary, remove_abandoned
+from neuroal.files.sealed import DAMAGE, read_sealed, write_sealed
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
-from neuroal.records.store import load_masks, load_record, save_masks, save_record
+from neuroal.records.store import (
+    DamagedRecord,
+    are_stored,
+    load_masks,
+    load_record,
+    save_masks,
+    save_record,
+)
 from neuroal.records.summary import STATE_FOLDER, Summary, summary_path
 from neuroal.sparsity.allocation import Allocation
+
+log = logging.getLogger(__name__)
 
 
 class Busy(UserError):
@@ -37,6 +48,7 @@ class RunFiles:
     content is computed again.
 
     Attributes:
+        scratch: path beside which temporary folders are made.
         record: record of an earlier attempt; None if there is none.
         allocation: plan of an earlier attempt; None if there is none.
         costs: costs of the finished stages (`StageCosts.to_dict`).
@@ -47,6 +59,7 @@ class RunFiles:
         self.record_path = out / f"{identity}.json"
         self._plan = out / STATE_FOLDER / f"{identity}.plan"
         self._masks = out / STATE_FOLDER / f"{identity}.masks.npz"
+        self.scratch = out / f"{identity}.offload"
         self._saved_masks = out / f"{identity}.masks.npz"
         self.record: Record | None = None
         self.allocation: Allocation | None = None
@@ -55,11 +68,27 @@ class RunFiles:
 
     def read(self) -> None:
         """Read the results of earlier attempts."""
-        self.record = load_record(self.record_path) if self.record_path.exists() else None
+        self.record = self._read_record()
         if self.record is not None:
             self._take(self.record.plan, self.record.costs, self.record.masks)
         elif (stored := read_sealed(self._plan)) is not None:
             self._take(**stored)
+
+    def _read_record(self) -> Record | None:
+        """Return the record of an earlier attempt; set a damaged one aside."""
+        if not self.record_path.exists():
+            return None
+        try:
+            record = load_record(self.record_path)
+            Allocation.from_dict(record.plan)
+            Summary.of(record.metrics, record.context, record.costs)
+            return record
+        except (DamagedRecord, *DAMAGE):
+            aside = self.record_path.with_suffix(".json.damaged")
+            os.replace(self.record_path, aside)
+            text = "%s: damaged; kept as %s, and the run is repeated"
+            log.warning(text, self.record_path, aside.name)
+            return None
 
     def _take(
         self, plan: Mapping[str, Any], costs: Mapping[str, Any], masks: Mapping[str, str]
@@ -73,8 +102,8 @@ class RunFiles:
             path.unlink(missing_ok=True)
 
     def has_masks(self) -> bool:
-        """Return whether masks are saved beside the record."""
-        return self._saved_masks.exists()
+        """Return whether the masks of the record are saved beside it, undamaged."""
+        return self.record is not None and are_stored(self._saved_masks, self.record.masks)
 
     def keep_allocation(self, allocation: Allocation, costs: Mapping[str, Any]) -> None:
         """Store the plan and its costs, unless there is a record, which contains them."""
@@ -100,7 +129,7 @@ class RunFiles:
         save_record(record, self.record_path.parent)
         summary = Summary.of(record.metrics, record.context, record.costs)
         content = {"size": self.record_path.stat().st_size, **vars(summary)}
-        write_json(summary_path(self.record_path), content)
+        write_sealed(summary_path(self.record_path), content)
 
     def finish(self, masks: PackedMasks | None) -> None:
         """Delete the files for resuming; if `masks` are given, save them beside the record."""
@@ -108,9 +137,12 @@ class RunFiles:
             save_masks(masks, self._saved_masks)
         for path in (self._plan, self._masks):
             path.unlink(missing_ok=True)
+        for path in (self.record_path, self._plan, self._masks, self._saved_masks):
+            remove_abandoned(path, foreign=True)  # temporary files of interrupted writes
         for folder in {path.parent for path in (self.record_path, self._plan)}:
-            for part in folder.glob(f".{self.identity}.*"):  # temporary files of interrupted writes
-                part.unlink(missing_ok=True)
+            for part in folder.glob(f".{self.identity}.*"):
+                if part.is_file() and not is_temporary(part):  # of version 0.2.0 or earlier
+                    part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -123,14 +155,19 @@ def open_run(out: Path, identity: str, *, force: bool = False) -> Iterator[RunFi
     with leased(out / STATE_FOLDER / f"{identity}.lock") as mine:
         if not mine:
             raise Busy(
-                f"out={out}: another process is executing this run ({identity}); wait for it"
+                f"out={out}: another process is executing this run ({identity}); wait for it, or "
+                f"up to {LEASE:.0f} seconds if its machine has failed"
             )
         files = RunFiles(out, identity)
         if force:
             files.discard()
         else:
             files.read()
-        yield files
+        try:
+            remove_abandoned(files.scratch, foreign=True)  # this process holds the lock
+            yield files
+        finally:
+            remove_abandoned(files.scratch, own=True)
 
 
 def saved_plan(record: Record) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neuroal.errors import UserError
+from neuroal.files.sealed import SEAL
 
 if TYPE_CHECKING:
     from neuroal.models.totals import Totals
@@ -81,8 +82,10 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """Return the record with the fields `data`; the digest of a file does not count."""
         if not isinstance(data, Mapping):
             raise UserError(f"record: is a {type(data).__name__}, must be an object")
+        data = {key: value for key, value in data.items() if key != SEAL}
         if data.get("version") not in READABLE:
             readable = " or ".join(map(str, READABLE))
             raise UserError(f"record: schema {data.get('version')}, must be {readable}")

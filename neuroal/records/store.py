@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
-from neuroal.errors import UserError
-from neuroal.files.atomic import write_json
+from neuroal.errors import UserError, shortened
+from neuroal.files.atomic import open_own, replacing
+from neuroal.files.sealed import DAMAGE, unsealed, write_sealed
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
 
@@ -37,28 +37,35 @@ def prepare_out(folder: str | Path) -> Path:
 def save_record(record: Record, folder: Path) -> Path:
     """Write ``FOLDER/IDENTITY.json`` and return its path."""
     path = folder / f"{record.identity}.json"
-    write_json(path, record.to_dict())
+    write_sealed(path, record.to_dict())
     return path
 
 
+class DamagedRecord(UserError):
+    """The content of a record is damaged."""
+
+
 def load_record(path: str | Path) -> Record:
-    """Read one record."""
+    """Read one record.
+
+    Raises:
+        DamagedRecord: it is no record, or does not match its digest.
+        UserError: it cannot be read.
+    """
     try:
-        return Record.from_dict(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"record {path}: cannot be read ({error})") from error
+        return Record.from_dict(json.loads(unsealed(Path(path).read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise UserError(f"record {path}: cannot be read ({error.strerror})") from error
+    except (*DAMAGE, UserError) as error:
+        reason = shortened(error)
+        raise DamagedRecord(f"record {path}: damaged ({reason}); move it away") from error
 
 
 def save_masks(masks: PackedMasks, path: Path) -> None:
     """Write packed masks as an npz file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}")
-    with part.open("wb") as file:
-        arrays: dict[str, Any] = {key: masks.bits(key).numpy() for key in masks}
+    arrays: dict[str, Any] = {key: masks.bits(key).numpy() for key in masks}
+    with replacing(path) as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def load_masks(
@@ -77,14 +84,28 @@ def load_masks(
     """
     masks = PackedMasks()
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_own(path) as file, np.load(file, allow_pickle=False) as arrays:
             for key, shape in shapes.items():
                 masks.add_bits(key, torch.from_numpy(arrays[key]), shape)
         if masks.digests() == digests:
             return masks
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, BadZipFile):
+    except (OSError, *DAMAGE):
         pass  # a damaged file, as below
     log.warning("%s: damaged; the masks are computed again", path)
     return None
+
+
+def are_stored(path: Path, digests: Mapping[str, str]) -> bool:
+    """Return whether `path` holds the masks with these `PackedMasks.digests`; log damage."""
+    try:
+        with open_own(path) as file, np.load(file, allow_pickle=False) as arrays:
+            if digests == {k: hashlib.sha256(arrays[k].tobytes()).hexdigest() for k in arrays}:
+                return True
+    except FileNotFoundError:
+        return False
+    except (OSError, *DAMAGE):
+        pass  # a damaged file, as below
+    log.warning("%s: damaged; the masks are written again", path)
+    return False

@@ -14,6 +14,8 @@ from typing import Any
 
 from neuroal.config.schema import TaskConfig, default_seqlen
 from neuroal.evaluation.task_table import ZERO_SHOT
+from neuroal.files.atomic import read_text
+from neuroal.files.sealed import DAMAGE, unsealed
 
 STATE_FOLDER = "state"
 """Folder under ``out`` for locks, summaries and the files of runs in progress."""
@@ -101,15 +103,15 @@ def read_summary(record: Path) -> Summary | None:
     except FileNotFoundError:
         return None
     try:
-        content = json.loads(summary_path(record).read_text())
+        content = json.loads(unsealed(read_text(summary_path(record))))
         if content.pop("size") == size:
             pairs = content.pop("terms")
             terms = {name: (limit, seqlen, bos) for name, (limit, seqlen, bos) in pairs.items()}
             return Summary(terms, **content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *DAMAGE):
         pass  # no valid summary: read the record instead
     try:
-        fields = json.loads(record.read_text())
+        fields = json.loads(unsealed(record.read_text(encoding="utf-8")))
         return Summary.of(fields["metrics"], fields["context"], fields["costs"])
-    except (ValueError, KeyError):
+    except DAMAGE:
         return None

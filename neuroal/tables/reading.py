@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from neuroal.config.naming import competitor, method_name, model_name, sparsity_name
-from neuroal.errors import UserError, first_line
+from neuroal.errors import UserError, shortened
 from neuroal.evaluation.task_table import KINDS
 from neuroal.files.atomic import without_ratios
+from neuroal.files.sealed import DAMAGE, unsealed
 from neuroal.records.schema import Record
 from neuroal.records.summary import bos_of
 from neuroal.tables.mask_counts import wrong_count
@@ -151,17 +152,16 @@ def _read(path: Path, selection: Selection) -> Rows | None:
         UserError: it cannot be read, or its masks do not have the zeros of its budget.
     """
     try:
-        record = Record.from_dict(json.loads(without_ratios(path.read_text())))
+        text = unsealed(path.read_text(encoding="utf-8"))
+        record = Record.from_dict(json.loads(without_ratios(text)))
         if record.identity != path.stem:
             raise ValueError(f"its identity is {record.identity}")
         if not selection.matches(record.config):
             return None
         rows, problem = _rows(record, selection.names), wrong_count(record)
-    except (OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
-        problem = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"record {path}: cannot be read ({problem}); move it away") from error
-    except (UserError, RecursionError) as error:
-        raise UserError(f"record {path}: cannot be read ({error}); move it away") from error
+    except (OSError, UserError, *DAMAGE) as error:
+        reason = shortened(error)
+        raise UserError(f"record {path}: cannot be read ({reason}); move it away") from error
     if problem:
         raise UserError(f"record {path}: {problem}; move it away, and run it again")
     return rows

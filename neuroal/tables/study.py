@@ -20,6 +20,7 @@ from neuroal.tables.cases import (
     relevant,
     settings_notes,
 )
+from neuroal.tables.combinations import combinations_table
 from neuroal.tables.paper import perplexity_table, zero_shot_table
 from neuroal.tables.reading import RecordFrames, read_records
 from neuroal.tables.relative import relative_table, relative_to_uniform
@@ -90,6 +91,10 @@ def tables(study: Study) -> list[Table]:
     kinds = study.cells.drop_duplicates("task").set_index("task")["kind"]
     texts = [task for task in study.expected.axis("task") if kinds[task] == "perplexity"]
     parts = [perplexity_table(study.cells, task, study.expected) for task in texts]
+    if len(study.expected.axis("pruner")) > 1 and len(study.expected.competitors) > 1:
+        parts += [
+            combinations_table(study.cells, study.costs, task, study.expected) for task in texts
+        ]
     if (kinds == "zero_shot").any():
         parts.append(zero_shot_table(study.cells, study.results, study.expected))
     relative = relative_to_uniform(study.results, study.expected)

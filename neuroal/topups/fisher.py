@@ -13,7 +13,9 @@ from neuroal.gradients.fisher import FisherRounds, FisherSettings
 from neuroal.gradients.information import FORMS
 from neuroal.gradients.labels import draw_labels
 from neuroal.gradients.row_sparsity import duration, shuffled
-from neuroal.pruners.base import Pruner
+from neuroal.gradients.weight_order import WeightOrder
+from neuroal.pruners.base import Pruner, ScorePruner
+from neuroal.pruners.wanda import Wanda
 from neuroal.sparsity.budget import total_zeros
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
 
@@ -22,6 +24,14 @@ PASSES = 5.0
 """Cost of a round, with its labels, in forward passes over its windows."""
 EXPONENT = 0.7
 """Default of p: the best on the models that were tried."""
+
+
+def ordered(pruner: Pruner) -> bool:
+    """Return whether `pruner` orders the weights of a row by scores, and not as Wanda does.
+
+    Wanda's order is nearly that of w²·F̄. A pruner without scores (SparseGPT) has no order.
+    """
+    return isinstance(pruner, ScorePruner) and type(pruner) is not Wanda
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ class Fisher(TopUp):
 
     Then the K_t = K·(1 − (1 − t/T)³) weights of the model with the lowest w²·F̄ are zeroed, always
     from the dense weights. The plan has the zeros of each row in the last mask, at most 0.99 of the
-    row. Which weights of a row are pruned in the end is up to the pruner.
+    row. Which weights of a row are pruned in the end is up to the pruner. If its order is known and
+    differs much from that of w²·F̄ (`ordered`), the plan has the zeros of the cheapest mask whose
+    rows are pruned in its order (`neuroal.gradients.row_costs`).
 
     Source: this project.
 
@@ -59,7 +71,7 @@ class Fisher(TopUp):
     skip: int = 8
     step: str = "row"
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     searches: ClassVar[bool] = True
     shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
@@ -107,7 +119,14 @@ class Fisher(TopUp):
         tokens, settings = context.tokens, context.settings
         self.check_windows(*tokens.shape)
         order = shuffled(len(tokens), self.windows, settings.seed)
-        rounds = self.run(context, [next(order) for _ in range(self.rounds)])
+        minibatches = [next(order) for _ in range(self.rounds)]
+        rounds = self.run(context, minibatches)
+        ranking = None
+        if ordered(settings.pruner):
+            ranking = WeightOrder(context.decoder, settings.pruner)
+            batch = min(context.batch, self.windows)
+            few = BlockRunner.capture(context.decoder, tokens[minibatches[0]], batch)
+            ranking.compute(few, context.progress)
         report: dict[str, Any] = {
             "form": self.form,
             "zeros": self.settings.zeros(total_zeros(settings.sparsity, context.decoder.numel)),
@@ -115,7 +134,8 @@ class Fisher(TopUp):
         }
         if self.form == "factored":
             report["exponent"] = self.settings.exponent
-        return Allocation(rounds.plan(settings.sparsity, self.step == "row"), report)
+        plan = rounds.plan(settings.sparsity, self.step == "row", ranking)
+        return Allocation(plan, report)
 
     def run(self, context: AllocationContext, minibatches: Sequence[list[int]]) -> FisherRounds:
         """Draw labels and run one round on each of `minibatches` (indices of search windows)."""

@@ -22,16 +22,16 @@ from neuroal.gradients.fisher import FisherRounds
 from neuroal.gradients.objective import Band, Objective, ObjectiveInputs
 from neuroal.gradients.presets import PRESETS
 from neuroal.gradients.row_sparsity import RowSparsity, duration, shuffled
+from neuroal.gradients.updated_order import UpdatedOrder
 from neuroal.gradients.weight_order import WeightOrder
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
-from neuroal.topups.fisher import Fisher
+from neuroal.topups.fisher import Fisher, ordered
 
 STEPS = ("linear", "row", "both")
 STARTS = ("fisher", "uniform")
-CURVATURES = ("gradient", "fisher")
 PASSES = 3.0
 """Cost of an iteration in forward passes over its windows."""
 OBJECTIVES = ("kl", "cross_entropy", "block_error")
@@ -53,7 +53,8 @@ class EqualMarginals(TopUp):
 
         s_r ← clip(s_r − η·exp(−1.5·t/T)·z_r, 0.02, 0.99), then a common shift to the budget
 
-    The plan is the mean over the last iterations. Weights are never updated.
+    The plan is the mean over the last iterations. A pruner that updates weights prunes the model at
+    the start and three times more (`rerank`), and W are its updated weights where it keeps them.
 
     Source: this project.
 
@@ -70,11 +71,10 @@ class EqualMarginals(TopUp):
         band: w as a share of the columns; w is at least 4.
         momentum: weight of earlier iterations in the running mean of the costs.
         averaged: share of the iterations that the plan averages, counted from the last.
-        second_order: weight c of the second-order term; 0 with ``objective=block_error``.
-        curvature: the second-order term: ``gradient`` for c·½·N·(G·W)² with N tokens, or
-            ``fisher`` for c·½·F·W² with the information F of the start (`Fisher`).
-        rerank: number of iterations after which the order is computed again behind the sparse
-            blocks; 0: never.
+        second_order: weight c of the second-order term c·½·N·(G·W)² with N tokens; 0 with
+            ``objective=block_error``.
+        rerank: number of iterations after which the order is computed again, behind the sparse
+            blocks; 0: never. None: 0, or ⌈T/4⌉ for a pruner that updates weights (`UpdatedOrder`).
         start: initial plan: ``fisher`` (`Fisher`, elementwise), ``uniform``, or the path of a plan.
     """
 
@@ -90,11 +90,10 @@ class EqualMarginals(TopUp):
     momentum: float | None = None
     averaged: float = 0.4
     second_order: float | None = None
-    curvature: str = "gradient"
-    rerank: int = 0
+    rerank: int | None = None
     start: str | None = None
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     searches: ClassVar[bool] = True
     shares_windows: ClassVar[bool] = True
     default_windows: ClassVar[int] = 64
@@ -104,7 +103,6 @@ class EqualMarginals(TopUp):
         check_choice("topup.preset", self.preset, PRESETS)
         check_choice("topup.step", self.resolved["step"], STEPS)
         check_choice("topup.objective", self.objective, OBJECTIVES)
-        check_choice("topup.curvature", self.curvature, CURVATURES)
         for key in ("linear_iterations", "row_iterations", "windows"):
             number = getattr(self, key)
             if number is not None and number < 1:
@@ -122,12 +120,6 @@ class EqualMarginals(TopUp):
             raise UserError(
                 f"topup.second_order={self.second_order}: needs an objective that averages over "
                 "tokens; use topup.objective=kl or cross_entropy, or topup.second_order=0"
-            )
-        if self.curvature == "fisher" and self.resolved["start"] != "fisher":
-            raise UserError(
-                f"topup.curvature=fisher: needs the information of the start, not "
-                f"start={self.resolved['start']}; use topup.start=fisher, or "
-                "topup.curvature=gradient"
             )
 
     @cached_property
@@ -158,6 +150,17 @@ class EqualMarginals(TopUp):
     def search_passes(self) -> float:
         iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
         return float(PASSES * iterations * self.windows / self.default_windows)
+
+    def search_prunings(self, pruner: Pruner) -> int:
+        steps = (self.resolved["linear_iterations"], self.resolved["row_iterations"])
+        intervals = ((n, self.interval(pruner, n)) for n in steps if pruner.updates_weights)
+        return sum(-(-n // interval) for n, interval in intervals if interval)
+
+    def interval(self, pruner: Pruner, iterations: int) -> int:
+        """Return the number of iterations between two computations of the order; 0: only one."""
+        if self.rerank is not None:
+            return self.rerank
+        return PRESETS[self.preset].interval(iterations) if pruner.updates_weights else 0
 
     def plan_of_file(self, sparsity: float) -> SparsityPlan | None:
         """Return the plan in the file `start`, with a budget of `sparsity`; None without a file."""
@@ -202,20 +205,24 @@ class _Search:
         self.history: dict[str, Any] = {}
         decoder, tokens = context.decoder, context.tokens
         self._minibatches = shuffled(len(tokens), settings.windows, context.settings.seed)
-        self._information: FisherRounds | None = None
-        self.rows = RowSparsity.of(decoder, self._start())
+        start = self._start()
         begin = time.perf_counter()
         self._runner = BlockRunner.capture(decoder, tokens, context.batch)
-        self._order = WeightOrder(decoder, context.settings.pruner)
+        pruner = context.settings.pruner
+        self._order = (UpdatedOrder if pruner.updates_weights else WeightOrder)(decoder, pruner)
         hidden = torch.cat(self._order.compute(self._runner, context.progress))
+        if isinstance(start, FisherRounds):
+            by_row = settings.resolved["step"] != "linear"
+            start = start.plan(context.settings.sparsity, by_row, self._order)
+        self.rows = RowSparsity.of(decoder, start)
         dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
         # Ranking takes two forward passes over all windows, an iteration three or four over some.
         self._seconds = (time.perf_counter() - begin) * 2 * share
         self._objective = self._objective_on(dense)
 
-    def _start(self) -> SparsityPlan:
-        """Return the initial plan."""
+    def _start(self) -> SparsityPlan | FisherRounds:
+        """Return the initial plan, or the rounds that give it with the pruner's order."""
         settings, context = self._settings, self._context
         sparsity, start = context.settings.sparsity, settings.resolved["start"]
         if start == "uniform":
@@ -227,8 +234,8 @@ class _Search:
         fisher = settings.fisher(context.tokens)
         rounds = fisher.run(context, [next(self._minibatches) for _ in range(fisher.rounds)])
         self.history["loss_fisher"] = rounds.losses
-        if settings.curvature == "fisher":
-            self._information = rounds
+        if ordered(context.settings.pruner):
+            return rounds
         return rounds.plan(sparsity, fisher.step == "row")
 
     def _objective_on(self, dense: Tensor) -> Objective:
@@ -244,7 +251,6 @@ class _Search:
             dense,
             of_text=settings.objective == "cross_entropy",
             second_order=settings.resolved["second_order"],
-            information=self._information.values if self._information else None,
         )
 
     def descend(self, iterations: int, rate: float, by_row: bool) -> None:
@@ -253,14 +259,15 @@ class _Search:
         first_averaged = iterations - max(1, round(settings.averaged * iterations))
         mean: Tensor | None = None
         total = torch.zeros_like(rows.sparsity)
-        values, variations = [], []
-        unit = "row" if by_row else "linear"
-        name = f"equal {unit}s, about {duration(self._seconds * iterations)}"
+        values, variations, unit = [], [], "row" if by_row else "linear"
+        interval = settings.interval(self._context.settings.pruner, iterations)
+        seconds = self._seconds * iterations + self._update(iterations, interval)
+        name = f"equal {unit}s, about {duration(seconds)}"
         with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
+                if interval and t and t % interval == 0:
+                    self._order.update(self._runner, self._context.progress, rows.counts(device))
                 counts = rows.counts(device)
-                if settings.rerank and t and t % settings.rerank == 0:
-                    self._order.compute(self._runner, self._context.progress, counts)
                 with repeatable(device):
                     margins = self._objective.margins(counts, next(self._minibatches))
                 costs = rows.joined(margins.costs, by_row)
@@ -275,3 +282,11 @@ class _Search:
                 step.advance(1, D=margins.value, spread=variation)
         rows.sparsity = total / (iterations - first_averaged)
         self.history |= {f"objective_{unit}": values, f"spread_{unit}": variations}
+
+    def _update(self, iterations: int, interval: int) -> float:
+        """Prune by a pruner that updates weights; return the seconds of the further prunings."""
+        if not (interval and isinstance(self._order, UpdatedOrder)):
+            return 0.0
+        begin, device = time.perf_counter(), self._context.decoder.device
+        self._order.update(self._runner, self._context.progress, self.rows.counts(device))
+        return (time.perf_counter() - begin) * ((iterations - 1) // interval)

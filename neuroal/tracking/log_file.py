@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,14 @@ LOGGER = logging.getLogger("neuroal")
 log = logging.getLogger(__name__)
 
 
+class _File(logging.FileHandler):
+    """Ends with one line on stderr if it cannot be written, as on a full disk, and the run continues."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (name of `logging`)
+        self.setLevel(logging.CRITICAL + 1)
+        print(f"neuroal: {self.baseFilename}: cannot be written", file=sys.stderr)
+
+
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append the messages of this package to `path`, and the traceback of an error, inside.
@@ -21,7 +30,7 @@ def log_file(path: Path) -> Iterator[None]:
     The level of the logger ``neuroal`` is the caller's choice; the command line sets it to DEBUG,
     at which stages report their begin and end.
     """
-    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler = _File(path, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOGGER.addHandler(handler)
     try:
@@ -31,7 +40,7 @@ def log_file(path: Path) -> Iterator[None]:
         record = LOGGER.makeRecord(
             LOGGER.name, logging.ERROR, __file__, 0, "the run ended: %r", (error,), cause
         )
-        handler.emit(record)  # to the file alone: the caller prints the error
+        handler.handle(record)  # to the file alone: the caller prints the error
         raise
     finally:
         LOGGER.removeHandler(handler)

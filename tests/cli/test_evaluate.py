@@ -91,9 +91,9 @@ def test_offloading_does_not_change_the_figures(
 ) -> None:
     calls = []
 
-    def recorded(*options: Any) -> LoadedModel:
-        calls.append(options[2:])
-        return load_model(*options)
+    def recorded(*options: Any, devices: int) -> LoadedModel:
+        calls.append((*options[2:], devices))
+        return load_model(*options, devices=devices)
 
     monkeypatch.setattr("neuroal.cli.evaluate.load_model", recorded)
     settings = ["task.names=[builtin]", "task.seqlen=64", "task.limit=3", "device=cpu"]
@@ -102,7 +102,7 @@ def test_offloading_does_not_change_the_figures(
         evaluate_model(composed([*settings, f"offload={choice}", f"out={tmp_path / choice}"]))[1]
         for choice in choices
     ]
-    assert calls == [(choice, tmp_path / choice, 1) for choice in choices]
+    assert calls == [(choice, 1) for choice in choices]
     for other in metrics[1:]:
         assert other["builtin"]["value"] == pytest.approx(metrics[0]["builtin"]["value"], rel=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from neuroal.cli import tables
 from neuroal.cli.compose import composed
 from neuroal.cli.declared import planned
 from neuroal.config.schema import CalibrationConfig
+from neuroal.files.atomic import write_bytes
 from neuroal.records.schema import Record
 from neuroal.records.store import save_record
 from neuroal.run import run
@@ -44,7 +46,7 @@ def test_paper_writes_every_table_in_every_format(
     code, out, _ = call(monkeypatch, capsys, "paper", f"out={records}")
     assert code == 0
     stems = {"perplexity-ptb", "zero-shot", "relative-to-uniform", "wins", "runtime", "missing"}
-    stems.add("performance-runtime")
+    stems |= {"performance-runtime", "combinations-ptb"}
     names = {f"{s}.{form}" for s in stems for form in ("md", "tex", "csv", "parquet")}
     assert {path.name for path in (records / "tables").iterdir()} == names
     assert "perplexity-ptb.md" in out
@@ -195,3 +197,23 @@ def test_help_lists_the_commands(
     assert code == 0
     for command in ("paper", "report", "compare"):
         assert f"\n  {command} " in out
+
+
+def test_tables_of_a_folder_that_cannot_be_written_go_elsewhere(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(path: Path, data: bytes) -> None:
+        if records in path.parents:
+            raise OSError(30, "Read-only file system", str(path))
+        write_bytes(path, data)
+
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr("neuroal.tables.formats.write_bytes", read_only)
+    assert call(monkeypatch, capsys, "compare", f"out={records}")[0] == 0
+    code, _, error = call(monkeypatch, capsys, "paper", f"out={records}")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "cannot be written (Read-only file system); name a writable folder with --to" in error
+    elsewhere = records.parent / "elsewhere"
+    assert call(monkeypatch, capsys, "paper", f"out={records}", "--to", elsewhere)[0] == 0
+    assert any(elsewhere.iterdir())

@@ -165,3 +165,35 @@ def test_an_error_inside_releases_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="work failed"), leased(tmp_path / "work.lock"):
         raise RuntimeError("work failed")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("age", [-1e9, -2 * lock.LEASE])
+def test_a_lock_of_the_future_is_free(age: float, tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    elsewhere(path, age=age)
+    assert not is_held(path)
+    with leased(path) as mine:
+        assert mine
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"\xff\xfe", b'{"machine": 1}', b"[" * 100_000]
+)
+def test_a_damaged_lock_is_free_after_its_lease(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    elsewhere(path).write_bytes(content)
+    assert is_held(path)
+    elsewhere(path, age=2 * lock.LEASE).write_bytes(content)
+    os.utime(tmp_path / "x.lock.0", (time.time() - 2 * lock.LEASE,) * 2)
+    with leased(path) as mine:
+        assert mine
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_in_place_of_a_lock_is_an_error_and_changes_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("{}")
+    path = tmp_path / "x.lock"
+    (tmp_path / "x.lock.0").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic links"), leased(path):
+        pass
+    assert (tmp_path / "target").read_text() == "{}"

@@ -214,12 +214,12 @@ def test_a_plan_names_its_run_and_is_accepted_by_it(tmp_path: Path) -> None:
     target.check()
     target.write(plan)
     assert json.loads(path.read_text()) == {"identity": MINE, **plan}
-    assert target.is_complete()
+    assert target.holds(plan)
     target.check()
     with pytest.raises(UserError, match=rf"another run \({MINE}\); set save.overwrite=true"):
         PlanTarget(path, OTHER).write(plan)
     PlanTarget(path, OTHER, overwrite=True).write(plan)
-    assert not target.is_complete()
+    assert not target.holds(plan)
 
 
 def test_a_plan_of_version_0_1_is_one_of_another_run(tmp_path: Path) -> None:
@@ -257,3 +257,26 @@ def test_a_manifest_that_reaches_out_of_its_folder_deletes_nothing(
     with pytest.raises(UserError, match="NeuroAL did not write"):
         save(tmp_path / "P", MINE, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_plan_that_was_changed_is_named_and_replaced_only_by_overwriting(tmp_path: Path) -> None:
+    path, plan = tmp_path / "plan.json", {"sparsity": 0.5, "ratios": {"0.q": 0.25}}
+    target = PlanTarget(path, MINE)
+    target.write(plan)
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    with pytest.raises(UserError, match=r"plan.json: was changed after .*save.overwrite=true"):
+        target.holds(plan)
+    assert not PlanTarget(path, MINE, overwrite=True).holds(plan)
+
+
+def test_saved_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with ModelFolder(tmp_path / "X", MINE).replacing() as part:
+            (part / "model.safetensors").touch(mode=0o600)  # as safetensors creates its files
+            (part / "extra").mkdir()
+            (part / "extra" / "plan.json").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "X").rglob("*") if p.is_file()}
+    assert set(modes.values()) == {0o640}

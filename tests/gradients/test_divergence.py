@@ -94,24 +94,6 @@ def test_costs_equal_those_of_one_backward_pass_through_the_model(
         )
 
 
-def test_information_adds_half_of_its_product_with_the_squared_weight() -> None:
-    decoder = tiny_llama()
-    counts = counts_of(decoder)
-    values = {lin.key: torch.rand(lin.rows, lin.cols) for lin in decoder}
-    plain = objective_of(decoder, 2).margins(counts, CHOSEN)
-    objective = objective_of(
-        decoder, 2, second_order=0.5, information=lambda linear: values[linear.key].clone()
-    )
-    margins = objective.margins(counts, CHOSEN)
-    for linear in decoder:
-        ranks, k = ranks_of(linear.weight.abs()), counts[linear.key][:, None]
-        width = max(4, linear.cols // 10)
-        inside = (ranks >= k - width) & (ranks < k + width)
-        term = 0.5 * 0.5 * values[linear.key] * linear.weight.square()
-        expected = plain.costs[linear.key] + (term * inside).sum(1) / inside.sum(1)
-        torch.testing.assert_close(margins.costs[linear.key], expected, rtol=1e-3, atol=1e-8)
-
-
 @pytest.mark.parametrize("model_type", ["opt", "phi", "gemma2", "gpt_neox", "mistral"])
 def test_every_architecture_has_costs(model_type: str) -> None:
     decoder = DecoderModel(build(model_type, **ARCHITECTURES.get(model_type, ({}, None))[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from neuroal.cli import main as cli
 from neuroal.cli.declared import planned
 from neuroal.cli.grid import grid_command
+from neuroal.errors import UserError
 from neuroal.files.lock import leased
 from neuroal.grid import worker
 from neuroal.grid.status import RunState, failure_path, status_of
@@ -118,3 +120,41 @@ def test_a_summary_is_trusted_only_for_its_record(finished: Path) -> None:
     summary_path(path).write_text(text.replace('"size": ', '"size": 1'))
     assert read_summary(path) == summary
     summary_path(path).write_text(text)
+
+
+def test_a_run_fails_in_one_line_if_its_failure_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk: the other runs are still tried, and the exit code is 1."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "write_json", full)
+    monkeypatch.setattr("neuroal.records.resume.leased", full)
+    assert grid_command(["run", *FOUR, f"out={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("no space left on device; free some space") == 4
+    assert error.count(".failed.json: No space left on device") == 4
+    assert "0 done now, 4 failed" in error
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"reason": 1', "\x00"])
+def test_a_damaged_description_of_a_failure_is_named(content: str, tmp_path: Path) -> None:
+    _, runs = planned([*FOUR, f"out={tmp_path}"])
+    path = failure_path(tmp_path, runs[0].identity)
+    path.parent.mkdir()
+    path.write_text(content)
+    status = next(status_of(runs))
+    assert status.state is RunState.FAILED
+    assert f"{path.name}: cannot be read" in status.reason
+
+
+def test_status_and_plan_read_a_folder_that_cannot_be_written(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    assert grid_command(["status", *FOUR, f"out={finished}"]) == 0
+    assert "4 of 4 results" in capsys.readouterr().out
+    with pytest.raises(UserError, match="cannot be written; use a writable location"):
+        grid_command(["run", *FOUR, f"out={finished}"])

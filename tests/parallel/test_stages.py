@@ -83,6 +83,20 @@ def test_the_plan_is_that_of_one_device_up_to_rounding(shared: DecoderModel, nam
             assert together.report[key] == pytest.approx(value, rel=1e-3), key
 
 
+def test_the_plan_for_updated_weights_is_that_of_one_device(shared: DecoderModel) -> None:
+    recipe = Recipe(
+        PruningSettings(SparseGPT(block_size=8), 0.6, batch=3), EqualMarginals(rerank=2, **short)
+    )
+    alone, together = (
+        allocate(decoder, recipe, TOKENS, StageCosts(CPU), QuietProgress())
+        for decoder in (tiny_llama(), shared)
+    )
+    torch.testing.assert_close(flat(together), flat(alone), rtol=0, atol=0.05)
+    assert (flat(together) - flat(alone)).abs().mean() < 3e-3
+    expected = alone.report["objective_row"]
+    assert together.report["objective_row"] == pytest.approx(expected, rel=1e-2)
+
+
 @pytest.mark.parametrize("topup", [OWL(), DLP()])
 def test_scores_of_blocks_are_those_of_one_device(shared: DecoderModel, topup: TopUp) -> None:
     alone, together = allocated(tiny_llama(), topup), allocated(shared, topup)

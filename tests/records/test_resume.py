@@ -211,3 +211,52 @@ def test_a_pruner_that_updates_weights_resumes_with_its_masks(
     assert resumed.costs["batch"]["prune"] == 2  # that of the first attempt
     assert resumed.masks == undisturbed.masks
     assert resumed.metrics == undisturbed.metrics
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def digit_of(path: Path, text: str) -> int:
+    """Return the position of the digit after `text` in a file."""
+    return path.read_bytes().index(text.encode()) + len(text)
+
+
+@pytest.mark.parametrize("damage", ["a digit", "cut", "empty", "null"])
+def test_a_damaged_record_is_set_aside_and_the_run_repeated(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, path = run(config_of(tmp_path))
+    expected, text = results(tmp_path), path.read_text()
+    if damage == "a digit":
+        flip(path, digit_of(path, '"overall": 0.'))
+    else:
+        path.write_text({"cut": text[:-100], "empty": "", "null": "null"}[damage])
+    damaged = path.read_bytes()
+    run(config_of(tmp_path))
+    assert f"{path}: damaged; kept as {path.name}.damaged, and the run is repeated" in caplog.text
+    assert path.with_suffix(".json.damaged").read_bytes() == damaged
+    assert results(tmp_path) == expected
+
+
+def test_damaged_saved_masks_are_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, path = run(config_of(tmp_path, "save.masks=true"))
+    masks = path.with_suffix(".masks.npz")
+    before = masks.read_bytes()
+    masks.write_bytes(before[: len(before) // 2])
+    run(config_of(tmp_path, "save.masks=true"))
+    assert f"{masks}: damaged; the masks are written again" in caplog.text
+    assert masks.read_bytes() == before
+
+
+def test_a_temporary_folder_of_a_killed_run_is_deleted(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    left = tmp_path / f".{neuroal.run.identity_of(config)}.offload.0123456789ab-1-1-0123456789ab"
+    left.mkdir()
+    run(config)
+    assert not left.exists()

@@ -12,6 +12,7 @@ import pytest
 from neuroal.config.schema import CalibrationConfig, SparsityConfig
 from neuroal.errors import UserError
 from neuroal.files.atomic import without_ratios
+from neuroal.files.sealed import unsealed
 from neuroal.records.schema import Record
 from neuroal.records.store import save_record
 from neuroal.tables.cases import Case, Expected
@@ -154,11 +155,13 @@ def test_curves_contain_the_candidates_with_a_criterion(tmp_path: Path) -> None:
         (lambda text: text.replace('"version": 2', '"version": 9'), "schema 9"),
         (lambda text: text[: len(text) // 2], "cannot be read"),
         (lambda text: text.replace('"identity": "', '"identity": "0'), "its identity is"),
+        (lambda text: text.replace('"seed": 0', '"seed": 1'), "does not match its digest"),
     ],
 )
 def test_an_invalid_record_is_named(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     path = save_record(record(), tmp_path)
-    path.write_text(change(path.read_text()))
+    sealed = path.read_text()
+    path.write_text(change(sealed if "digest" in message else unsealed(sealed)))
     with pytest.raises(UserError, match=message) as raised:
         read_records(tmp_path)
     assert path.name in str(raised.value)

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import neuroal
 from neuroal.errors import UserError
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.models.adapter import DecoderModel
-from neuroal.pruners.base import Pruner
+from neuroal.pruners.base import Pruner, ScorePruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
 from neuroal.pruners.sparsegpt import SparseGPT
@@ -25,10 +27,14 @@ TOKENS = random_tokens(6, 24)
 FORMS = ("elementwise", "factored")
 
 
-def plan_of(topup: Fisher, decoder: DecoderModel | None = None, **changes: Any) -> SparsityPlan:
-    context = allocation_context(
-        decoder or tiny_llama(), Magnitude(), **{"tokens": TOKENS, "batch": 2, **changes}
-    )
+def plan_of(
+    topup: Fisher,
+    decoder: DecoderModel | None = None,
+    pruner: Pruner = Magnitude(),  # noqa: B008
+    **changes: Any,
+) -> SparsityPlan:
+    options = {"tokens": TOKENS, "batch": 2, **changes}
+    context = allocation_context(decoder or tiny_llama(), pruner, **options)
     return topup.allocate(context).plan
 
 
@@ -49,12 +55,32 @@ def test_every_pruner_meets_the_exact_budget_of_the_plan(form: str, pruner: Prun
 def test_rows_have_the_zeros_of_the_last_mask() -> None:
     """No row reaches the cap here, so the budget rule changes no count."""
     decoder = tiny_llama()
-    context = allocation_context(decoder, Magnitude(), tokens=TOKENS, sparsity=0.05)
+    context = allocation_context(decoder, Wanda(), tokens=TOKENS, sparsity=0.05)
     plan = Fisher(windows=2).allocate(context).plan
     for key, budget in context.budgets(plan).items():
         ratio = torch.as_tensor(plan.ratios[key])
         cols = next(linear.cols for linear in decoder if linear.key == key)
         assert torch.equal(budget.counts, (ratio * cols).round().long())
+
+
+class ByColumn(ScorePruner):
+    """Prunes the first columns of every row, whatever their weights."""
+
+    def scores(self, weight: Tensor, statistics: InputStatistics | None) -> Tensor:
+        return torch.arange(weight.shape[1], device=weight.device).float().expand_as(weight)
+
+
+def test_a_plan_counts_the_costs_of_the_weights_that_the_pruner_takes() -> None:
+    """The weights in the first half of the columns of one linear are made dear."""
+    decoder = tiny_llama()
+    dear = next(iter(decoder))
+    with torch.no_grad():
+        dear.weight[:, : dear.cols // 2] *= 20
+        dear.weight[:, dear.cols // 2 :] = 0  # the cheapest of the model, if they could be had
+    plans = [plan_of(Fisher(windows=2), decoder, p, sparsity=0.3) for p in (Wanda(), ByColumn())]
+    wanda, by_column = (torch.as_tensor(plan.ratios[dear.key]).mean() for plan in plans)
+    assert wanda == pytest.approx(0.5, abs=0.05)
+    assert by_column < 0.1
 
 
 @pytest.mark.parametrize("form", FORMS)

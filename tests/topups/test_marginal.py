@@ -12,6 +12,8 @@ import neuroal
 from neuroal.errors import UserError
 from neuroal.gradients.divergence import OutputDivergence
 from neuroal.gradients.row_sparsity import HIGHEST, LOWEST, RowSparsity, shuffled
+from neuroal.gradients.updated_order import UpdatedOrder
+from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.multiflow import Multiflow
@@ -182,20 +184,40 @@ def test_patterns_take_the_step_by_linear() -> None:
     assert not result.plan.per_row()
 
 
-def test_information_as_second_order_term_changes_the_plan() -> None:
-    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS, batch=6)
-    plans = [
-        EqualMarginals(curvature=curvature, **SHORT).allocate(context).plan.to_dict()
-        for curvature in ("gradient", "fisher")
-    ]
-    assert plans[0] != plans[1]
-
-
 def test_reranking_changes_the_plan() -> None:
     context = allocation_context(tiny_llama(), Wanda(), tokens=TOKENS, batch=6)
     plain = EqualMarginals(step="row", **SHORT).allocate(context).plan
     reranked = EqualMarginals(step="row", rerank=2, **SHORT).allocate(context).plan
     assert plain.to_dict() != reranked.to_dict()
+
+
+UPDATING = [SparseGPT(block_size=8), ALPS(stages=2, stage_steps=3, cg_steps=10)]
+
+
+@pytest.mark.parametrize("pruner", UPDATING, ids=lambda p: p.name)
+def test_a_pruner_that_updates_weights_prunes_the_model_during_the_search(
+    pruner: Pruner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates: list[int] = []
+    update = UpdatedOrder.update
+
+    def counted(self: UpdatedOrder, *arguments: Any) -> None:
+        update(self, *arguments)
+        updates.append(1)
+
+    monkeypatch.setattr(UpdatedOrder, "update", counted)
+    context = allocation_context(tiny_llama(), pruner, tokens=TOKENS, batch=6)
+    plans = []
+    for rerank, expected in ((None, 3), (2, 3), (0, 0)):
+        topup = EqualMarginals(row_iterations=5, windows=2, rerank=rerank)
+        plans.append(topup.allocate(context).plan.to_dict())
+        assert len(updates) == topup.search_prunings(pruner) == expected
+        updates.clear()
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+    assert topup.search_prunings(Wanda()) == 0
+    assert EqualMarginals().search_prunings(pruner) == 4
+    assert EqualMarginals(preset="first").search_prunings(pruner) == 0
 
 
 def test_few_windows_raise_a_warning() -> None:
@@ -232,10 +254,6 @@ def test_evolution_makes_the_given_number_of_passes() -> None:
     [
         (lambda: EqualMarginals(step="rows"), "did you mean 'row'"),
         (lambda: EqualMarginals(preset="fats"), "did you mean 'fast'"),
-        (
-            lambda: EqualMarginals(start="uniform", curvature="fisher"),
-            r"topup\.start=fisher, or topup\.curvature=gradient",
-        ),
         (lambda: EqualMarginals(objective="lk"), "kl, cross_entropy, block_error"),
         (lambda: EqualMarginals(windows=0), r"topup\.windows=0"),
         (lambda: EqualMarginals(row_rate=0), r"topup\.row_rate=0"),

@@ -11,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroal.errors import UserError
+from neuroal.execution.costs import StageCosts
 from neuroal.models.adapter import DecoderModel
+from neuroal.pipeline import Recipe, allocate
 from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.magnitude import Magnitude
+from neuroal.pruners.settings import PruningSettings
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import uniform_plan
 from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
+from neuroal.tracking import QuietProgress
 from tests.small_models import allocation_context as context
 from tests.small_models import check, random_tokens, tiny_llama
 
@@ -117,6 +121,23 @@ def test_a_pruner_that_updates_weights_uses_only_the_block_step(pruner: Pruner) 
     assert topup.search_prunings(pruner) == 1
     with pytest.raises(UserError, match=r"topup\.step=row"):
         check(NeuroAL(step="row"), pruner, 0.7, Rules.EXACT)
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, 1), (1e9, 0)])
+def test_the_time_of_many_prunings_is_logged_before_the_search(
+    seconds: float, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("neuroal.pipeline.NOTEWORTHY", seconds)
+    settings = PruningSettings(UPDATING[1], 0.6)
+    recipe = Recipe(settings, NeuroAL(block_candidates=[0.1, 0.2]))
+    decoder = tiny_llama()
+    with caplog.at_level("INFO", "neuroal"):
+        costs = StageCosts(decoder.device)
+        allocate(decoder, recipe, random_tokens(2, 24), costs, QuietProgress())
+    logged = [message for message in caplog.messages if message.startswith("allocate: ")]
+    assert len(logged) == lines
+    for message in logged:
+        assert message.startswith("allocate: prunes the model 2 times by pruner=alps, about 0 s")
 
 
 @pytest.mark.parametrize("pruner", UPDATING, ids=lambda p: p.name)
