@@ -236,7 +236,8 @@ class _Job:
                 print_json(result.content)
             else:
                 result.show()
-            self.jobs.add(number, overrides, result.content)
+            if result.in_table:
+                self.jobs.add(number, overrides, result.content)
 
     def _report(self, error: Exception, overrides: str) -> None:
         """Print the error of one run, and keep its exit code."""

@@ -39,7 +39,7 @@ def _refuse_pruning(overrides: Sequence[str]) -> None:
 def _evaluate(config: RunConfig) -> Result:
     name, metrics = evaluate_model(config)
     shown = lambda: Console().print(table(name, metrics))  # noqa: E731
-    return Result({"model": name, "tasks": metrics}, shown)
+    return Result({"model": name, "tasks": metrics}, shown, in_table=False)
 
 
 def evaluate_model(config: RunConfig) -> tuple[str, Metrics]:

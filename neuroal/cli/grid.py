@@ -28,7 +28,8 @@ from neuroal.grid.report import (
 from neuroal.grid.status import RunState, Status, status_of
 
 EPILOG = """\
-plan    print cases and runs, their states, and an estimate of the remaining time and memory
+plan    print cases and runs, their states, and an estimate of the remaining time and memory; loads
+        no model, except with --measure, which times one pass of each
 status  print how many runs are done, running, failed (with the reason) or missing
 run     do the missing runs; several workers, also on several machines, share the grid
 retry   do the failed runs again

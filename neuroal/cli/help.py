@@ -57,6 +57,7 @@ FLAGS
   -c, --cfg job          print the composed configuration and exit (-p GROUP: only that group)
   -cd, --config-dir DIR  add the options of your own files DIR/GROUP/OPTION.yaml
   -h, --help             print this help and exit
+  -n, --dry-run          print what a run would do, read, write and need, and do nothing
   -q, --quiet            print no progress and no notes, only warnings, errors and results
   -v, --verbose          print begin, end and seconds of every stage
   --json                 print results as JSON, one line per run

@@ -21,10 +21,12 @@ class Result:
     Attributes:
         content: the result in JSON types.
         show: prints the result as text.
+        in_table: whether the table of a multirun shows it.
     """
 
     content: Any
     show: Callable[[], None]
+    in_table: bool = True
 
 
 class Jobs:

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from neuroal.cli.application import exit_with, start
 from neuroal.cli.compose import composed
+from neuroal.cli.dry_run import dry_run
 from neuroal.cli.help import help_text
 from neuroal.cli.jobs import Result
 from neuroal.config.schema import RunConfig
@@ -15,7 +16,7 @@ __all__ = ["composed", "main"]
 
 def main() -> NoReturn:
     """Run the console script ``neuroal``."""
-    exit_with(lambda: start(_prune, help_text))
+    exit_with(lambda: start(_prune, help_text, dry_run=dry_run))
 
 
 def _prune(config: RunConfig) -> Result:

@@ -81,13 +81,19 @@ def estimate_text(left: Estimate) -> str:
     if left.seconds is None:
         spent = f"unknown time (no earlier run on {left.device}; try plan --measure)"
     else:
-        spent = f"about {_duration(left.seconds)} on {left.device}"
-    memory = "unknown" if left.peak_bytes is None else f"about {left.peak_bytes / 2**30:.2g} GiB"
+        spent = f"about {duration(left.seconds)} on {left.device}"
+    memory = gibibytes(left.peak_bytes)
     basis = f"{left.measured} of {left.runs} runs by earlier runs of the model"
     return f"left for one worker: {spent}, memory {memory} ({basis})"
 
 
-def _duration(seconds: float) -> str:
+def gibibytes(size: float | None) -> str:
+    """Return an estimated size in bytes as text."""
+    return "unknown" if size is None else f"about {size / 2**30:.2g} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Return an estimated number of seconds as text."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -22,7 +22,7 @@ DOCUMENTS = {
 """Zero-shot task → number of its documents, and approximate tokens of a document's requests."""
 FORWARD = "evaluate"
 """Stage whose rate is that of plain forward passes."""
-PROCESS = 4.5e8
+PROCESS = 6.5e8
 """Bytes of a process that has imported PyTorch and `transformers`."""
 ENOUGH_TOKENS, ALIVE = 16 * 1024, 8
 """Tokens of a batch on a GPU, and activations of the widest linear that are alive at once."""

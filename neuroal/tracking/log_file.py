@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class _File(logging.FileHandler):
-    """Ends with one line on stderr if it cannot be written, as on a full disk, and the run continues."""
+    """Ends with one line on stderr if it cannot be written; the run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (name of `logging`)
         self.setLevel(logging.CRITICAL + 1)
