@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from neuroal.cli.application import exit_with
 from neuroal.cli.compose import check, with_experiment
 from neuroal.cli.declared import planned
+from neuroal.cli.messages import print_json
 from neuroal.config import schema
 from neuroal.config.schema import value_at
 from neuroal.errors import UserError, nearest
@@ -20,6 +21,7 @@ from neuroal.tables.selection import OF_RESULTS, Selection
 if TYPE_CHECKING:
     from neuroal.tables.cases import Expected
     from neuroal.tables.study import Study
+    from neuroal.tables.table import Table
 
 HELP = """\
 neuroal-tables: make tables and a report from records
@@ -34,6 +36,7 @@ usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
   experiment=NAME           select the cases of a declared grid; tables mark missing records
+  --json                    print the files, or the comparison, as JSON
   --limited                 include results on part of a task (task.limit), marked as limited
   --to FOLDER               write to FOLDER instead of OUT
 
@@ -42,6 +45,7 @@ examples:
   neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
 """
+FLAGS = ("--to", "--limited", "--json", "--help")
 COMMANDS = ("paper", "report", "figures", "compare")
 ELSEWHERE = (
     "out",
@@ -68,6 +72,7 @@ class Request:
     overrides: list[str]
     limited: bool
     to: Path | None
+    as_json: bool = False
 
 
 def parse(arguments: Sequence[str]) -> Request | None:
@@ -80,7 +85,7 @@ def parse(arguments: Sequence[str]) -> Request | None:
             f"{command}: no such command; there are {', '.join(COMMANDS)}"
             f"{nearest(command, COMMANDS)}"
         )
-    limited, to, overrides = False, None, []
+    limited, to, as_json, overrides = False, None, False, []
     items = iter(rest)
     for item in items:
         flag, _, value = item.partition("=")
@@ -90,11 +95,13 @@ def parse(arguments: Sequence[str]) -> Request | None:
                 raise UserError("--to: needs a folder, as in --to FOLDER")
         elif item == "--limited":
             limited = True
+        elif item == "--json":
+            as_json = True
         elif item.startswith("-"):
-            raise UserError(f"{item}: no such flag{nearest(item, ('--to', '--limited', '--help'))}")
+            raise UserError(f"{item}: no such flag{nearest(item, FLAGS)}")
         else:
             overrides.append(item)
-    return Request(command, with_experiment(overrides), limited, to)
+    return Request(command, with_experiment(overrides), limited, to, as_json)
 
 
 def select(overrides: Sequence[str], limited: bool) -> Selection:
@@ -161,7 +168,12 @@ def tables_command(arguments: Sequence[str]) -> None:
     except OSError as error:
         reason = f"{error.filename}: cannot be written ({error.strerror})"
         raise UserError(f"{reason}; name a writable folder with --to FOLDER") from error
-    print(*lines, sep="\n")
+    if not request.as_json:
+        print(*lines, sep="\n")
+    elif request.command == "compare":
+        print_json(_wins(results, out).data.to_dict("records"))
+    else:
+        print_json({"files": lines, "notes": list(results.notes)})
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
@@ -197,14 +209,11 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     """Write the output of the command; return the lines to print."""
     from neuroal.tables import formats
     from neuroal.tables.report import write_report
-    from neuroal.tables.study import named, tables
+    from neuroal.tables.study import tables
 
     all_tables = tables(results)
     if request.command == "compare":
-        if len(results.expected.competitors) < 2:
-            only = results.expected.competitors[0]
-            raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
-        return [formats.terminal(named(all_tables, "wins"))]
+        return [formats.terminal(_wins(results, out))]
     if request.command == "figures":
         from neuroal.tables.figures import write_figures
 
@@ -212,4 +221,15 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     if request.command == "report":
         return [str(write_report(results, all_tables, out, request.to))]
     paths = formats.write(all_tables, request.to or out / "tables")
-    return [*(str(path) for path in paths if path.suffix == ".md"), *results.notes]
+    texts = [str(path) for path in paths if path.suffix == ".md"]
+    return texts if request.as_json else [*texts, *results.notes]
+
+
+def _wins(results: Study, out: Path) -> Table:
+    """Return the table of wins, ties and losses."""
+    from neuroal.tables.study import named, tables
+
+    if len(results.expected.competitors) < 2:
+        only = results.expected.competitors[0]
+        raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
+    return named(tables(results), "wins")

@@ -12,7 +12,7 @@ from neuroal.evaluation.task_table import ZERO_SHOT
 from neuroal.kernels.input_statistics import Need
 from neuroal.models.shape import ModelShape
 
-TOKENS = {"wikitext2": 3.0e5, "ptb": 1.1e5, "c4": 5.2e5, "c4_sample": 5.2e5, "builtin": 6e4}
+TOKENS = {"wikitext2": 3.0e5, "ptb": 1.1e5, "c4": 5.2e5, "c4_sample": 5.2e5, "builtin": 2.5e5}
 """Text → approximate number of its evaluation tokens."""
 DOCUMENTS = {
     **{"rte": (277, 160), "winogrande": (1267, 60), "boolq": (3270, 280)},
