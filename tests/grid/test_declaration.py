@@ -14,6 +14,7 @@ from neuroal.cli.declared import planned
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration, Part
+from neuroal.grid.estimate import Estimate
 from neuroal.grid.planning import plan_runs
 from neuroal.grid.report import cases_text, plan_text
 from neuroal.grid.status import RunState, Status
@@ -218,9 +219,10 @@ def test_an_invalid_declaration_names_the_required_keys() -> None:
 
 def test_the_plan_estimates_unfinished_runs() -> None:
     _, runs = planned(["+experiment=paper", "model=llama-7b", "topup=owl"])
-    text = plan_text(
-        runs, [Status(RunState.MISSING, ("c4",))] * len(runs), on_gpu=True, every=False
-    )
+    statuses = [Status(RunState.MISSING, ("c4",))] * len(runs)
+    text = plan_text(runs, statuses, Estimate(7200.0, 2.0**34, 9, 3, "H100"), every=False)
     assert "9 runs: 0 done, 0 running, 0 failed, 9 missing" in text
-    assert "left for one worker: about" in text
-    assert "unknown" not in text
+    assert "left for one worker: about 2.0 hours on H100, memory about 16 GiB" in text
+    assert "(3 of 9 runs by earlier runs of the model)" in text
+    unknown = plan_text(runs, statuses, Estimate(None, None, 9, 0, "H100"), every=False)
+    assert "unknown time (no earlier run on H100; try plan --measure), memory unknown" in unknown

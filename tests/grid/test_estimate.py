@@ -39,8 +39,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*arguments: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("neuroal.models.pretrained.read_whole", load)
-    monkeypatch.setattr("neuroal.run.load_model", load)
+    monkeypatch.setattr("neuroal.models.load.read_whole", load)
 
 
 def config(tmp_path: Path, *overrides: str) -> RunConfig:
