@@ -118,7 +118,7 @@ class Declaration:
         """Return the competitors with the `selected` top-ups and refinements."""
         if len(selected) == len(PAIR):
             pairs = product(*(selected[key] for key in PAIR))
-            return tuple(_competitor(dict(zip(PAIR, pair, strict=True))) for pair in pairs)
+            return tuple(competitor for pair in pairs for competitor in self._of_pair(pair))
         competitors = self.competitors
         for key, values in selected.items():
             declared = {dict(choices)[key] for choices in competitors}
@@ -128,6 +128,12 @@ class Declaration:
             added = ({"topup": "uniform", key: value} for value in values if value not in declared)
             competitors += tuple(map(_competitor, added))
         return competitors
+
+    def _of_pair(self, pair: tuple[str, ...]) -> list[tuple[KeyValue, ...]]:
+        """Return the declared competitors with a top-up and refinement, or a new one."""
+        choices = dict(zip(PAIR, pair, strict=True))
+        declared = [c for c in self.competitors if choices.items() <= dict(c).items()]
+        return declared or [_competitor(choices)]
 
     def tasks_of(self, pruner: str) -> tuple[str, ...]:
         """Return the available tasks of `pruner`."""

@@ -190,6 +190,15 @@ def test_a_topup_that_is_declared_with_a_refinement_alone_keeps_it() -> None:
     assert narrowed.competitors == competitors
 
 
+def test_a_pair_selects_the_declared_competitors_with_their_parameters() -> None:
+    overrides = ["experiment=adaptive", "topup=neuroal,owl", "refine=none"]
+    assert [dict(choices) for choices in declared(overrides).competitors] == [
+        {"topup": "neuroal", "refine": "none", "topup.search": "exact"},
+        {"topup": "neuroal", "refine": "none", "topup.search": "adaptive"},
+        {"topup": "owl", "refine": "none"},
+    ]
+
+
 def test_choices_with_equal_configurations_are_one_run() -> None:
     _, runs = planned(["+experiment=zoo", "sparsity.ratio=0.65", "topup=owl", "pruner=wanda"])
     assert len(runs) == 4  # the models

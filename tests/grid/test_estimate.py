@@ -85,13 +85,13 @@ def test_another_model_of_the_card_gives_the_rate(tmp_path: Path) -> None:
 
 
 def test_a_new_method_is_estimated_by_forward_passes() -> None:
-    known = [Observation("card", "m", "evaluate", 100.0, 1.0)]
-    assert seconds_for("prune wanda", 300.0, "card", "m", known) == (pytest.approx(3.0), False)
+    earlier = [Observation("card", "m", "evaluate", 100.0, 1.0)]
+    assert seconds_for("prune wanda", 300.0, "card", "m", earlier) == (pytest.approx(3.0), False)
 
 
 def test_the_nearest_amount_of_work_counts() -> None:
-    known = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
-    assert seconds_for("evaluate", 1e4, "card", "m", known) == (pytest.approx(1e-4), True)
+    earlier = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
+    assert seconds_for("evaluate", 1e4, "card", "m", earlier) == (pytest.approx(1e-4), True)
 
 
 def test_lines_of_another_layout_are_left_out(cache: Path) -> None:
