@@ -99,7 +99,7 @@ class ZeroShotTask:
 
 
 Task = PerplexityTask | ZeroShotTask
-UNITS = {PerplexityTask: "window", ZeroShotTask: "document"}
+UNITS = {"perplexity": "window", "zero_shot": "document"}
 """What progress counts in each kind of task."""
 
 
@@ -133,7 +133,7 @@ def _prepared(
 
 def counted(tasks: Sequence[Task]) -> tuple[int, str]:
     """Return the number of units of all tasks, and their name."""
-    kinds = {type(task) for task in tasks}
+    kinds = {task.terms["kind"] for task in tasks}
     unit = UNITS[kinds.pop()] if len(kinds) == 1 else "example"
     return sum(task.units for task in tasks), unit
 
