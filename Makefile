@@ -16,8 +16,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-grid test-cluster fuzz faults audit licences check format smollm2 \
-	constraints browser clean
+.PHONY: help api demo test test-full test-grid test-cluster fuzz faults audit licences mutants \
+	test-matrix coverage check format smollm2 constraints browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@$(PIP) install -q -e '.[dev]' -c constraints.txt
 	@touch $@
+
+api: $(STAMP) ## Write the API reference to api/index.html, from the docstrings
+	$(BIN)/python docs/build_api.py api
 
 demo: $(STAMP) ## Prune an embedded model and print the results
 	$(BIN)/python experiments/demo.py
@@ -63,6 +66,15 @@ test-cluster: $(STAMP) ## Test grids on a one-node SLURM (as root; apt install s
 FUZZ ?= 2400
 fuzz: $(STAMP) ## Run FUZZ random command lines and damaged files (20 minutes)
 	NEUROAL_FUZZ=$(FUZZ) $(PYTEST) tests/fuzzing
+
+mutants: $(STAMP) ## Count small changes of the methods that no test notices (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/mutants.py
+
+test-matrix: $(STAMP) ## Run the tests with the oldest and newest PyTorch and transformers
+	$(BIN)/python experiments/version_matrix.py
+
+coverage: $(STAMP) ## Run the quick tests; at least 92 % of the lines must run
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=92
 
 faults: $(STAMP) ## Inject faults into small runs and write results/reliability.md (half an hour)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults
@@ -103,4 +115,4 @@ constraints: $(STAMP) ## Write the installed versions to constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## Remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf api $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuroal.api import PruningResult, calibration_tokens, evaluate, prune
     from neuroal.cli.compose import composed as compose
     from neuroal.errors import UserError
+    from neuroal.models.load import load_compressed
     from neuroal.records.store import load_record
     from neuroal.run import run as run_config
     from neuroal.sparsity.plan import SparsityPlan
@@ -29,6 +30,7 @@ _EXPORTS = {
     "calibration_tokens": ("neuroal.api", "calibration_tokens"),
     "compose": ("neuroal.cli.compose", "composed"),
     "evaluate": ("neuroal.api", "evaluate"),
+    "load_compressed": ("neuroal.models.load", "load_compressed"),
     "load_record": ("neuroal.records.store", "load_record"),
     "prune": ("neuroal.api", "prune"),
     "run_config": ("neuroal.run", "run"),
@@ -42,6 +44,7 @@ __all__ = [
     "calibration_tokens",
     "compose",
     "evaluate",
+    "load_compressed",
     "load_record",
     "prune",
     "run_config",

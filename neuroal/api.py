@@ -26,6 +26,7 @@ from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
 from neuroal.models.tokens import check_tokens
 from neuroal.models.totals import Totals
+from neuroal.models.versions import warn_of_untested_versions
 from neuroal.parallel.replicated import replicated
 from neuroal.pipeline import Recipe, allocate
 from neuroal.pipeline import prune as prune_stage
@@ -34,7 +35,7 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
-from neuroal.tracking import Progress, QuietProgress
+from neuroal.tracking import Progress, progress_of
 
 INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 """Types of token ids."""
@@ -82,7 +83,7 @@ def prune(
     offload: str = "none",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> PruningResult:
     """Prune `model` in place.
 
@@ -110,7 +111,8 @@ def prune(
             ``devices`` keeps them in the memory of `devices` GPUs; ``none`` does neither.
         include: patterns of linears to prune; empty: all.
         exclude: patterns of linears to leave dense.
-        progress: receives progress updates; None disables them.
+        progress: True shows a bar for each stage on stderr; None and False show nothing; an object
+            receives the updates (see `neuroal.tracking.progress.Progress`).
 
     Returns:
         Plan, masks and costs.
@@ -118,6 +120,7 @@ def prune(
     Raises:
         UserError: a value that cannot be used.
     """
+    warn_of_untested_versions()
     ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
     validation.check_batch("batch", batch)
@@ -139,7 +142,7 @@ def prune(
     recipe.check()
     search = windows[: recipe.topup.default_windows if search_windows is None else search_windows]
     recipe.topup.check_windows(*search.shape)
-    progress = progress or QuietProgress()
+    receiver = progress_of(progress)
     with (
         _eval_mode(model),
         placed(model, device, offload, devices),
@@ -148,8 +151,8 @@ def prune(
         decoder = DecoderModel(model, include, exclude)
         check_finite(model)
         costs = StageCosts(decoder.device)
-        allocation = allocate(decoder, recipe, search, costs, progress)
-        masks = prune_stage(decoder, recipe, allocation, windows, costs, progress)
+        allocation = allocate(decoder, recipe, search, costs, receiver)
+        masks = prune_stage(decoder, recipe, allocation, windows, costs, receiver)
     return PruningResult(
         allocation.plan,
         allocation.report,
@@ -218,43 +221,50 @@ def evaluate(
     seqlen: int | None = None,
     limit: int | None = None,
     bos: str = "stream",
+    fewshot: int | None = None,
+    chat_template: bool = False,
     batch: int | None = None,
     data_root: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluate `model` without pruning it.
 
     Args:
         model: a decoder-only model.
         tokenizer: its tokenizer.
-        tasks: names as in ``task.names``: texts (perplexity) and zero-shot tasks (accuracy).
+        tasks: names as in ``task.names``: texts (perplexity), and tasks or groups of lm-eval.
         seqlen: tokens per window of a text; None: 2048, or the model's context if shorter.
         limit: maximum windows per text and documents per zero-shot task; None: all.
         bos: ``window`` replaces the first token of every window of a text by BOS; ``stream``, as in
             the paper, keeps the text.
+        fewshot: examples in the prompts of lm-eval; None: as the task defines, and none for the
+            seven tasks of the paper.
+        chat_template: apply the tokenizer's chat template in tasks of lm-eval.
         batch: windows or requests per forward pass; None: as memory allows.
         data_root: folder of local data sets; None: the Hugging Face cache, then the Hub.
-        progress: receives progress updates; None disables them.
+        progress: True shows a bar for each stage on stderr; None and False show nothing; an object
+            receives the updates (see `neuroal.tracking.progress.Progress`).
 
     Returns:
         Task → ``kind``, ``limit``, ``seqlen``, ``bos`` and figures: ``value``, ``stderr`` and
         ``windows`` of a text; ``acc``, ``acc_stderr``, …, ``documents`` and ``version`` of a
-        zero-shot task.
+        zero-shot task; also ``value``, ``stderr`` and ``metric`` of another task of lm-eval.
 
     Raises:
         UserError: a value that cannot be used, or data that is not available.
     """
+    warn_of_untested_versions()
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     check_choice("bos", bos, BOS)
-    config = TaskConfig(names=names, seqlen=seqlen, limit=limit, bos=bos, batch=batch)
+    config = TaskConfig(
+        names, seqlen, bos, limit, batch, fewshot=fewshot, chat_template=chat_template
+    )
     validation.check_task(config)
-    require(names, data_root)
+    require(config, data_root)
     loaded = LoadedModel(model, tokenizer, model.name_or_path)
     prepared = prepare(config, tokenizer, loaded.context, data_root)
     with _eval_mode(model):
-        evaluations = evaluate_tasks(
-            loaded, prepared, batch, progress or QuietProgress(), "evaluate"
-        )
+        evaluations = evaluate_tasks(loaded, prepared, batch, progress_of(progress), "evaluate")
         return {task.name: {**task.terms, **figures} for task, figures in evaluations}
 
 

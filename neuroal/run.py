@@ -16,13 +16,17 @@ from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
 from neuroal.config.search_windows import search_windows
 from neuroal.data.text import CalibrationText, Windows
+from neuroal.errors import UserError
+from neuroal.evaluation.continuations import Samples
+from neuroal.evaluation.samples import samples_path, take_samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors
+from neuroal.files.outputs import ModelFolder
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
-from neuroal.models.save import save_model
+from neuroal.models.save import save_model, saved_dtype
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, replicated, starting
 from neuroal.pipeline import Recipe, allocate, prune
@@ -32,7 +36,8 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
-from neuroal.records.outputs import Outputs
+from neuroal.records.model_card import model_card
+from neuroal.records.outputs import Outputs, structure_of
 from neuroal.records.rates import keep_run
 from neuroal.records.result_line import result_line
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
@@ -41,14 +46,14 @@ from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
-from neuroal.tracking import Progress, TrackedProgress, progress_for, tracker_for
+from neuroal.tracking import Progress, TrackedProgress, progress_for, progress_of, tracker_for
 from neuroal.tracking.log_file import LoggedProgress, log_file
 
 log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, progress: Progress | None = None, *, identity: str | None = None
+    config: RunConfig, progress: Progress | bool | None = None, *, identity: str | None = None
 ) -> tuple[Record, Path]:
     """Do one run and write its record.
 
@@ -56,7 +61,8 @@ def run(
 
     Args:
         config: configuration of the run.
-        progress: receives progress updates; None: as ``progress`` of `config` says.
+        progress: receives progress updates; None: as ``progress`` of `config` says; True and False:
+            bars, or nothing.
         identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
@@ -70,10 +76,11 @@ def run(
     contents = Contents()
     identity = identity or identity_of(config, contents)
     with machine_errors(f"out={config.out}"), tracker_for(config, identity) as tracker:
-        progress = LoggedProgress(progress or progress_for(config.progress))
+        shown = progress_for(config.progress) if progress is None else progress_of(progress)
+        receiver: Progress = LoggedProgress(shown)
         if tracker:
-            progress = TrackedProgress(progress, tracker)
-        record, path = _run(config, identity, contents, progress)
+            receiver = TrackedProgress(receiver, tracker)
+        record, path = _run(config, identity, contents, receiver)
         if tracker:
             tracker.record(record, path)
     return record, path
@@ -82,8 +89,10 @@ def run(
 def _run(
     config: RunConfig, identity: str, contents: Contents, progress: Progress
 ) -> tuple[Record, Path]:
+    if config.task.speed:
+        raise UserError("task.speed=true: measures a saved model; use it with neuroal-eval")
     recipe, device = make_recipe(config), resolve_device(config.device)
-    require(config.task.names, config.data.root)
+    require(config.task, config.data.root)
     with open_run(prepare_out(config.out), identity, force=config.force) as files:
         contents.bind(config)
         outputs = Outputs.of(config.save, identity)
@@ -136,16 +145,18 @@ class _Job:
 def _is_due(job: _Job, record: Record) -> bool:
     """Return whether outputs or tasks of a run are missing."""
     needs_masks = job.config.save.masks and not job.files.has_masks()
-    return bool(needs_masks or job.outputs.lacks_model() or _due_tasks(job, record).names)
+    due = _due_tasks(job, record)
+    return bool(needs_masks or job.outputs.lacks_model() or due.names or due.samples)
 
 
 def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
-    """Return the tasks of a run without results in `record`."""
+    """Return the tasks of a run without results in `record`, and the samples if it lacks some."""
     task = job.config.task
     if record is None:
         return task
-    names = Summary.of(record.metrics, record.context, record.costs).lacks(task, job.data)
-    return dataclasses.replace(task, names=names)
+    summary = Summary.of(record.metrics, record.context, record.costs, record.samples)
+    samples = task.samples if summary.lacks_samples(task) else 0
+    return dataclasses.replace(task, names=summary.lacks(task, job.data), samples=samples)
 
 
 def _work(job: _Job) -> Record:
@@ -173,6 +184,7 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
     with costs.stage("evaluate dense", more=True):
         dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
+    samples = _samples_before(job, loaded, due.samples)
     allocation = files.allocation or allocate(decoder, job.recipe, search.tokens, costs, progress)
     files.keep_allocation(allocation, costs.to_dict())
     masks = _restore_or_prune(job, decoder, allocation, pruning.tokens)
@@ -190,10 +202,10 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = record.with_data(calibration=pruning.description, search=search.description)
     files.save(record)
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
-    if config.save.model and (config.force or job.outputs.lacks_model()):
-        plan, overwrite = saved_plan(record), config.save.overwrite
-        with progress.stage("save model", 1, "step"):
-            save_model(loaded, config.save.model, plan, record.identity, overwrite)
+    if samples is not None:
+        record = _with_samples(job, samples, record)
+    if job.outputs.model is not None and (config.force or job.outputs.lacks_model()):
+        _save_model(job, job.outputs.model, loaded, record)
     files.finish(masks if config.save.masks else None)
     return record
 
@@ -235,12 +247,40 @@ def _evaluate_pruned(
     """Evaluate the pruned model; save and return the record with the figures of each task."""
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
-    for task, figures in job.costs.each("evaluate", evaluations):
+    out = job.files.record_path.parent
+    for task, measured in job.costs.each("evaluate", evaluations):
+        figures = take_samples(measured, samples_path(out, record.identity, task.name))
         terms = {**task.terms, "content": job.data[task.name]}
         metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
         job.files.save(record)
     return record
+
+
+def _samples_before(job: _Job, loaded: LoadedModel, count: int) -> Samples | None:
+    """Continue `count` prompts with the dense model; return None if there are none."""
+    if count == 0:
+        return None
+    with job.costs.stage("samples"):
+        return Samples.before(loaded, count, job.progress)
+
+
+def _with_samples(job: _Job, samples: Samples, record: Record) -> Record:
+    """Continue the prompts with the pruned model; save and return the record with all texts."""
+    with job.costs.stage("samples", more=True):
+        texts = tuple(samples.after(job.progress))
+    record = dataclasses.replace(record, samples=texts, costs=job.costs.to_dict())
+    job.files.save(record)
+    return record
+
+
+def _save_model(job: _Job, target: ModelFolder, loaded: LoadedModel, record: Record) -> None:
+    """Save the pruned model with its model card."""
+    with job.progress.stage("save model", 1, "step") as step:
+        own = record.with_config(dataclasses.asdict(job.config))
+        card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
+        save_model(loaded, target, saved_plan(record), card, structure_of(record))
+        step.advance()
 
 
 def make_recipe(config: RunConfig) -> Recipe:

@@ -147,3 +147,15 @@ def test_the_calibration_tokens_are_those_used(
 ) -> None:
     result = neuroal.prune(tiny_llama().model, TOKENS, pruner=pruner, topup=topup, search_windows=2)
     assert result.calibration_tokens == {"allocate": allocate * 24, "prune": prune * 24}
+
+
+def test_progress_is_shown_if_it_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    for progress, shown in ((True, True), (False, False), (None, False)):
+        neuroal.prune(
+            tiny_llama().model,
+            random_tokens(2, 16),
+            pruner="magnitude",
+            topup="uniform",
+            progress=progress,
+        )
+        assert ("prune" in capsys.readouterr().err) == shown

@@ -43,6 +43,7 @@ METHODS = {
 ONLY_IN = {
     "hydra": ("cli", "config"),
     "wandb": ("tracking",),
+    "mlflow": ("tracking",),
     "pandas": ("tables",),
     "matplotlib": ("tables",),
 }

@@ -34,6 +34,7 @@ SCRIPTS = {
     "neuroal-data": "neuroal.cli.data",
     "neuroal-grid": "neuroal.cli.grid",
     "neuroal-tables": "neuroal.cli.tables",
+    "neuroal-completion": "neuroal.cli.completion",
 }
 SMALL = {
     "calibration.windows": "2",
@@ -53,6 +54,7 @@ SMALL_SEARCH = {
 NOT_RUN = {
     r"^neuroal .*model=(llama-7b|gguf|gemma3-270m)": "needs a model that is not in the repository",
     r"^neuroal(-eval)? .*(task=|boolq)": "needs the public data sets",
+    r"^neuroal(-eval)? .*lambada_openai": "needs its data; tests/evaluation/test_harness.py",
     r"^neuroal .*logger=wandb": "starts W&B's process; tests/tracking runs it",
     r"^neuroal .*hydra/launcher=": "needs an extra; tests/cluster runs launchers",
     r"^neuroal -m .*(magnitude,wanda|topup.epsilon)": "many runs; test_sweeps_of_the_pages",
@@ -73,10 +75,14 @@ LOOKED_UP = {
     "hf": "other program, needs network",
     "for": "other program, needs network",
     "sudo": "needs root",
+    "docker": "other program, needs network",
     "$EDITOR": "other program",
 }
 """First word of a line that is no command of this package → why it is not run."""
-PYTHON_ELSEWHERE = {"docs/extending.md": "is a module, which tests/test_extension.py runs"}
+PYTHON_ELSEWHERE = {
+    "docs/extending.md": "is a module, which tests/test_extension.py runs",
+    "docs/saving.md": "reads a saved model; tests/models/test_compressed.py",
+}
 
 
 def blocks(page: str, *languages: str) -> list[str]:
@@ -236,7 +242,8 @@ def test_the_python_examples_of_a_page_run(page: str) -> None:
     if page in PYTHON_ELSEWHERE:
         pytest.skip(PYTHON_ELSEWHERE[page])
     for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), {"__name__": "example"})
+        example = compile(block, page, "exec", dont_inherit=True)  # of this module's own imports
+        exec(example, {"__name__": "example"})
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])

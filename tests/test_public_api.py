@@ -40,6 +40,7 @@ def tokenizer() -> Any:
 def test_every_exported_name_is_there() -> None:
     expected = {
         *("prune", "evaluate", "calibration_tokens", "compose", "run_config", "load_record"),
+        "load_compressed",
         *("PruningResult", "SparsityPlan", "UserError", "__version__"),
     }
     assert set(neuroal.__all__) == expected

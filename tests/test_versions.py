@@ -19,6 +19,12 @@ def test_every_method_has_a_result_in_the_file() -> None:
     assert sorted(versions.saved()["options"]) == sorted(versions.options()), COMMAND
 
 
+def test_the_numbers_of_all_methods_are_those_of_the_file() -> None:
+    numbers = {option: versions.numbers(option) for option in versions.options()}
+    saved = versions.saved()["options"].items()
+    assert numbers == {option: entry["numbers"] for option, entry in saved}, COMMAND
+
+
 @pytest.mark.parametrize("option", versions.options())
 def test_results_change_only_with_their_numbers(option: str) -> None:
     entry = versions.saved()["options"].get(option)

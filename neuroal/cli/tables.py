@@ -27,11 +27,14 @@ HELP = """\
 neuroal-tables: make tables and a report from records
 
 usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=VALUE ...]
+       neuroal-tables explain RECORD [--to FOLDER]
 
   paper     write all tables as Markdown, LaTeX, CSV and Parquet to OUT/tables
   report    write OUT/report.html, a self-contained page that links to the records
-  figures   write plots as SVG to OUT/figures
+  figures   write plots as SVG and PDF to OUT/figures
   compare   print wins, ties and losses of the top-ups
+  explain   print what the run of one record pruned, and write it as a page with plots, in
+            Markdown and LaTeX, to OUT/explained/IDENTITY
 
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
@@ -44,9 +47,10 @@ examples:
   neuroal-tables paper experiment=paper out=runs
   neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
+  neuroal-tables explain runs/IDENTITY.json
 """
 FLAGS = ("--to", "--limited", "--json", "--help")
-COMMANDS = ("paper", "report", "figures", "compare")
+COMMANDS = ("paper", "report", "figures", "compare", "explain")
 ELSEWHERE = (
     "out",
     "experiment",
@@ -101,6 +105,10 @@ def parse(arguments: Sequence[str]) -> Request | None:
             raise UserError(f"{item}: no such flag{nearest(item, FLAGS)}")
         else:
             overrides.append(item)
+    if command == "explain":
+        if len(overrides) != 1 or limited:
+            raise UserError("explain: needs one record, as in neuroal-tables explain OUT/ID.json")
+        return Request(command, overrides, limited, to, as_json)
     return Request(command, with_experiment(overrides), limited, to, as_json)
 
 
@@ -154,7 +162,10 @@ def tables_command(arguments: Sequence[str]) -> None:
     if request is None:
         print(HELP, end="")
         return
-    from neuroal.tables.study import study  # late: importing pandas takes a second
+    if request.command == "explain":
+        _explain(Path(request.overrides[0]), request.to, request.as_json)
+        return
+    from neuroal.tables.study import study, tables  # late: importing pandas takes a second
 
     configs, is_grid = check(request.overrides)
     if is_grid:
@@ -171,9 +182,27 @@ def tables_command(arguments: Sequence[str]) -> None:
     if not request.as_json:
         print(*lines, sep="\n")
     elif request.command == "compare":
-        print_json(_wins(results, out).data.to_dict("records"))
+        compared = _comparison(tables(results), results, out)
+        print_json({table.name: table.data.to_dict("records") for table in compared})
     else:
         print_json({"files": lines, "notes": list(results.notes)})
+
+
+def _explain(path: Path, to: Path | None, as_json: bool) -> None:
+    """Print what the run of the record at `path` pruned, and write it to a folder."""
+    from neuroal.records.store import load_record
+    from neuroal.tables import formats
+    from neuroal.tables.explain import Explanation, write_explanation
+
+    record = load_record(path)
+    explanation = Explanation.of(record)
+    folder = to or path.parent / "explained" / record.identity
+    paths = [str(file) for file in write_explanation(explanation, folder)]
+    if as_json:
+        print_json({"files": paths})
+        return
+    print(*map(formats.terminal, explanation.tables()), sep="\n\n")
+    print("", *paths, sep="\n")
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
@@ -213,7 +242,7 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
 
     all_tables = tables(results)
     if request.command == "compare":
-        return [formats.terminal(_wins(results, out))]
+        return [formats.terminal(table) for table in _comparison(all_tables, results, out)]
     if request.command == "figures":
         from neuroal.tables.figures import write_figures
 
@@ -225,11 +254,11 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     return texts if request.as_json else [*texts, *results.notes]
 
 
-def _wins(results: Study, out: Path) -> Table:
-    """Return the table of wins, ties and losses."""
-    from neuroal.tables.study import named, tables
+def _comparison(all_tables: Sequence[Table], results: Study, out: Path) -> list[Table]:
+    """Return the tables of wins, ties and losses."""
+    from neuroal.tables.study import named
 
     if len(results.expected.competitors) < 2:
         only = results.expected.competitors[0]
         raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
-    return named(tables(results), "wins")
+    return [named(all_tables, name) for name in ("wins", "pairs")]

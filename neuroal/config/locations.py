@@ -12,7 +12,7 @@ from neuroal.errors import UserError, first_line
 from neuroal.files.digest import is_file
 from neuroal.files.outputs import check_is_plan, check_saved_by_neuroal
 
-FOLDERS_OF_RECORDS = ("state", "measured")
+FOLDERS_OF_RECORDS = ("state", "measured", "samples", "explained")
 """Folders that a run creates under ``out``."""
 FILE_OF_RECORDS = re.compile(r"\.?[0-9a-f]{16}(\..*)?")
 """Names that a run gives to files under ``out``: ``IDENTITY.json`` and others."""

@@ -35,6 +35,8 @@ OFFLOADS = ("none", "blocks", "devices", "disk")
 """Where idle blocks are kept: on the device, in host memory, on several devices, or on disk."""
 PROGRESS = ("auto", "bar", "lines", "none")
 """How progress is shown: ``auto`` is a bar on a terminal, and lines elsewhere."""
+FORMATS = ("dense", "compressed")
+"""Layouts of a saved model's matrices."""
 BOS = ("stream", "window")
 """What a window begins with: the next token of the text, or BOS in its place."""
 BOS_HELP = "windows begin with the text's next token, or with BOS in its place"
@@ -92,15 +94,31 @@ class CalibrationConfig:
 class TaskConfig:
     """Evaluation of the dense and the pruned model."""
 
-    names: list[str] = _key("texts (perplexity) and zero-shot tasks (accuracy); see conf/task", [])
+    names: list[str] = _key("texts (perplexity), and tasks of lm-eval; see conf/task", [])
     seqlen: int | None = _key(SEQLEN_HELP, None)
     bos: str = _key(BOS_HELP, "stream", choices=BOS)
     limit: int | None = _key(
         "most windows per text, documents per zero-shot task (null: all)", None
     )
     batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+    samples: int = _key("built-in texts to continue before and after pruning", 0)
+    fewshot: int | None = _key(
+        "examples in the prompts of lm-eval (null: as the task says; 0 for task=zero_shot)", None
+    )
+    chat_template: bool = _key("apply the tokenizer's chat template in tasks of lm-eval", False)
+    log_samples: bool = _key("write every prompt and answer of lm-eval's tasks", False)
+    speed: bool = _key("neuroal-eval: measure speed and memory of the model", False)
+
+    @property
+    def prompt(self) -> str:
+        """Name of the prompts' form: ``stock``, ``5-shot``, ``chat`` or ``5-shot, chat``."""
+        fewshot = [] if self.fewshot is None else [f"{self.fewshot}-shot"]
+        return ", ".join([*fewshot, *(["chat"] if self.chat_template else [])]) or "stock"
 
 
+MOST_SAMPLES = 64
+"""Maximum of ``task.samples``: more texts would make records long."""
+LOGGERS = ("none", "wandb", "tensorboard", "mlflow", "csv")
 LONGEST_TAG = 64
 """Maximum length of a tag in W&B, in characters."""
 LONGEST_NAME = 128
@@ -111,11 +129,11 @@ LONGEST_NAME = 128
 class LoggerConfig:
     """Destination of metrics besides the record."""
 
-    name: str = _key("destination of metrics besides the record", "none", choices=("none", "wandb"))
+    name: str = _key("destination of metrics besides the record", "none", choices=LOGGERS)
     mode: str = _key(
         "write files for `wandb sync`, or upload live", "offline", choices=("offline", "online")
     )
-    project: str = _key("W&B project", "neuroal")
+    project: str = _key("W&B project, or MLflow experiment", "neuroal")
     entity: str | None = _key("W&B user or team (null: your default)", None)
     group: str | None = _key("W&B group of the run, such as the name of a grid", None)
     tags: list[str] = _key("W&B tags besides model, pruner, top-up, refinement and sparsity", [])
@@ -133,7 +151,10 @@ class DataConfig:
 class SaveConfig:
     """Output besides the record."""
 
-    model: str | None = _key("folder for the pruned model and its plan.json", None)
+    model: str | None = _key("folder for the pruned model, its plan.json and README.md", None)
+    format: str = _key(
+        "Hugging Face format, or zeros as a bit mask (docs/saving.md)", "dense", choices=FORMATS
+    )
     plan: str | None = _key("file for the plan", None)
     masks: bool = _key("write packed masks next to the record", False)
     overwrite: bool = _key("replace the saved model or plan of another run", False)

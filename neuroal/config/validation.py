@@ -18,6 +18,7 @@ from neuroal.config.locations import check_locations
 from neuroal.config.schema import (
     LONGEST_NAME,
     LONGEST_TAG,
+    MOST_SAMPLES,
     CalibrationConfig,
     LoggerConfig,
     RunConfig,
@@ -28,6 +29,7 @@ from neuroal.config.schema import (
 from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
 from neuroal.errors import UserError, check_choice, first_line, nearest, shortened
+from neuroal.evaluation.harness_names import definition_of, harness_names
 from neuroal.evaluation.task_table import TASKS
 from neuroal.placement.choices import check_offload
 
@@ -197,12 +199,19 @@ def _check_range(key: str, number: int | None, least: int, most: int) -> None:
 def check_task(task: TaskConfig) -> None:
     """Raise `UserError` for an unknown task or an invalid size."""
     for name in task.names:
-        if name not in TASKS:
-            close = nearest(name, TASKS)
-            raise UserError(f"task.names: no task '{name}'; known: {', '.join(TASKS)}{close}")
+        if name not in TASKS and definition_of(name) is None:
+            close = nearest(name, TASKS) or nearest(name, harness_names())
+            raise UserError(
+                f"task.names: no task '{name}'; there are {', '.join(TASKS)}, and the tasks and "
+                f"groups of lm-eval{close}"
+            )
     _check_least("task.seqlen", task.seqlen, 2)
     _check_least("task.limit", task.limit, 1)
     _check_least("task.batch", task.batch, 1)
+    _check_least("task.samples", task.samples, 0)
+    if task.samples > MOST_SAMPLES:
+        raise UserError(f"task.samples={task.samples}: must be at most {MOST_SAMPLES}")
+    _check_least("task.fewshot", task.fewshot, 0)
 
 
 def _check_logger(logger: LoggerConfig) -> None:

@@ -32,7 +32,7 @@ def warn_if_infinite(task: str, figures: Mapping[str, Any]) -> None:
 
 def warn_if_chance(task: str, figures: Mapping[str, Any], vocabulary: int) -> None:
     """Warn if the perplexity of the dense model is about that of uniform guesses."""
-    if figures.get("value", 0.0) >= CHANCE * vocabulary:
+    if "metric" not in figures and figures.get("value", 0.0) >= CHANCE * vocabulary:
         warnings.warn(
             f"model: perplexity {figures['value']:.4g} on {task} is that of guessing among "
             f"{vocabulary} tokens; check the model, its tokenizer and the language of the text",

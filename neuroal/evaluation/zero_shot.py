@@ -66,14 +66,32 @@ def zero_shot(
         (accuracy by log-likelihood per byte of the answer); ``documents``, their number; and
         ``version``, the versions of lm-eval and of the task definition.
     """
-    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, _quiet(portion):
+    figures = zero_shot_with_samples(model, tokenizer, name, data, limit, batch, portion)
+    return {key: value for key, value in figures.items() if key != "samples"}
+
+
+def zero_shot_with_samples(
+    model: Any,
+    tokenizer: Any,
+    name: str,
+    data: DataSplit,
+    limit: int | None,
+    batch: int | None,
+    portion: Portion | None = None,
+) -> dict[str, Any]:
+    """Return the result of `zero_shot`, and ``samples``: task → rows of lm-eval."""
+    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(portion):
         path = write_task(Path(folder), name, data)
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
-        batch = batch or batch_for_logits(model, min(LONGEST, int(context)))
-        results = AdaptiveBatch("evaluate", batch).run(
+        results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(
             lambda size: _evaluate(model, tokenizer, path, limit, size)
         )
-    return _figures(name, results)
+    return {**_figures(name, results), "samples": results["samples"]}
+
+
+def batch_for(model: Any) -> int:
+    """Return the number of requests in one forward pass that free memory allows."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
+    return batch_for_logits(model, min(LONGEST, int(context)))
 
 
 def write_task(folder: Path, name: str, data: DataSplit) -> Path:
@@ -104,14 +122,21 @@ def write_task(folder: Path, name: str, data: DataSplit) -> Path:
 def _evaluate(
     model: Any, tokenizer: Any, path: Path, limit: int | None, batch: int
 ) -> Mapping[str, Any]:
-    # lm-eval adds a padding token to its tokenizer; the model's own must not change.
-    scorer = _Scorer(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
     loaded = TaskManager(include_defaults=False).load([str(path)])
     for task in loaded["tasks"].values():
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=False)
+    scorer = scorer_of(model, tokenizer, batch)
+    results: Mapping[str, Any] = evaluate(scorer, loaded, limit=limit, log_samples=True)
     return results
+
+
+def scorer_of(model: Any, tokenizer: Any, batch: int) -> HFLM:
+    """Return the model of lm-eval for `model`.
+
+    lm-eval adds a padding token to its tokenizer; the model's own does not change.
+    """
+    return _Scorer(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch)
 
 
 class _Scorer(HFLM):  # type: ignore[misc]
@@ -122,6 +147,8 @@ class _Scorer(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         ids = {token for _, *parts in requests for tokens in parts for token in tokens}
         check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
+        if "override_bs" in settings:  # one batch of rolling windows, not the whole task
+            settings["disable_tqdm"] = True
         scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
             requests, *arguments, **settings
         )
@@ -147,7 +174,7 @@ def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet(portion: Portion | None) -> Iterator[None]:
+def quiet(portion: Portion | None = None) -> Iterator[None]:
     """Silence the libraries except for errors; `portion` receives what their bars would show."""
     with ExitStack() as stack:
         for name in ("lm_eval", "lm-eval", "datasets"):
@@ -169,7 +196,8 @@ class _SilentBar(tqdm):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, portion: Portion | None, **settings: Any) -> None:
         super().__init__(*arguments, **{**settings, "disable": True})
-        self._portion, self._requests = portion, settings.get("total") or 0
+        self._portion = None if settings.get("disable") else portion
+        self._requests = settings.get("total") or 0
         self._done = 0.0
 
     def update(self, n: float = 1) -> None:

@@ -23,11 +23,13 @@ class Manifest:
         identity: identity of the run that wrote the folder.
         complete: False while the folder is being written.
         files: relative path → size in bytes of every other file; empty while being written.
+        format: layout of the matrices, ``dense`` or ``compressed``.
     """
 
     identity: str
     complete: bool = False
     files: Mapping[str, int] = field(default_factory=dict)
+    format: str = "dense"
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
@@ -40,17 +42,17 @@ class Manifest:
                 return None  # edited: deleting these files would reach out of the folder
         except (OSError, *DAMAGE):
             return None
-        return cls(identity, complete, files)
+        return cls(identity, complete, files, str(content.get("format", "dense")))
 
     @classmethod
-    def of(cls, folder: Path, identity: str) -> Manifest:
+    def of(cls, folder: Path, identity: str, format: str = "dense") -> Manifest:
         """Return the manifest of the finished `folder`, whose files are on the disk afterwards."""
         sizes = {}
         for name in _files_in(folder):
             with (folder / name).open("rb") as file:
                 os.fsync(file.fileno())
             sizes[name] = (folder / name).stat().st_size
-        return cls(identity, complete=True, files=sizes)
+        return cls(identity, complete=True, files=sizes, format=format)
 
     def write(self, folder: Path) -> None:
         """Write this manifest to `folder`, atomically."""

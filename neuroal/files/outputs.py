@@ -37,21 +37,24 @@ class ModelFolder:
         path: the folder as configured.
         identity: identity of the run.
         overwrite: replace the saved model of another run.
+        format: layout of the matrices, ``dense`` or ``compressed``.
     """
 
     path: str | Path
     identity: str
     overwrite: bool = False
+    format: str = "dense"
 
     @property
     def folder(self) -> Path:
         return Path(os.path.realpath(self.path))
 
     def is_complete(self) -> bool:
-        """Return whether the folder holds the complete model of this run."""
+        """Return whether the folder holds the complete model of this run, in its format."""
         manifest = Manifest.read(self.folder)
-        own = manifest is not None and manifest.identity == self.identity
-        return own and manifest is not None and manifest.is_complete(self.folder)
+        if manifest is None or manifest.identity != self.identity:
+            return False
+        return manifest.format == self.format and manifest.is_complete(self.folder)
 
     def check(self, again: bool = False) -> None:
         """Raise `UserError` if the folder holds what this run must not replace.
@@ -112,7 +115,7 @@ class ModelFolder:
             Manifest(self.identity).write(part)
             yield part
             _set_permissions(part)
-            Manifest.of(part, self.identity).write(part)
+            Manifest.of(part, self.identity, self.format).write(part)
             self.check(again=True)
             _swap(part, self.folder)
         except BaseException:

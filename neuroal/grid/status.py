@@ -73,7 +73,7 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     lacking = tuple(task.names if summary is None else summary.lacks(task, planned.data))
     stem = f"{STATE_FOLDER}/{planned.identity}"
     is_clean = names.isdisjoint({f"{stem}.plan", f"{stem}.masks.npz"})  # else cut off at the end
-    if summary is not None and not lacking and is_clean:
+    if summary is not None and not lacking and not summary.lacks_samples(task) and is_clean:
         return Status(RunState.DONE, (), summary=summary)
     if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock", now=time.time()):
         return Status(RunState.RUNNING, lacking, summary=summary)

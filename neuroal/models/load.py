@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from neuroal.config.schema import ModelConfig
 from neuroal.data.hub import unreachable
-from neuroal.errors import UserError
+from neuroal.errors import UserError, check_choice
+from neuroal.models.compressed import is_compressed, without_format
 from neuroal.models.devices import pick_devices
 from neuroal.models.finite import check_finite
 from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
@@ -22,15 +23,22 @@ from neuroal.models.location import Location, locate_model
 from neuroal.models.offload import open_on_disk, place_on_devices, place_on_host
 from neuroal.models.pretrained import is_quantized, read_whole, reading
 from neuroal.models.tokens import check_tokenizer, check_tokens, embedding_rows
+from neuroal.models.versions import warn_of_untested_versions
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A causal language model of `transformers` with its tokenizer and its name in results."""
+    """A causal language model of `transformers` with its tokenizer and its name in results.
+
+    `stored_dtype` is the dtype that its checkpoint names; None: unknown, or quantised.
+    """
 
     model: Any
     tokenizer: Any
     name: str
+    stored_dtype: str | None = None
 
     @property
     def context(self) -> int:
@@ -73,6 +81,7 @@ def load_model(
         UserError: if the model or its tokenizer cannot be found or loaded, if it is not a
             decoder-only model, or if its weights contain NaN or infinity.
     """
+    warn_of_untested_versions()
     location = locate_model(config)
     if location.gguf and find_spec("gguf") is None:
         raise UserError(
@@ -102,7 +111,49 @@ def load_model(
             check_gguf_tokenizer(tokenizer, Path(where))
     if offload == "none":
         _check_runs(model, where)
-    return LoadedModel(model, tokenizer, config.name or config.path)
+    stored = None if location.gguf else _stored_dtype(folder, options)
+    return LoadedModel(model, tokenizer, config.name or config.path, stored)
+
+
+def load_compressed(
+    folder: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
+) -> Any:
+    """Load a model that ``save.format=compressed`` wrote, in evaluation mode.
+
+    Its weights, and so its logits, are those of the model that was saved. It is a dense model of
+    `transformers`, which ``model.save_pretrained`` writes in the usual format.
+
+    Args:
+        folder: folder of the model.
+        dtype: ``float32``, ``float16``, ``bfloat16``, or ``auto`` for that of the checkpoint.
+        device: device of the model.
+        trust_remote_code: run Python code from the checkpoint.
+
+    Raises:
+        UserError: `folder` holds no compressed model, or a damaged one.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    config = ModelConfig(source="hf", path=str(folder), trust_remote_code=trust_remote_code)
+    location = locate_model(config)
+    options = _loading_options(config, location)
+    with reading(str(location), "cannot be loaded"):
+        model_config = AutoConfig.from_pretrained(location.folder, **options)
+        if not is_compressed(model_config):
+            raise UserError(
+                f"load_compressed: {folder} is not compressed; "
+                "use AutoModelForCausalLM.from_pretrained of transformers"
+            )
+        files = str(snapshot(location.folder, None))
+        chosen = dtype if dtype == "auto" else getattr(torch, dtype)
+        model = read_whole(files, options, chosen, model_config)
+    check_finite(model)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _stored_dtype(folder: str, options: dict[str, Any]) -> str | None:
+    """Return the dtype that the ``config.json`` of a model names, if any."""
+    dtype = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
+    return str(dtype).removeprefix("torch.") if dtype else None
 
 
 def _check_runs(model: Any, where: str) -> None:
@@ -141,6 +192,8 @@ def _read_model(
         raise UserError(
             f"model.path={where}: {model_config.model_type} is not a decoder-only model"
         )
+    if is_compressed(model_config):
+        folder = str(snapshot(folder, config.revision))
     if "gguf_file" not in options and Path(folder).is_dir():
         check_weights(Path(folder))
     if offload != "disk":
@@ -154,6 +207,8 @@ def _read_model(
             f"offload=disk: {folder} stores quantised weights, which loading dequantises; "
             "use offload=blocks"
         )
+    if is_compressed(model_config):
+        model_config = without_format(model_config)
     stored = None if dtype == "auto" else dtype
     files = snapshot(folder, config.revision)
     return open_on_disk(files, model_config, stored, device, scratch, config.trust_remote_code)

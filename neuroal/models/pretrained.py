@@ -23,6 +23,7 @@ from neuroal.models.completeness import (
     check_shapes,
     expected_shapes,
 )
+from neuroal.models.compressed import from_compressed, is_compressed, without_format
 from neuroal.placement.gguf_header import WITHOUT_WEIGHTS, read_header
 from neuroal.placement.headers import read_headers
 
@@ -35,7 +36,7 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     """Return the model in host memory, with every tensor read from the checkpoint.
 
     Args:
-        folder: folder or hub name of the model.
+        folder: folder or hub name of the model; the folder if the checkpoint is compressed.
         options: keyword arguments of ``from_pretrained``.
         dtype: dtype of the weights, or ``auto``.
         model_config: configuration of the model, as stored.
@@ -54,13 +55,7 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     report = _Report()
     with report.collected():
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
+            model, info = _from_pretrained(folder, options, dtype, model_config)
         except NotImplementedError as error:
             raise UserError(f"{where}: {_unreadable(folder, gguf, error)}; {AGAIN}") from error
         except RuntimeError as error:
@@ -89,6 +84,23 @@ def read_whole(folder: str, options: dict[str, Any], dtype: Any, model_config: A
     return model
 
 
+def _from_pretrained(
+    folder: str, options: dict[str, Any], dtype: Any, model_config: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model, and how it differs from the checkpoint."""
+    if is_compressed(model_config):
+        dense = without_format(model_config)
+        return from_compressed(Path(folder), dense, dtype, options["trust_remote_code"])
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    return model, info
+
+
 def _unreadable(folder: str, gguf: str | None, error: Exception) -> str:
     """Return which tensor of a GGUF file has a type that is not for weights, or the error."""
     types = read_header(Path(folder, gguf)).types if gguf else {}
@@ -100,7 +112,8 @@ def _unreadable(folder: str, gguf: str | None, error: Exception) -> str:
 
 def is_quantized(model_config: Any) -> bool:
     """Return whether loading the checkpoint dequantises its weights."""
-    return getattr(model_config, "quantization_config", None) is not None
+    stored = getattr(model_config, "quantization_config", None)
+    return stored is not None and not is_compressed(model_config)
 
 
 def _reshaped(model: Any, model_config: Any, trust_remote_code: bool) -> list[tuple[str, Any, Any]]:

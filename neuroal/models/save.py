@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,41 +13,59 @@ from neuroal.errors import UserError, first_line
 from neuroal.files.atomic import write_json
 from neuroal.files.machine import line_of
 from neuroal.files.outputs import ModelFolder
+from neuroal.models.compressed import compress_folder
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import save_offloaded
 from neuroal.models.pretrained import without_bars
 from neuroal.placement.base import placement_of
 
+log = logging.getLogger(__name__)
+
 
 def save_model(
     loaded: LoadedModel,
-    folder: str | Path,
+    target: ModelFolder,
     plan: Mapping[str, Any],
-    identity: str,
-    overwrite: bool = False,
+    card: str = "",
+    structure: str = "unstructured",
 ) -> None:
-    """Write model, tokenizer, ``plan.json`` and ``neuroal.json`` to `folder`.
+    """Write model, tokenizer, ``plan.json``, ``README.md`` and ``neuroal.json`` to a folder.
 
-    The files are written to a hidden folder, which then takes the name of `folder`, so a failed
+    The files are written to a hidden folder, which then takes the name of the target, so a failed
     write keeps the previous content.
 
     Args:
         loaded: model and tokenizer.
-        folder: new or empty folder, or one that this function wrote.
+        target: new or empty folder, or one that this function wrote; its `format` is the layout.
         plan: content of ``plan.json``.
-        identity: identity of the run, which ``neuroal.json`` names.
-        overwrite: replace the model of another run.
+        card: content of ``README.md``; empty: no such file.
+        structure: pattern of the zeros, such as ``2:4``, for a compressed model.
 
     Raises:
-        UserError: `folder` cannot be written, or holds what must not be replaced.
+        UserError: `target` cannot be written, or holds what must not be replaced.
     """
     try:
-        with ModelFolder(folder, identity, overwrite).replacing() as part:
+        with target.replacing() as part:
             _write(loaded, part)
-            write_json(part / "plan.json", {"identity": identity, **plan})
+            if target.format == "compressed":
+                compress_folder(part, structure)
+            write_json(part / "plan.json", {"identity": target.identity, **plan})
+            if card:
+                (part / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         reason = line_of(error) or first_line(error)
-        raise UserError(f"save.model={folder}: cannot be written ({reason})") from error
+        raise UserError(f"save.model={target.path}: cannot be written ({reason})") from error
+    dtype = saved_dtype(loaded)
+    if loaded.stored_dtype not in (None, dtype):
+        log.info(
+            "save.model=%s: saved in %s; its checkpoint has %s, which model.dtype=%s keeps",
+            *(target.path, dtype, loaded.stored_dtype, loaded.stored_dtype),
+        )
+
+
+def saved_dtype(loaded: LoadedModel) -> str:
+    """Return the dtype in which the weights of a model are saved."""
+    return str(loaded.model.dtype).removeprefix("torch.")
 
 
 def _write(loaded: LoadedModel, folder: Path) -> None:

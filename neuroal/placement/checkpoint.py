@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuroal.errors import UserError
-from neuroal.placement.headers import INDEX, SINGLE, read_headers
+from neuroal.placement.headers import INDEX, SINGLE, read_headers, read_stored
 
 
 class Checkpoint:
@@ -62,7 +62,9 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         for path, names_in_file in by_file.items():
             with safe_open(path, framework="pt") as file:
-                tensors |= {name: file.get_tensor(self.require(name)) for name in names_in_file}
+                for name in names_in_file:
+                    stored_name = self.require(name)
+                    tensors[name] = read_stored(file, stored_name, self.headers[stored_name])
         return tensors
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from neuroal.evaluation.bos_warning import bos_warning
+from neuroal.evaluation.samples import take_samples
 from neuroal.evaluation.sanity import require_finite, warn_if_chance
 from neuroal.evaluation.tasks import Task, counted
 from neuroal.files.lock import leased
@@ -88,7 +89,7 @@ class CacheEntry:
     def of(cls, task: Task, weights: str, loaded: LoadedModel, folder: Path) -> CacheEntry:
         """Return the entry of `task` for a model whose `fingerprint` is `weights`."""
         packages = ["torch", "transformers"]
-        packages += ["lm_eval"] if task.terms["kind"] == "zero_shot" else []
+        packages += ["lm_eval"] if task.terms["kind"] != "perplexity" else []
         key = {
             "version": CACHE_VERSION,
             "weights": weights,
@@ -102,6 +103,11 @@ class CacheEntry:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return cls(folder / f"{task.name}-{digest}.json", key)
 
+    @property
+    def samples(self) -> Path:
+        """The file of the samples of a task of lm-eval."""
+        return self.path.with_suffix(".samples.jsonl")
+
     def read(self) -> dict[str, Any] | None:
         """Return the cached figures; None if there are none, or if the file is damaged."""
         content = read_sealed(self.path)
@@ -113,14 +119,16 @@ class CacheEntry:
     ) -> dict[str, Any] | None:
         """Return the figures, computed if needed; None while another process computes them."""
         figures = self.read()
-        if figures is not None:
+        logs = getattr(task, "log_samples", False)
+        if figures is not None and (self.samples.exists() or not logs):
             return figures
         with leased(self.path.with_suffix(".lock")) as mine:
             if not mine:
                 return None
             figures = self.read()  # another process may have finished before we got the lock
-            if figures is None:
+            if figures is None or (logs and not self.samples.exists()):
                 figures = task.evaluate(loaded.model, loaded.tokenizer, batch, portion)
+                figures = take_samples(figures, self.samples)
                 require_finite(task.name, figures)
                 content = {
                     "model": loaded.name,

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neuroal.config.naming import method_name
 from neuroal.config.schema import SaveConfig
 from neuroal.files.outputs import ModelFolder, PlanTarget
+from neuroal.records.schema import Record
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Outputs:
     @classmethod
     def of(cls, save: SaveConfig, identity: str) -> Outputs:
         return cls(
-            ModelFolder(save.model, identity, save.overwrite) if save.model else None,
+            ModelFolder(save.model, identity, save.overwrite, save.format) if save.model else None,
             PlanTarget(save.plan, identity, save.overwrite) if save.plan else None,
         )
 
@@ -57,3 +59,11 @@ class Outputs:
         """Save `plan`, if a target is configured."""
         if self.plan is not None:
             self.plan.write(plan)
+
+
+def structure_of(record: Record) -> str:
+    """Return ``N:M`` if every block keeps N of M consecutive weights, and else ``unstructured``."""
+    sparsity = record.config["sparsity"]
+    same_everywhere = method_name("topup", record.config["topup"]) == "uniform"
+    keep, of = sparsity["keep"], sparsity["of"]
+    return f"{keep}:{of}" if keep is not None and same_everywhere else "unstructured"

@@ -81,7 +81,7 @@ class RunFiles:
         try:
             record = load_record(self.record_path)
             Allocation.from_dict(record.plan)
-            Summary.of(record.metrics, record.context, record.costs)
+            Summary.of(record.metrics, record.context, record.costs, record.samples)
             return record
         except (DamagedRecord, *DAMAGE):
             aside = self.record_path.with_suffix(".json.damaged")

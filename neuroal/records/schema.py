@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ class Record:
             An infinite perplexity is null in JSON.
         version: version of this schema.
         context: maximum number of tokens of the model, from which ``task.seqlen=null`` derives.
+        samples: for each text of ``task.samples``, its ``prompt`` and the continuations of the
+            ``dense`` and the ``pruned`` model.
     """
 
     identity: str
@@ -54,6 +56,7 @@ class Record:
     metrics: Mapping[str, Any]
     version: int = SCHEMA_VERSION
     context: int | None = None
+    samples: Sequence[Mapping[str, str]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -64,6 +67,10 @@ class Record:
         for linear, sparsity in self.sparsity["linears"].items():
             blocks.setdefault(int(linear.partition(".")[0]), []).append(1 - sparsity)
         return {block: sum(shares) / len(shares) for block, shares in sorted(blocks.items())}
+
+    def with_config(self, config: Mapping[str, Any]) -> Record:
+        """Return a copy of this record with the configuration of a later start of the run."""
+        return dataclasses.replace(self, config=config)
 
     def with_data(self, **data: Mapping[str, Any]) -> Record:
         """Return a copy of this record with additional descriptions of data."""
@@ -96,7 +103,8 @@ class Record:
         for name in needed - {"identity"}:
             if not isinstance(data[name], Mapping):
                 raise UserError(f"record: field '{name}' is no object")
-        return cls(**{**data, "metrics": _with_infinity(data["metrics"])})
+        samples = tuple(data.get("samples", ()))
+        return cls(**{**data, "metrics": _with_infinity(data["metrics"]), "samples": samples})
 
 
 def _with_infinity(metrics: Mapping[str, Any]) -> dict[str, Any]:

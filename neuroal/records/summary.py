@@ -7,20 +7,20 @@ settings of its metrics, and is trusted only while it matches the record's file 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neuroal.config.schema import TaskConfig, default_seqlen
-from neuroal.evaluation.task_table import ZERO_SHOT
+from neuroal.evaluation.task_table import ZERO_SHOT, is_harness
 from neuroal.files.atomic import read_text
 from neuroal.files.sealed import DAMAGE, unsealed
 
 STATE_FOLDER = "state"
 """Folder under ``out`` for locks, summaries and the files of runs in progress."""
 Terms = tuple[int | None, int | None, str | None]
-"""``limit``, ``seqlen`` and ``bos`` that a task was evaluated with."""
+"""``limit``, ``seqlen``, and ``bos`` (or the form of the prompts, for a task of lm-eval)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Summary:
         seconds: total time of all stages.
         peak_bytes: largest peak device memory of a stage; 0: not measured.
         data: task → content of its data (`Contents.task`).
+        samples: number of texts that were continued (`Record.samples`).
     """
 
     terms: Mapping[str, Terms]
@@ -40,19 +41,24 @@ class Summary:
     seconds: float = 0.0
     peak_bytes: int = 0
     data: Mapping[str, str | None] = field(default_factory=dict)
+    samples: int = 0
 
     @classmethod
     def of(
-        cls, metrics: Mapping[str, Any], context: int | None, costs: Mapping[str, Any]
+        cls,
+        metrics: Mapping[str, Any],
+        context: int | None,
+        costs: Mapping[str, Any],
+        samples: Sequence[Any] = (),
     ) -> Summary:
         terms = {
-            name: (entry["limit"], entry["seqlen"], bos_of(entry))
+            name: (entry["limit"], entry["seqlen"], entry.get("prompt") or bos_of(entry))
             for name, entry in metrics.items()
         }
         seconds = sum(costs.get("seconds", {}).values())
         peak_bytes = max(costs.get("peak_bytes", {}).values(), default=0)
         data = {name: entry.get("content") for name, entry in metrics.items()}
-        return cls(terms, context, seconds, peak_bytes, data)
+        return cls(terms, context, seconds, peak_bytes, data, len(samples))
 
     def lacks(self, task: TaskConfig, data: Mapping[str, str | None]) -> list[str]:
         """Return the tasks of `task` that were not evaluated, or with other terms or data.
@@ -65,6 +71,10 @@ class Summary:
             if not (self._holds(name, task) and self._same_data(name, data.get(name)))
         ]
 
+    def lacks_samples(self, task: TaskConfig) -> bool:
+        """Return whether fewer texts were continued than `task` asks for."""
+        return self.samples < task.samples
+
     def _same_data(self, name: str, present: str | None) -> bool:
         recorded = self.data.get(name)
         return present is None or recorded is None or present == recorded
@@ -72,6 +82,8 @@ class Summary:
     def _holds(self, name: str, task: TaskConfig) -> bool:
         if name not in self.terms:
             return False
+        if is_harness(name, task.prompt != "stock"):
+            return self.terms[name] == (task.limit, None, task.prompt)
         if name in ZERO_SHOT:
             return self.terms[name] == (task.limit, None, None)
         if task.seqlen is None and self.context is None:
@@ -112,6 +124,7 @@ def read_summary(record: Path) -> Summary | None:
         pass  # no valid summary: read the record instead
     try:
         fields = json.loads(unsealed(record.read_text(encoding="utf-8")))
-        return Summary.of(fields["metrics"], fields["context"], fields["costs"])
+        samples = fields.get("samples", ())
+        return Summary.of(fields["metrics"], fields["context"], fields["costs"], samples)
     except DAMAGE:
         return None

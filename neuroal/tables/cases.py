@@ -26,6 +26,8 @@ class Case(NamedTuple):
 
 SHARED = "All:"
 """Start of the note that lists the settings of all results."""
+LIMITED = "LIMITED:"
+"""Start of the note that lists the results on part of their task."""
 CASE = list(Case._fields)
 """Columns that identify a case."""
 CELL = [*CASE, "competitor"]
@@ -214,4 +216,4 @@ def limit_notes(results: pd.DataFrame) -> list[str]:
         for task, part in limited.groupby("task", sort=True)
     ]
     unit = "windows or documents at most, not the whole task"
-    return [f"LIMITED: {', '.join(listed)} {unit}."]
+    return [f"{LIMITED} {', '.join(listed)} {unit}."]

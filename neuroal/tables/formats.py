@@ -9,8 +9,12 @@ from pathlib import Path
 from neuroal.files.atomic import write_bytes
 from neuroal.tables.table import MISSING, Cell, Table
 
-LONGEST = 45
-"""Maximum number of rows on a LaTeX page; longer tables are written as ``longtable``."""
+LONGEST = 40
+"""Number of rows that fill a LaTeX page."""
+RULE = 0.6
+"""Height of a rule between two rows, in rows."""
+PACKAGES = ("booktabs", "graphicx")
+"""LaTeX packages that every table needs, named in its first line."""
 ESCAPES = {char: rf"\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -22,6 +26,8 @@ ESCAPES = {char: rf"\{char}" for char in "&%$#_{}"} | {
     ">": r"$>$",
     "–": "--",
     "λ": r"$\lambda$",
+    "†": r"$^\dagger$",
+    "|": r"$\vert$",
 }
 
 
@@ -54,26 +60,55 @@ def _marked(cell: Cell) -> str:
 def latex(table: Table) -> str:
     r"""Return a booktabs table with the best in ``\textbf`` and the second in ``\underline``.
 
-    Needs ``\usepackage{booktabs}``, and ``longtable`` for more than `LONGEST` rows.
+    It is scaled down to the width of the text, if it is wider. A table of more rows than
+    fill a page (`LONGEST`) is divided.
     """
-    long = len(table.rows) > LONGEST
-    columns = "l" * table.labels + "r" * (len(table.heads) - table.labels)
-    caption = " ".join((f"{table.title}.", *table.notes))
-    named = rf"\caption{{{escaped(caption)}}}\label{{tab:{table.name}}}"
-    heads = _ampersands([escaped(head) for head in table.heads])
-    body = []
-    for number, row in enumerate(table.rows):
-        body += [r"\midrule"] if number in table.groups else []
-        body.append(_ampersands([_latex_cell(cell) for cell in row]))
-    if long:
-        top = [rf"\begin{{longtable}}{{{columns}}}", rf"{named} \\"]
-        head = [r"\toprule", heads, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
-        lines = [*top, *head, *body, r"\end{longtable}"]
-    else:
-        top = [r"\begin{table}", r"\centering", named, rf"\begin{{tabular}}{{{columns}}}"]
-        foot = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        lines = [*top, r"\toprule", heads, r"\midrule", *body, *foot]
+    parts = _pages(table)
+    lines = ["% " + " ".join(rf"\usepackage{{{package}}}" for package in PACKAGES)]
+    for number, rows in enumerate(parts, 1):
+        last = number == len(parts)
+        caption = " ".join((f"{table.title}.", *table.notes)) if number == 1 else table.title
+        named = escaped(caption + (f" ({number} of {len(parts)})" if len(parts) > 1 else ""))
+        lines += [
+            rf"\begin{{table}}{'[p]' if len(parts) > 1 else ''}",
+            r"\centering\footnotesize",
+            rf"\caption{{{named}}}" + (rf"\label{{tab:{table.name}}}" if number == 1 else ""),
+            r"\par\smallskip",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            *_tabular(table, rows),
+            "}",
+            r"\end{table}",
+            *([] if last else [r"\clearpage"]),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _pages(table: Table) -> list[range]:
+    """Return the numbers of the rows of each page; pages end between groups where possible."""
+    pages: list[range] = []
+    start, total = 0, len(table.rows)
+    while not pages or start < total:
+        end, height = start, 0.0
+        while end < total and height < LONGEST:
+            height += 1 + RULE * (end in table.groups)
+            end += 1
+        if end < total:
+            ends = [row for row in table.groups if start + LONGEST // 2 < row <= end]
+            end = max(ends, default=end)
+        pages.append(range(start, end))
+        start = end
+    return pages
+
+
+def _tabular(table: Table, rows: range) -> list[str]:
+    """Return some rows of a table as ``tabular``."""
+    columns = "l" * table.labels + "r" * (len(table.heads) - table.labels)
+    heads = _ampersands([escaped(head) for head in table.heads])
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heads, r"\midrule"]
+    for number in rows:
+        lines += [r"\midrule"] if number in table.groups and number != rows.start else []
+        lines.append(_ampersands([_latex_cell(cell) for cell in table.rows[number]]))
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def escaped(text: str) -> str:
@@ -82,7 +117,9 @@ def escaped(text: str) -> str:
 
 
 def _ampersands(texts: Sequence[str]) -> str:
-    return " & ".join(texts) + r" \\"
+    """Return a row; a bracket or asterisk at its start must not become an argument of the rule."""
+    start = "{}" if texts[0].startswith(("[", "*")) else ""
+    return start + " & ".join(texts) + r" \\"
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -109,15 +109,28 @@ def legend(swatches: Mapping[str, str]) -> str:
     return f'<ul class="legend">{items}</ul>\n'
 
 
-def bars(counts: Mapping[str, int], total: int) -> str:
-    """Return a bar for each name, with its count of `total`."""
+def stacked_bars(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) -> str:
+    """Return a bar for each name, divided by the counts of `parts`, with a legend."""
     rows = "".join(
-        f'<span>{escape(name)}</span><span class="count">{count:,} of {total:,}</span>'
-        f'<span class="track"><span class="bar" '
-        f'style="width:{100 * count / max(total, 1):.2f}%"></span></span>\n'
-        for name, count in counts.items()
+        f"<span>{escape(name)}</span>"
+        f'<span class="count">{" / ".join(f"{count:,}" for count in of_parts)}</span>'
+        f'<span class="track">{_segments(of_parts, parts)}</span>\n'
+        for name, of_parts in counts.items()
     )
-    return f'<div class="bars">\n{rows}</div>\n'
+    keys = "".join(
+        f'<li><span class="key part{i}"></span>{escape(part)}</li>' for i, part in enumerate(parts)
+    )
+    return f'<ul class="legend">{keys}</ul>\n<div class="bars">\n{rows}</div>\n'
+
+
+def _segments(counts: Sequence[int], parts: Sequence[str]) -> str:
+    total = max(sum(counts), 1)
+    return "".join(
+        f'<span class="part{i}" style="width:{100 * count / total:.2f}%" '
+        f'title="{count:,} of {total:,} {escape(part)}"></span>'
+        for i, (count, part) in enumerate(zip(counts, parts, strict=True))
+        if count
+    )
 
 
 def details(summary: str, content: str, opened: bool) -> str:

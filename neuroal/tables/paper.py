@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from neuroal.evaluation.task_table import KINDS
 from neuroal.tables.cases import CASE, CELL, Expected
+from neuroal.tables.chance import NOTE, Pairs, at_chance, marked
 from neuroal.tables.labels import label
 from neuroal.tables.table import (
     MISSING,
@@ -66,11 +68,12 @@ def zero_shot_table(cells: pd.DataFrame, results: pd.DataFrame, expected: Expect
     tasks = [name for name in expected.axis("task") if name in set(part["task"])]
     possible = [name for name in tasks if not (part[part["task"] == name]["why"] != "").all()]
     means = _means(results, possible, expected)
+    guessing = at_chance(results)
     answers = _answers(part)
     rows: list[tuple[Cell, ...]] = []
     for model, pruner, sparsity in _distinct(part, ["model", "pruner", "sparsity"]):
         if not any(row[0].text == label(model) for row in rows):
-            dense = _dense_with_mean(part[part["model"] == model], tasks, possible)
+            dense = _dense_with_mean(part[part["model"] == model], tasks, possible, guessing)
             rows.append((*label_cells(model), Cell(MISSING), *DENSE, *dense))
         in_columns = [answers.get((model, pruner, sparsity, task), {}) for task in tasks]
         in_columns.append(means.get((model, pruner, sparsity), {}))
@@ -79,13 +82,19 @@ def zero_shot_table(cells: pd.DataFrame, results: pd.DataFrame, expected: Expect
             labels = label_cells(model, pruner, sparsity, competitor)
             rows.append((*labels, *(column[competitor] for column in columns)))
     mean = "Mean" if possible == tasks else f"Mean of {len(possible)}"
+    models = expected.axis("model")
     return Table(
         name="zero-shot",
         title="Zero-shot accuracy in percent (higher is better)",
-        heads=("Model", "Pruner", "Sparsity", "Top-up", *map(label, tasks), mean),
+        heads=(
+            *("Model", "Pruner", "Sparsity", "Top-up"),
+            *(marked(label(task), models, task, guessing) for task in tasks),
+            mean,
+        ),
         labels=4,
         rows=tuple(rows),
         data=_tidy(part),
+        notes=(NOTE,) if guessing else (),
         groups=rules_between(rows, 3),
     )
 
@@ -136,13 +145,17 @@ def _dense(part: pd.DataFrame, column: str, names: Sequence[str], kind: str) -> 
 
 
 def _dense_with_mean(
-    part: pd.DataFrame, tasks: Sequence[str], possible: Sequence[str]
+    part: pd.DataFrame, tasks: Sequence[str], possible: Sequence[str], guessing: Pairs
 ) -> list[Cell]:
+    """Return the accuracies of the dense model of `part`, marked at chance, and their mean."""
+    models = set(part["model"])
     cells = _dense(part, "task", tasks, "zero_shot")
     values = [cell.value for cell, task in zip(cells, tasks, strict=True) if task in possible]
     present = [value for value in values if value is not None]
     complete = present and len(present) == len(values)
     mean = sum(present) / len(present) if complete else math.nan
+    texts = [marked(c.text, models, t, guessing) for c, t in zip(cells, tasks, strict=True)]
+    cells = [replace(cell, text=text) for cell, text in zip(cells, texts, strict=True)]
     return [*cells, figure_cell(mean, number(mean, "zero_shot"))]
 
 

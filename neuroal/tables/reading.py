@@ -80,9 +80,11 @@ class RecordFrames:
     """The records of a folder as data frames.
 
     Attributes:
-        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``, ``device``.
+        runs: one row per record: `RUN`, achieved sparsity, ``seconds``, ``peak_bytes``,
+            ``device``, ``samples`` (`Record.samples`).
         results: one row per record and task: `RUN`, ``task``, ``kind``, ``value``, ``stderr``,
-            ``dense`` and the `SETTINGS`. ``value`` is a perplexity or an accuracy (a share).
+            ``dense``, ``dense_stderr`` and the `SETTINGS`. ``value`` is a perplexity or an accuracy
+            (a share).
         left_out: number of results on part of a task that are not selected.
     """
 
@@ -115,7 +117,7 @@ def read_records(folder: str | Path, selection: Selection | None = None) -> Reco
     selected = [result for result in results if selection.allows(result)]
     if results and not selected:
         raise UserError(_no_results(folder, results))
-    columns = [*RUN, "task", "kind", "value", "stderr", "dense", *SETTINGS]
+    columns = [*RUN, "task", "kind", "value", "stderr", "dense", "dense_stderr", *SETTINGS]
     return RecordFrames(
         runs=pd.DataFrame([run for run, _, _ in records]),
         results=pd.DataFrame(selected, columns=columns),
@@ -184,13 +186,14 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
         "device": str(record.environment["device"]),
         "seconds": dict(costs["seconds"]),
         "peak_bytes": dict(costs["peak_bytes"]),
+        "samples": record.samples,
     }
     settings = {name: _setting(config, name) for name in SETTINGS}
     results = [
         {**key, **settings, **_result(task, entry)}
         for task, entry in sorted(record.metrics.items())
     ]
-    curves = RunCurves(key, tuple(record.densities().values()), tuple(_curves(record.plan)))
+    curves = RunCurves(key, tuple(record.densities().values()), tuple(curves_of(record.plan)))
     return run, results, curves
 
 
@@ -208,15 +211,21 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         # A NaN figure counts as the worst result, not as a missing one.
         "value": math.inf if math.isnan(value) else value,
-        "stderr": math.nan if pruned[error] is None else float(pruned[error]),
+        "stderr": _number(pruned[error]),
         "dense": float(entry["dense"][figure]),
+        "dense_stderr": _number(entry["dense"].get(error)),
         "task.limit": entry["limit"],
         "task.seqlen": entry["seqlen"],
         "task.bos": bos_of(entry),
     }
 
 
-def _curves(plan: Mapping[str, Any]) -> Iterator[Curve]:
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def curves_of(plan: Mapping[str, Any]) -> Iterator[Curve]:
+    """Yield the steps of the search over λ, if the plan has one."""
     report = plan.get("report", {})
     for step in ("block", "row"):
         if f"candidates_{step}" not in report:

@@ -12,10 +12,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from neuroal.evaluation.task_table import KINDS
 from neuroal.files.atomic import write_bytes
 from neuroal.tables import figures, html
-from neuroal.tables.cases import CASE, SHARED
+from neuroal.tables.cases import CASE, LIMITED, SHARED
 from neuroal.tables.labels import label
+from neuroal.tables.samples import sample_tables
 from neuroal.tables.study import Study
 from neuroal.tables.table import (
     Cell,
@@ -28,6 +30,12 @@ from neuroal.tables.table import (
 )
 
 TITLE = "NeuroAL: results"
+BEST = ("best alone", "tied for best", "not best")
+"""Parts of the bars in the section on wins."""
+TEXTS = (
+    "<p>The most probable continuation of the beginnings of built-in texts, token by token, "
+    "before and after pruning; of the first seed.</p>\n"
+)
 Section = tuple[str, str, str]
 """Id, heading and content."""
 
@@ -84,12 +92,13 @@ def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]
 
     def shown(*names: str) -> str:
         present = (by_name[name] for name in names if name in by_name)
-        return "".join(html.table_block(_without_settings(table), base) for table in present)
+        return "".join(html.table_block(_without_notes_of(study, table), base) for table in present)
 
     texts = [table.name for table in tables if table.name.startswith("perplexity-")]
     missing = by_name["missing"]
+    pairs = html.details("All pairs", shown("pairs"), False) if "pairs" in by_name else ""
     return [
-        ("best", "Wins", _best(study) + shown("relative-to-uniform", "wins")),
+        ("best", "Wins", _best(study) + shown("relative-to-uniform", "wins") + pairs),
         ("perplexity", "Perplexity", figures.quality(study) + shown(*texts)),
         ("zero-shot", "Zero-shot tasks", shown("zero-shot")),
         (
@@ -99,36 +108,49 @@ def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]
         ),
         ("density", "Density by block", figures.density(study)),
         ("criterion", "Criterion by λ", figures.criterion(study)),
+        ("samples", "Texts", _texts(study, base)),
         ("missing", "Missing", html.table_block(missing) if missing.rows else ""),
         ("records", "Records", html.table_block(records_table(study), base)),
     ]
 
 
-def _without_settings(table: Table) -> Table:
-    """Return `table` without the note on shared settings, which the page's header contains."""
-    notes = tuple(note for note in table.notes if not note.startswith(SHARED))
+def _texts(study: Study, base: str) -> str:
+    """Return the texts that runs continued, a folded part for each model and prompt."""
+    parts: list[str] = []
+    for heading, table in sample_tables(study):
+        parts.append(html.details(heading, html.table_block(table, base), opened=not parts))
+    return TEXTS + "".join(parts) if parts else ""
+
+
+def _without_notes_of(study: Study, table: Table) -> Table:
+    """Return `table` without the notes that the page's header has, for all or for more tasks."""
+    notes = tuple(
+        note
+        for note in table.notes
+        if note not in study.notes and not note.startswith((SHARED, LIMITED))
+    )
     return dataclasses.replace(table, notes=notes)
 
 
 def _best(study: Study) -> str:
-    """Return bars with the number of cases in which each competitor is best, including ties."""
-    counts = dict.fromkeys(study.expected.competitors, 0)
-    decided = 0
+    """Return stacked bars: cases in which a competitor is best alone, ties for best, or is not."""
+    counts = {name: [0, 0, 0] for name in study.expected.competitors}
     for _, part in study.counted.groupby(CASE, sort=False):
         kind = str(part["kind"].iloc[0])
         present = part[part["state"] != "missing"]
         values = [float(value) for value in present["value"]]
         texts = [number(value, kind) for value in values]
-        marks = standings(texts, values, kind == "perplexity")
-        decided += 1 in marks
+        marks = standings(texts, values, KINDS[kind].lower_is_better)
+        first = marks.count(1)
         for name, mark in zip(present["competitor"], marks, strict=True):
-            counts[name] += mark == 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
+            if first:  # a single result is no comparison
+                counts[name][2 if mark != 1 else int(first > 1)] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1][0], -item[1][1]))
+    if not any(map(sum, counts.values())):
+        return ""
     return (
-        "<p>Number of cases in which each top-up is the best of those with a result; equal printed "
-        "figures count as ties.</p>\n" + html.bars({label(name): n for name, n in ordered}, decided)
-        if decided
-        else ""
+        "<p>Each case compares all top-ups that have a result. Equal printed figures tie.</p>\n"
+        + html.stacked_bars({label(name): tuple(parts) for name, parts in ordered}, BEST)
     )
 
 

@@ -69,7 +69,7 @@ class Selection:
 
 def _agrees_on(result: Mapping[str, Any], key: str, alternative: Mapping[str, Any]) -> bool:
     """Return whether a result has the value of `key`, if the key applies to its task."""
-    if key not in alternative or (key in OF_TEXTS and result["kind"] == "zero_shot"):
+    if key not in alternative or (key in OF_TEXTS and result["kind"] != "perplexity"):
         return True
     return bool(result[key] == alternative[key])
 

@@ -27,7 +27,8 @@ from neuroal.tables.relative import relative_table, relative_to_uniform
 from neuroal.tables.runtime import costs, runtime_table, trade_off, trade_off_table
 from neuroal.tables.selection import Selection
 from neuroal.tables.table import Cell, Table, label_cells
-from neuroal.tables.wins import duels, wins_table
+from neuroal.tables.win_tables import pairs_table, wins_table
+from neuroal.tables.wins import duels
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def tables(study: Study) -> list[Table]:
     if relative["competitor"].nunique() > 1:
         parts.append(relative_table(relative, study.expected))
     if len(study.expected.competitors) > 1:
-        parts.append(wins_table(duels(study.results, study.expected)))
+        comparisons = duels(study.results, study.expected)
+        parts.append(wins_table(comparisons, study.expected.competitors))
+        parts.append(pairs_table(comparisons))
     parts += [runtime_table(study.costs, study.expected), trade_off_table(study.trade())]
     parts = [_with_notes(table, study) for table in parts]
     return [*parts, missing_table(study.cells)]

@@ -57,6 +57,8 @@ def number(value: float, kind: str) -> str:
     """Format a figure: accuracy (a share) in percent, perplexity with about four digits."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "NaN"
+    if kind.startswith("lm_eval"):
+        return f"{value:.4f}"
     return f"{100 * value:.2f}" if kind == "zero_shot" else plain(value)
 
 

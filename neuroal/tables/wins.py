@@ -1,18 +1,18 @@
-"""Pairwise wins, ties and losses of competitors, with significance tests."""
+"""Pairwise wins, ties and losses of competitors, with corrected significance tests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from neuroal.evaluation.task_table import KINDS
 from neuroal.tables.cases import CASE, Expected, kinds_of
-from neuroal.tables.table import Cell, Table, figure_cell, label_cells, rules_between
 
 RESAMPLES = 10_000
 """Draws of the bootstrap."""
@@ -38,6 +38,8 @@ class Duel:
         sign: p-value of the two-sided sign test, without ties.
         wilcoxon: p-value of the two-sided signed-rank test on log ratios of perplexity or
             differences of accuracy; NaN for ``all``, which would mix the two.
+        sign_holm: `sign`, corrected by `holm` for the pairs of the same kind.
+        wilcoxon_holm: `wilcoxon`, corrected in the same way.
     """
 
     one: str
@@ -53,10 +55,12 @@ class Duel:
     high: float
     sign: float
     wilcoxon: float
+    sign_holm: float = math.nan
+    wilcoxon_holm: float = math.nan
 
 
 def duels(results: pd.DataFrame, expected: Expected) -> list[Duel]:
-    """Compare each ordered pair of competitors, over all cases and by kind.
+    """Compare each pair of competitors once, over all cases and by kind.
 
     A case counts once. With several seeds, compares the means over the seeds that both have.
     """
@@ -64,13 +68,39 @@ def duels(results: pd.DataFrame, expected: Expected) -> list[Duel]:
     values = by_competitor(results)
     counts = pd.Series([case.task for case in expected.counted]).value_counts()
     kinds = kinds_of(results, counts.index).reindex(counts.index)
-    return [
-        duel
-        for one in expected.competitors
-        for other in expected.competitors
-        if one != other
-        for duel in _duels_by_kind(values, kinds, counts, one, other)
-    ]
+    return _corrected(
+        [
+            duel
+            for one, other in combinations(expected.competitors, 2)
+            for duel in _duels_by_kind(values, kinds, counts, one, other)
+        ]
+    )
+
+
+def _corrected(comparisons: Sequence[Duel]) -> list[Duel]:
+    """Return `comparisons` with p-values corrected over the pairs of the same kind."""
+    corrected = dict(enumerate(comparisons))
+    for kind in {duel.kind for duel in comparisons}:
+        places = [place for place, duel in corrected.items() if duel.kind == kind]
+        signs = holm([corrected[place].sign for place in places])
+        ranks = holm([corrected[place].wilcoxon for place in places])
+        for place, sign, rank in zip(places, signs, ranks, strict=True):
+            corrected[place] = replace(corrected[place], sign_holm=sign, wilcoxon_holm=rank)
+    return list(corrected.values())
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values after the step-down correction of Holm (1979); NaN is not a test.
+
+    The i-th smallest of m values is multiplied by m − i + 1, is at least the one before, and is at
+    most 1. The probability of any false rejection is then at most the level of the test.
+    """
+    order = sorted((value, i) for i, value in enumerate(values) if not math.isnan(value))
+    corrected, least = [math.nan] * len(values), 0.0
+    for tests_left, (value, i) in zip(range(len(order), 0, -1), order, strict=True):
+        least = max(least, min(1.0, tests_left * value))
+        corrected[i] = least
+    return corrected
 
 
 def by_competitor(results: pd.DataFrame) -> pd.DataFrame:
@@ -167,39 +197,3 @@ def signed_rank(gain: np.ndarray) -> float:
 
     finite = gain[np.isfinite(gain)]
     return float(wilcoxon(finite).pvalue) if (finite != 0).any() else math.nan
-
-
-def wins_table(comparisons: list[Duel]) -> Table:
-    """Return the results of `duels` as a table."""
-    rows = [_row(duel) for duel in comparisons]
-    heads = ("Top-up", "Against", "Of", "Cases", "Wins", "Ties", "Losses", "Missing")
-    return Table(
-        name="wins",
-        title="Wins, ties and losses of each top-up",
-        heads=(*heads, "Share won", "95 %", "Sign test p", "Wilcoxon p"),
-        labels=3,
-        rows=tuple(rows),
-        data=pd.DataFrame(comparisons, columns=list(Duel.__dataclass_fields__)),
-        notes=(
-            "A case is a model, pruner, sparsity and task, averaged over seeds. Share won counts a "
-            f"tie as half a win; its interval is a bootstrap with {RESAMPLES:,} draws of pruned "
-            f"models. Perplexities that differ by less than {100 * TOLERANCE:g} % tie. The tests "
-            "are two-sided and not corrected for multiple comparisons.",
-        ),
-        groups=rules_between(rows, 1),
-    )
-
-
-def _row(duel: Duel) -> tuple[Cell, ...]:
-    counts = (duel.cases, duel.wins, duel.ties, duel.losses, duel.missing)
-    return (
-        *label_cells(duel.one, duel.other),
-        Cell(KINDS[duel.kind].label if duel.kind in KINDS else duel.kind),
-        *(Cell(str(count), float(count)) for count in counts),
-        figure_cell(duel.share, f"{100 * duel.share:.1f} %"),
-        figure_cell(duel.low, f"{100 * duel.low:.0f} – {100 * duel.high:.0f}"),
-        *(
-            figure_cell(p, f"{p:.2g}" if p >= 1e-4 else "< 0.0001")
-            for p in (duel.sign, duel.wilcoxon)
-        ),
-    )

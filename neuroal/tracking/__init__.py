@@ -1,7 +1,12 @@
 """Progress of a run: on the terminal, and in Weights & Biases."""
 
 from neuroal.tracking.progress import Progress, QuietProgress, Step
-from neuroal.tracking.terminal import LineProgress, TerminalProgress, progress_for
+from neuroal.tracking.terminal import (
+    LineProgress,
+    TerminalProgress,
+    progress_for,
+    progress_of,
+)
 from neuroal.tracking.tracker import TrackedProgress, tracker_for
 
 __all__ = [
@@ -12,5 +17,6 @@ __all__ = [
     "TerminalProgress",
     "TrackedProgress",
     "progress_for",
+    "progress_of",
     "tracker_for",
 ]

@@ -32,6 +32,13 @@ def progress_for(mode: str) -> Progress:
     return LineProgress() if mode == "lines" else QuietProgress()
 
 
+def progress_of(progress: Progress | bool | None) -> Progress:
+    """Return the receiver that a caller names: True shows bars, False and None show nothing."""
+    if progress is None or isinstance(progress, bool):
+        return TerminalProgress() if progress else QuietProgress()
+    return progress
+
+
 def shown(info: dict[str, object]) -> str:
     """Return the figures of a step as text."""
     return " ".join(

@@ -46,7 +46,7 @@ def test_paper_writes_every_table_in_every_format(
     code, out, _ = call(monkeypatch, capsys, "paper", f"out={records}")
     assert code == 0
     stems = {"perplexity-ptb", "zero-shot", "relative-to-uniform", "wins", "runtime", "missing"}
-    stems |= {"performance-runtime", "combinations-ptb"}
+    stems |= {"performance-runtime", "pairs", "combinations-ptb"}
     names = {f"{s}.{form}" for s in stems for form in ("md", "tex", "csv", "parquet")}
     assert {path.name for path in (records / "tables").iterdir()} == names
     assert "perplexity-ptb.md" in out
@@ -60,9 +60,14 @@ def test_overrides_select_and_several_values_are_alternatives(
         monkeypatch, capsys, "compare", f"out={records}", *chosen, "task.names=[ptb]"
     )
     assert code == 0
-    lines = [line.split() for line in out.splitlines() if line.startswith(("OWL", "Uniform"))]
-    assert [line[:2] for line in lines] == [["Uniform", "OWL"], ["OWL", "Uniform"]]
-    assert all(line[3] == "2" for line in lines)  # two cases: one per pruner
+    lines = [line.split() for line in out.splitlines() if line.startswith("Uniform")]
+    assert [line[:4] for line in lines] == [
+        ["Uniform", "OWL", "perplexity", "2"]
+    ]  # a case per pruner
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("perplexity")] == [
+        ["perplexity", "Uniform"],
+        ["perplexity", "OWL"],
+    ]
 
 
 def test_a_key_selects_among_records_of_the_same_groups(
@@ -125,19 +130,25 @@ def test_report_prints_its_path(
     assert "70 %" in (records / "report.html").read_text()
 
 
-def test_figures_are_written_as_svg_and_printed(
+def test_figures_are_written_as_svg_and_pdf_and_printed(
     records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = call(monkeypatch, capsys, "figures", f"out={records}", "model=zoo/llama")
+    command = ("figures", f"out={records}", "model=zoo/llama", "pruner=wanda")
+    code, out, _ = call(monkeypatch, capsys, *command)
     assert code == 0
     paths = [Path(line) for line in out.splitlines()]
     assert all(path.parent == records / "figures" for path in paths)
-    kinds = {path.name.split("-")[0] for path in paths}
-    assert kinds == {"perplexity", "performance"}
-    before = {path: path.read_text() for path in paths}
-    assert all("<svg" in text and "OWL" in text for p, text in before.items() if "perf" in p.name)
-    call(monkeypatch, capsys, "figures", f"out={records}", "model=zoo/llama")
-    assert {path: path.read_text() for path in paths} == before
+    kinds = {(path.name.split("-")[0], path.suffix) for path in paths}
+    assert kinds == {(k, s) for k in ("perplexity", "performance") for s in (".svg", ".pdf")}
+    before = {path: path.read_bytes() for path in paths}
+    for path, content in before.items():
+        if path.suffix == ".svg":  # with the names of the top-ups: in the legend or at the points
+            assert b"<svg" in content
+            assert b"OWL" in content
+        else:
+            assert content.startswith(b"%PDF")
+    call(monkeypatch, capsys, *command)
+    assert {path: path.read_bytes() for path in paths} == before
 
 
 def test_limited_results_need_the_flag_or_their_limit(

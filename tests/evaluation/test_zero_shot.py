@@ -21,6 +21,7 @@ from neuroal.errors import UserError
 from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
 from neuroal.evaluation.tasks import ZeroShotTask
 from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
+from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
 from neuroal.tracking.progress import Portion
@@ -158,7 +159,7 @@ COMPARED = ("rte", "arc_easy", "hellaswag")
 @pytest.fixture(scope="module")
 def saved(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save_model(loaded, folder, {}, "0" * 16)
+    save_model(loaded, ModelFolder(folder, "0" * 16), {})
     return folder
 
 

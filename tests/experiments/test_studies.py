@@ -18,7 +18,7 @@ COUNTS = {
     "dsnot_cycles": 4 * 2 * 9,
     "smollm2": 4 * 4,
     "marginal": 2 * 4 * 19,
-    "marginal_ablation": 47,
+    "marginal_ablation": 30,
     "alps": 2 * 4 * 3 * 3 * 5,
 }
 THREE = (
@@ -77,11 +77,11 @@ def test_fisher_and_equal_marginals_see_64_windows_in_every_study() -> None:
             assert windows == 64 if many else windows in (8, 64)
 
 
-def test_the_ablation_changes_calibration_and_keeps_its_size() -> None:
-    _, runs = planned(["+experiment=marginal_ablation", "topup=uniform"])
-    calibrations = [run.config.calibration for run in runs]
-    assert [c.name for c in calibrations] == ["c4_sample", "wikitext2", "ptb"]
-    assert {(c.windows, c.search_windows, c.seqlen) for c in calibrations} == {(64, 64, 512)}
+def test_the_ablation_changes_one_setting_and_keeps_its_size() -> None:
+    _, runs = planned(["+experiment=marginal_ablation"])
+    windows = [run.config.calibration.search_windows for run in runs]
+    assert sorted(set(windows)) == [8, 16, 32, 64]
+    assert {run.config.calibration.windows for run in runs} == {64}
 
 
 def test_the_command_line_selects_other_pruners_and_models() -> None:

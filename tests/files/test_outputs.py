@@ -40,6 +40,7 @@ def test_a_saved_folder_names_its_run_and_its_files(tmp_path: Path) -> None:
         "identity": MINE,
         "complete": True,
         "files": {"model.safetensors": 3, "extra/code.py": 3},
+        "format": "dense",
     }
     assert ModelFolder(tmp_path / "X", MINE).is_complete()
     assert not ModelFolder(tmp_path / "X", OTHER).is_complete()

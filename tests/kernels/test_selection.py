@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from neuroal.kernels import selection
 from neuroal.kernels.selection import prune_rows, scores_of, sorted_lowest_per_row, zeroed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -151,3 +153,20 @@ def test_a_cpu_never_imports_triton() -> None:
         sys.exit(any(n.startswith("neuroal") and n.endswith("_triton") for n in sys.modules))
     """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_rows_that_lose_a_part_of_equal_scores_have_ties_to_break(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[int] = []
+
+    def break_ties(scores: Tensor, *rest: Any) -> Tensor:
+        rows.append(len(scores))
+        return original(scores, *rest)
+
+    original = selection._break_ties
+    monkeypatch.setattr(selection, "_break_ties", break_ties)
+    scores = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 2.0, 2.0]])
+    mask = sorted_lowest_per_row(scores, torch.tensor([0, 2, 3, 1]))
+    assert mask.sum(1).tolist() == [0, 2, 3, 1]
+    assert rows == [1]

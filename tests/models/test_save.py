@@ -31,7 +31,7 @@ def loaded() -> LoadedModel:
 
 def test_a_saved_model_is_loaded_again_with_its_plan(loaded: LoadedModel, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "model"
-    save_model(loaded, folder, PLAN, MINE)
+    save_model(loaded, ModelFolder(folder, MINE), PLAN)
     assert ModelFolder(folder, MINE).is_complete()
     again = load_model(ModelConfig(source="hf", path=str(folder)), torch.device("cpu"))
     for name, weight in loaded.model.state_dict().items():
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_previous_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save_model(loaded, tmp_path / "X", PLAN, OTHER)
+    save_model(loaded, ModelFolder(tmp_path / "X", OTHER), PLAN)
 
     def fail(folder: Path, **options: object) -> None:
         (Path(folder) / "model.safetensors").write_text("half")
@@ -62,6 +62,6 @@ def test_a_full_disk_is_one_line_and_keeps_the_previous_model(
 
     monkeypatch.setattr(getattr(loaded, writer), "save_pretrained", fail)
     with pytest.raises(UserError, match=r"save\.model=.*X: cannot be written"):
-        save_model(loaded, tmp_path / "X", PLAN, MINE, overwrite=True)
+        save_model(loaded, ModelFolder(tmp_path / "X", MINE, overwrite=True), PLAN)
     assert os.listdir(tmp_path) == ["X"]
     assert ModelFolder(tmp_path / "X", OTHER).is_complete()

@@ -10,6 +10,7 @@ import torch
 
 import neuroal
 from neuroal.config.schema import ModelConfig
+from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import load_model
 from neuroal.models.save import save_model
 from tests.small_models import random_tokens
@@ -26,7 +27,7 @@ def test_a_gguf_model_is_loaded_pruned_and_saved(tmp_path: Path) -> None:
     loaded = load_model(config, CPU)
     tokens = random_tokens(1, 16, vocabulary=1000)
     result = neuroal.prune(loaded.model, tokens, pruner="magnitude", topup="uniform", sparsity=0.5)
-    save_model(loaded, tmp_path / "pruned", result.plan.to_dict(), "0" * 16)
+    save_model(loaded, ModelFolder(tmp_path / "pruned", "0" * 16), result.plan.to_dict())
     reloaded = load_model(ModelConfig(source="hf", path=str(tmp_path / "pruned")), CPU)
     assert getattr(reloaded.model.config, "quantization_config", None) is None
     with torch.no_grad():

@@ -298,3 +298,8 @@ def test_parameters_out_of_range_are_refused(change: dict[str, float], message: 
 def test_damping_makes_a_singular_hessian_invertible() -> None:
     pruned = ALPS().prune(random_weight(), statistics_of(torch.ones(50, COLS)), BUDGET)
     assert bool(pruned.weight.isfinite().all())
+
+
+def test_estimates_count_the_products_with_the_hessian_and_one_inverse_for_each_stage() -> None:
+    pruner = ALPS(stages=2, stage_steps=5, cg_steps=3)
+    assert pruner.operations_per_weight(cols=7) == 2 * 7 * (2 * 5 + 3 + 2)

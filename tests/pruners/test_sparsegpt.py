@@ -16,7 +16,7 @@ from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import RefinedPruner, prune_model
-from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.pruners.sparsegpt import SparseGPT, _share
 from neuroal.pruners.wanda import Wanda
 from neuroal.refine.dsnot import DSnoT
 from neuroal.sparsity.budget import Rules, linear_budgets
@@ -135,3 +135,14 @@ def test_one_batch_size_gives_equal_bytes() -> None:
     first, second = prune(SparseGPT()), prune(SparseGPT())
     assert first[0].digests() == second[0].digests()
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+
+
+def test_column_blocks_share_the_zeros_by_rounded_running_totals() -> None:
+    def shares(zeros: int, cols: int, width: int) -> list[int]:
+        return [_share(zeros, begin, begin + width, cols) for begin in range(0, cols, width)]
+
+    assert shares(3, 4, 1) == [1, 1, 0, 1]  # totals 0.75, 1.5, 2.25 and 3
+    assert shares(1, 4, 2) == [1, 0]  # a half is rounded up
+    assert shares(7, 10, 5) == [4, 3]
+    rows = _share(torch.tensor([0, 1, 3, 4]), 0, 2, 4)
+    assert rows.tolist() == [0, 1, 2, 2]

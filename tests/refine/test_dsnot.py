@@ -103,8 +103,10 @@ def test_every_swap_preserves_counts_and_reduces_the_error(seed: int, cols: int)
         before = after
 
 
-def test_masks_of_always_zero_inputs_do_not_change() -> None:
-    weight, mask, statistics = linear_inputs(3, 4, 12)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_always_zero_inputs_do_not_change_and_do_not_stop_a_row(pruned: bool) -> None:
+    weight, mask, statistics = linear_inputs(3, 20, 12)
+    mask[:, 5] = pruned
     assert statistics.sums is not None
     assert statistics.variances is not None
     for values in (statistics.sums, statistics.variances, statistics.square_sums):
@@ -112,6 +114,12 @@ def test_masks_of_always_zero_inputs_do_not_change() -> None:
     refined = DSnoT().refine(weight, mask, statistics, Rules.EXACT)
     assert torch.equal(refined[:, 5], mask[:, 5])
     assert not torch.equal(refined, mask)
+    others = torch.arange(12) != 5
+    narrow = InputStatistics(
+        *(v[:, others] for v in (statistics.square_sums, statistics.sums, statistics.variances))
+    )
+    expected = DSnoT().refine(weight[:, others], mask[:, others], narrow, Rules.EXACT)
+    assert torch.equal(refined[:, others], expected)
 
 
 def test_inputs_of_one_sign_do_not_prune_the_largest_weights() -> None:
@@ -182,3 +190,22 @@ def test_sparsegpt_starts_from_its_own_scores_of_unchanged_weights() -> None:
 def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DSnoT(**settings)
+
+
+def refined_row(contribution: list[float], pruned: int, threshold: float) -> list[bool]:
+    """Return the refined mask of one row whose first `pruned` columns are pruned."""
+    weight, ones = torch.tensor([contribution]), torch.ones(1, len(contribution))
+    mask = torch.arange(len(contribution))[None] < pruned
+    refiner = DSnoT(threshold=threshold)
+    return refiner.refine(weight, mask, InputStatistics(ones, ones, ones), Rules.EXACT)[0].tolist()
+
+
+def test_a_row_swaps_only_while_its_error_exceeds_the_threshold() -> None:
+    row = [0.5, -0.25, 2.0]  # the error is 0.5, with the first column pruned
+    assert refined_row(row, 1, threshold=0.5) == [True, False, False]
+    assert refined_row(row, 1, threshold=0.25) == [False, True, False]
+
+
+def test_columns_without_contribution_are_not_swapped() -> None:
+    assert refined_row([0.5, 0.0], 1, threshold=0.0) == [True, False]
+    assert refined_row([-0.5, 0.0], 1, threshold=0.0) == [True, False]

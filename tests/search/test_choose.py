@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.runner import BlockRunner
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.sparsegpt import SparseGPT
+from neuroal.pruners.wanda import Wanda
 from neuroal.search.choose import PriorResult, Search, SearchResult
 from neuroal.search.context import AllocationContext
+from neuroal.search.criteria.alignment import AlignmentCriterion
 from neuroal.search.criteria.base import Budgets, CandidateResult
 from neuroal.sparsity.budget import Rules
 from neuroal.topups.neuroal import NeuroAL, block_plan
@@ -122,6 +129,44 @@ def test_a_prior_estimate_is_not_computed_again() -> None:
 def test_the_row_step_reuses_the_result_of_the_block_step() -> None:
     report = NeuroAL(block_candidates=[0.1], row_candidates=[0.0]).allocate(CONTEXT).report
     assert report["criterion_row"] == report["criterion_block"]
+
+
+@pytest.mark.parametrize(("pruner", "evaluations"), [(Wanda(), 1), (SparseGPT(), 2)])
+def test_only_a_pruner_that_updates_weights_evaluates_the_winning_blocks_again(
+    monkeypatch: pytest.MonkeyPatch, pruner: Pruner, evaluations: int
+) -> None:
+    """Its masks by row differ from those by block, even at equal counts."""
+    evaluate, evaluated = AlignmentCriterion.evaluate, []
+
+    def counted(criterion: AlignmentCriterion, budgets: Budgets) -> CandidateResult:
+        evaluated.append(budgets)
+        return evaluate(criterion, budgets)
+
+    monkeypatch.setattr(AlignmentCriterion, "evaluate", counted)
+    context = allocation_context(CONTEXT.decoder, pruner)
+    topup = NeuroAL(block_candidates=[0.1], row_candidates=[0.0], rows_with_updates=True)
+    topup.allocate(context)
+    assert len(evaluated) == evaluations
+
+
+@pytest.mark.parametrize(("seqlen", "estimated"), [(256, False), (257, True)])
+def test_estimates_use_the_first_256_tokens(seqlen: int, estimated: bool) -> None:
+    context = allocation_context(CONTEXT.decoder, tokens=random_tokens(1, seqlen))
+    runner = Windows()
+    criterion = NeuroAL(search="adaptive")._shortened(context, cast(BlockRunner, runner))
+    assert (criterion is not None) == estimated
+    assert runner.seen == [(1, 256)] * estimated
+
+
+class Windows:
+    """A runner that records the shape of the windows that it would run."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def on(self, tokens: Tensor, batch: int) -> Windows:
+        self.seen.append(tuple(tokens.shape))
+        return self
 
 
 def long_windows() -> AllocationContext:

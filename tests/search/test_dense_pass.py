@@ -93,3 +93,10 @@ def test_a_single_block_gets_the_target_sparsity() -> None:
 def test_errors_name_invalid_settings(topup: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         topup(**settings)
+
+
+def test_an_outlier_exceeds_the_factor_times_the_mean_of_all_linears() -> None:
+    saliencies = [torch.tensor([[1.0, 1.0, 2.0]]), torch.tensor([[4.0]])]  # mean 2
+    assert OWL(outlier_factor=2.0)._outlier_share(saliencies) == 0
+    assert OWL(outlier_factor=1.0)._outlier_share(saliencies) == 0.25
+    assert OWL(outlier_factor=0.9)._outlier_share(saliencies) == 0.5

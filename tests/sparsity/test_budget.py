@@ -121,3 +121,17 @@ def test_newton_steps_and_bisection_find_the_same_shift(
     case: tuple[dict[str, Ratio], dict[str, tuple[int, int]], float],
 ) -> None:
     assert _shift(*case)[0] == pytest.approx(plain_bisection(*case), rel=0, abs=1e-15)
+
+
+@pytest.mark.parametrize(("sparsity", "numel", "zeros"), [(0.5, 3, 2), (0.25, 9, 2), (0.75, 9, 7)])
+def test_the_total_is_rounded_to_the_nearest_number_and_halves_upwards(
+    sparsity: float, numel: int, zeros: int
+) -> None:
+    assert total_zeros(sparsity, numel) == zeros
+
+
+def test_the_last_row_makes_up_for_the_rounding_of_the_sum() -> None:
+    """Above 99 %, the ratios cannot exceed s, and their sum falls just short of the half of K."""
+    for sparsity, shape in ((0.995, (20, 5)), (0.999, (10, 50))):
+        counts = exact_counts({"a": sparsity}, {"a": shape}, sparsity)["a"]
+        assert int(counts.sum()) == math.floor(sparsity * shape[0] * shape[1] + 0.5)

@@ -172,3 +172,54 @@ def test_sparsegpt_scores_a_group_by_its_updated_weights(keep: int) -> None:
         expected[:, column:] -= error[:, None] * factor[column, column:]
         expected[:, column] = remaining
     torch.testing.assert_close(pruned.weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def keeps(
+    densities: list[float], remaining: int, rows: list[int] | None = None, of: int = 4
+) -> list[int]:
+    """Return N of each of several blocks with one linear of `of` columns."""
+    names = [str(number) for number in range(len(densities))]
+    shapes = {
+        name: (count, of) for name, count in zip(names, rows or [1] * len(names), strict=True)
+    }
+    units = {name: number for number, name in enumerate(names)}
+    ratios = dict(zip(names, densities, strict=True))
+    patterns = nearest_patterns(ratios, shapes, units, of, remaining)
+    return [patterns[name].keep for name in names]
+
+
+def test_blocks_that_lose_most_by_rounding_down_are_raised_until_the_total_is_met() -> None:
+    densities = [0.3, 0.7, 0.6]  # 1.2, 2.8 and 2.4 of 4
+    assert keeps(densities, remaining=5) == [1, 2, 2]
+    assert keeps(densities, remaining=6) == [1, 3, 2]
+    assert keeps(densities, remaining=7) == [1, 3, 3]
+    assert keeps(densities, remaining=8) == [2, 3, 3]
+
+
+def test_a_block_is_not_raised_if_the_total_does_not_come_closer() -> None:
+    assert keeps([0.375, 0.375], remaining=5, rows=[2, 2]) == [1, 1]  # 4 or 6 are equally close
+    assert keeps([0.375, 0.375], remaining=6, rows=[2, 2]) == [2, 1]  # the first on ties
+    assert keeps([0.7, 0.6], remaining=23, rows=[10, 1]) == [2, 3]  # the first would add 10
+
+
+def test_a_block_keeps_at_least_one_and_at_most_all_weights_of_a_group() -> None:
+    assert keeps([0.1, 1.0], remaining=5) == [1, 4]
+    assert keeps([0.1, 1.0], remaining=9) == [2, 4]
+
+
+def test_linears_of_one_block_with_different_densities_have_patterns_of_their_own() -> None:
+    densities = {"a": 0.25, "b": 0.75, "c": 0.25}
+    patterns = nearest_patterns(
+        densities, dict.fromkeys("abc", (1, 4)), dict.fromkeys("abc", 0), 4, 5
+    )
+    assert {key: pattern.keep for key, pattern in patterns.items()} == {"a": 1, "b": 3, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("keep", "of", "cols", "remaining"),
+    [(2, 4, 5, 3), (2, 4, 7, 4), (1, 4, 5, 1), (1, 4, 6, 2), (3, 8, 12, 5), (3, 8, 10, 4)],
+)
+def test_a_last_group_keeps_its_share_and_halves_are_rounded_up(
+    keep: int, of: int, cols: int, remaining: int
+) -> None:
+    assert Pattern(keep, of).remaining(cols) == remaining

@@ -126,3 +126,9 @@ def test_a_plan_or_budgets_for_another_sparsity_are_refused() -> None:
     costs = StageCosts(context.decoder.device)
     with pytest.raises(UserError, match="zeros, not the"):
         prune(context.decoder, recipe, allocation, context.tokens, costs, QuietProgress())
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 0.0, 1.0, 1.5])
+def test_a_saved_plan_needs_a_sparsity_between_zero_and_one(sparsity: float) -> None:
+    with pytest.raises(UserError, match="must be above 0 and below 1"):
+        SparsityPlan.from_dict({"sparsity": sparsity, "ratios": {"0.mlp": 0.5}})

@@ -163,3 +163,20 @@ def test_printed_pages_repeat_heads_and_unfold_all_parts(tmp_path: Path, page: s
             assert re.search(r"Record\s+Model\s+Pruner", printed)
     assert "Filter rows" not in text
     assert re.search(r"perplexity\s", text)
+
+
+@pytest.mark.parametrize("room", [0, 25, 50])
+def test_printed_headings_stay_with_what_follows(tmp_path: Path, page: str, room: int) -> None:
+    reader = shutil.which("pdftotext")
+    if reader is None:
+        pytest.skip("reading the PDF needs pdftotext (on Debian: apt install poppler-utils)")
+    target = tmp_path / "page.pdf"
+    moved = page.replace("<section", f'<div style="height: {room}mm"></div><section')
+    browse(tmp_path, moved, f"--print-to-pdf={target}", "--no-pdf-header-footer")
+    text = subprocess.run([reader, "-layout", target, "-"], capture_output=True, text=True).stdout
+    parts = re.findall(r"<(?:h2|h3|summary)>([^<]+)</(?:h2|h3|summary)>", page)
+    headings = {html.unescape(part) for part in parts}
+    assert len(headings) > 10
+    for printed in text.split("\f"):
+        rows = [row.strip() for row in printed.splitlines() if row.strip()]
+        assert not headings & set(rows[-3:]), f"a heading without content ends a page: {rows[-3:]}"

@@ -7,11 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.container import ErrorbarContainer
 
-from neuroal.tables.plots import MARKERS, styles
+from neuroal.records.schema import Record
+from neuroal.records.store import save_record
+from neuroal.tables.figures import quality_plots
+from neuroal.tables.plots import MARKERS, log_ticks, styles
 from neuroal.tables.report import report, write_report
+from neuroal.tables.selection import Selection
 from neuroal.tables.study import Study, study, tables
-from tests.synthetic import fill
+from tests.synthetic import fill, record
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,91 @@ def test_all_plots_of_the_study_have_a_description(page: str) -> None:
         "Performance by runtime: Wanda, CPU, 1 threads",
     ):
         assert expected in descriptions
+
+
+def test_bars_show_wins_ties_and_losses_apart(tmp_path: Path) -> None:
+    values = {"uniform": (30.0, 20.0, 20.0), "owl": (20.0, 20.0, 30.0), "alpha": (40.0, 40.0, 40.0)}
+    for name, of_name in values.items():
+        for value, sparsity in zip(of_name, (0.6, 0.7, 0.8), strict=True):
+            fields = record(competitor=name, sparsity=sparsity).to_dict()
+            fields["metrics"]["wikitext2"]["pruned"]["value"] = value
+            save_record(Record.from_dict(fields), tmp_path)
+    page = report(one := study(tmp_path), tables(one))
+    rows = re.findall(r'<span>([^<]+)</span><span class="count">([^<]+)</span>', page)
+    assert sorted(rows) == [
+        ("AlphaPruning", "0 / 0 / 3"),
+        ("OWL", "1 / 1 / 1"),
+        ("Uniform", "1 / 1 / 1"),
+    ]
+
+
+def test_limits_are_announced_once(tmp_path: Path) -> None:
+    for name in ("uniform", "owl"):
+        save_record(record(competitor=name, tasks=("ptb", "c4", "rte"), limit=8), tmp_path)
+    one = study(tmp_path, Selection(limited=True))
+    page = report(one, tables(one))
+    assert page.count("LIMITED:") == page.count('class="warn"') == 1
+    assert page.index("LIMITED:") < page.index("<main>")
+
+
+def test_panels_of_a_text_share_an_axis_and_show_error_bars(studied: tuple[Study, Path]) -> None:
+    folder = studied[1].parent / "two-models"
+    fill(folder, pruners=("wanda",), tasks=("ptb",))
+    for one in (studied[0], study(folder)):  # several seeds; one seed
+        axes = [drawn.axes[0] for drawn in quality_plots(one).values()]
+        assert len({plot.get_ylim() for plot in axes}) == 1
+        for plot in axes:
+            assert plot.get_yscale() == "log"
+            low, high = plot.get_ylim()
+            assert sum(low <= tick <= high for tick in plot.get_yticks()) >= 3
+            bars = [item for item in plot.containers if isinstance(item, ErrorbarContainer)]
+            lengths = [
+                abs(end[1] - start[1])
+                for bar in bars
+                for start, end in bar.lines[2][0].get_segments()
+            ]
+            assert len(lengths) == 5 * 3
+            assert min(lengths) > 0
+
+
+def test_legends_name_the_dense_model_and_the_steps_of_the_search_once(page: str) -> None:
+    parts = dict(re.findall(r'<section id="([\w-]+)">(.*?)</section>', page, re.S))
+    legends = {name: re.findall(r'<ul class="legend">.*?</ul>', parts[name]) for name in parts}
+    assert len(legends["perplexity"]) == len(legends["criterion"]) == 1
+    names = re.findall(r"</?[^>]+>([^<]+)</li>", legends["perplexity"][0])
+    assert names[-1] == "dense"
+    assert "NeuroAL" in names
+    names = re.findall(r"</?[^>]+>([^<]+)</li>", legends["criterion"][0])
+    assert names == ["60 %", "70 %", "80 %", "blocks", "rows", "chosen λ"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(19.0, 24.0), (15.0, 160.0), (20.0, 1e7), (5.0, 5.1)])
+def test_a_logarithmic_axis_has_a_few_round_ticks(low: float, high: float) -> None:
+    ticks = [tick for tick in log_ticks(low, high) if low <= tick <= high]
+    assert 2 <= len(ticks) <= 8
+
+
+def test_texts_of_the_first_seed_are_shown_by_prompt(tmp_path: Path) -> None:
+    for name, seed in (("uniform", 0), ("owl", 0), ("owl", 1)):
+        texts = {"prompt": "A <b>", "dense": "full\ntext", "pruned": f"{name} & {seed}"}
+        fields = record(competitor=name, seed=seed).to_dict() | {"samples": [texts]}
+        save_record(Record.from_dict(fields), tmp_path)
+    one = study(tmp_path)
+    page = report(one, tables(one))
+    section = page[page.index('<section id="samples">') :].partition("</section>")[0]
+    assert "<h3>A &lt;b&gt; …</h3>" in section
+    rows = re.findall(r"<tr data-row.*?</tr>", section, re.S)
+    texts_of = [re.sub(r"<[^>]+>", "|", row).split("|") for row in rows]
+    cells = [[text for text in row if text.strip()] for row in texts_of]
+    assert cells == [
+        ["–", "0 %", "dense", "full\ntext"],
+        ["Wanda", "70 %", "Uniform", "uniform &amp; 0"],
+        ["Wanda", "70 %", "OWL", "owl &amp; 0"],
+    ]
+
+
+def test_a_report_without_texts_has_no_section_for_them(page: str) -> None:
+    assert 'id="samples"' not in page
 
 
 def test_links_lead_to_the_records(studied: tuple[Study, Path], page: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy.stats import binomtest, wilcoxon
 
 from neuroal.tables.cases import Case, Expected
 from neuroal.tables.study import study
-from neuroal.tables.wins import Duel, bootstrap, duels, sign_test, signed_rank
+from neuroal.tables.win_tables import wins_table
+from neuroal.tables.wins import Duel, bootstrap, duels, holm, sign_test, signed_rank
 from tests.synthetic import fill
 
 MODELS = tuple("abcdefghij")
@@ -105,16 +107,68 @@ def test_the_bootstrap_is_seeded_and_draws_whole_clusters() -> None:
     assert all(math.isnan(end) for end in bootstrap(points[:20], whole[:20], 0))
 
 
-def test_opposite_duels_mirror_each_other(tmp_path: Path) -> None:
+def test_a_pair_is_compared_once_and_its_reverse_mirrors_it(tmp_path: Path) -> None:
     fill(tmp_path, competitors=("uniform", "neuroal"), sparsities=(0.6, 0.7))
     data = study(tmp_path)
-    by_pair = {(d.one, d.kind): d for d in duels(data.results, data.expected)}
-    for kind in ("all", "perplexity", "zero_shot"):
-        one, other = by_pair["uniform", kind], by_pair["neuroal", kind]
+    back = replace(data.expected, competitors=data.expected.competitors[::-1])
+    pairs = zip(duels(data.results, data.expected), duels(data.results, back), strict=True)
+    for one, other in pairs:
+        assert (one.one, other.one, one.kind) == ("uniform", "neuroal", other.kind)
         assert (one.wins, one.ties, one.losses) == (other.losses, other.ties, other.wins)
         assert one.share == pytest.approx(1 - other.share)
         assert one.sign == other.sign
-    assert by_pair["neuroal", "all"].cases == len(data.expected.cases)
+        assert one.cases == len(data.expected.cases) or one.kind != "all"
+
+
+def test_p_values_are_corrected_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    corrected = holm([0.01, math.nan, 0.02])
+    assert corrected[0] == pytest.approx(0.02)
+    assert math.isnan(corrected[1])
+    assert holm([]) == []
+
+
+def test_pairs_of_one_kind_are_corrected_together() -> None:
+    b = [1.0 + i for i in range(10)]
+    values = {
+        "a": [v - 0.5 for v in b],
+        "b": b,
+        "c": [v + 0.01 * (-1) ** i for i, v in enumerate(b)],
+    }
+    frame = pd.concat(
+        [
+            results(values, "ptb", "perplexity"),
+            results({"a": b, "b": b, "c": b}, "rte", "zero_shot"),
+        ]
+    )
+    cases = tuple(Case(model, "wanda", "70 %", task) for model in MODELS for task in ("ptb", "rte"))
+    by_pair = {(d.one, d.other, d.kind): d for d in duels(frame, Expected(cases, ("a", "b", "c")))}
+    first = by_pair["a", "b", "perplexity"]
+    assert first.sign == pytest.approx(2 / 2**10)
+    assert first.sign_holm == pytest.approx(3 * first.sign)  # the smallest of three pairs
+    assert by_pair["b", "c", "perplexity"].sign_holm == 1.0
+    assert by_pair["a", "b", "zero_shot"].sign_holm == 1.0
+    assert math.isnan(by_pair["a", "b", "all"].wilcoxon_holm)
+
+
+def test_the_matrix_has_each_pair_once_and_marks_significant_ones() -> None:
+    b = [1.0 + i for i in range(10)]
+    frame = results({"a": [v - 0.5 for v in b], "b": b, "c": [*b[:9], 99.0]}, "ptb", "perplexity")
+    cases = tuple(Case(model, "wanda", "70 %", "ptb") for model in MODELS)
+    table = wins_table(duels(frame, Expected(cases, ("a", "b", "c"))), ("a", "b", "c"))
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert table.heads == ("Of", "Top-up", "a", "b", "c")
+    assert texts == [
+        ["perplexity", "a", "", "10/0/0", "10/0/0"],
+        ["perplexity", "b", "0.0059", "", "1/9/0"],
+        ["perplexity", "c", "0.0059", "1", ""],
+    ]
+    assert [cell.standing for row in table.rows for cell in row] == [0] * 7 + [1] + [0] * 4 + [
+        1,
+        0,
+        0,
+    ]
 
 
 def test_a_task_without_results_counts_as_missing() -> None:

@@ -19,7 +19,7 @@ from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.sparsity.budget import Rules, total_zeros
 from neuroal.sparsity.plan import SparsityPlan
-from neuroal.topups.fisher import Fisher
+from neuroal.topups.fisher import EXPONENT, Fisher
 from tests.architectures import model_of
 from tests.small_models import allocation_context, check, random_tokens, tiny_llama
 
@@ -52,6 +52,16 @@ def test_every_pruner_meets_the_exact_budget_of_the_plan(form: str, pruner: Prun
     assert len(result.report["loss"]) == 4
 
 
+@pytest.mark.parametrize(("form", "exponent"), [("factored", EXPONENT), ("elementwise", None)])
+def test_the_report_has_the_exponent_of_the_form_that_uses_it(
+    form: str, exponent: float | None
+) -> None:
+    context = allocation_context(tiny_llama(), Magnitude(), tokens=TOKENS)
+    report = Fisher(form=form, windows=2, rounds=1).allocate(context).report
+    assert report.get("exponent") == exponent
+    assert report["form"] == form
+
+
 def test_rows_have_the_zeros_of_the_last_mask() -> None:
     """No row reaches the cap here, so the budget rule changes no count."""
     decoder = tiny_llama()
@@ -71,14 +81,14 @@ class ByColumn(ScorePruner):
 
 
 def test_a_plan_counts_the_costs_of_the_weights_that_the_pruner_takes() -> None:
-    """The weights in the first half of the columns of one linear are made dear."""
+    """The weights in the first half of the columns of one linear are made expensive."""
     decoder = tiny_llama()
-    dear = next(iter(decoder))
+    costly = next(iter(decoder))
     with torch.no_grad():
-        dear.weight[:, : dear.cols // 2] *= 20
-        dear.weight[:, dear.cols // 2 :] = 0  # the cheapest of the model, if they could be had
+        costly.weight[:, : costly.cols // 2] *= 20
+        costly.weight[:, costly.cols // 2 :] = 0  # the cheapest of the model, if they could be had
     plans = [plan_of(Fisher(windows=2), decoder, p, sparsity=0.3) for p in (Wanda(), ByColumn())]
-    wanda, by_column = (torch.as_tensor(plan.ratios[dear.key]).mean() for plan in plans)
+    wanda, by_column = (torch.as_tensor(plan.ratios[costly.key]).mean() for plan in plans)
     assert wanda == pytest.approx(0.5, abs=0.05)
     assert by_column < 0.1
 

@@ -63,6 +63,12 @@ def config(records: list[Any]) -> dict[str, Any]:
     }
 
 
+def axes(records: list[Any]) -> dict[str, str]:
+    """Return pattern of figures → figure that is their x axis."""
+    metrics = [record.metric for record in records if record.HasField("metric")]
+    return {metric.glob_name or metric.name: metric.step_metric for metric in metrics}
+
+
 def run_of(records: list[Any]) -> Any:
     """Return the record that describes the run."""
     return next(record.run for record in records if record.HasField("run"))

@@ -72,6 +72,40 @@ def test_the_run_has_project_group_tags_and_config(tracked: Tracked, logged: lis
     assert configured["sparsity"]["ratio"] == 0.7
 
 
+def test_methods_have_short_names_and_versions_are_in_the_config(
+    tracked: Tracked, logged: list[Any]
+) -> None:
+    configured = offline_files.config(logged)
+    names = [configured[group] for group in ("pruner", "topup", "refine")]
+    assert names == [
+        "wanda",
+        "neuroal(block_candidates=[0.05, 0.15], row_candidates=[0.0])",
+        "none",
+    ]
+    assert configured["parameters"]["topup"]["block_candidates"] == [0.05, 0.15]
+    assert configured["environment"] == tracked.record.environment
+    described = offline_files.run_of(logged)
+    assert described.job_type == "prune"
+    assert described.display_name.endswith("70 % seed 0")
+
+
+def test_the_x_axis_of_a_search_is_the_candidate(logged: list[Any]) -> None:
+    assert offline_files.axes(logged)["search blocks/*"] == "search blocks/candidate"
+
+
+def test_results_are_a_table_with_pruned_by_dense(tracked: Tracked, logged: list[Any]) -> None:
+    figures = tracked.record.metrics["builtin"]
+    dense, pruned = figures["dense"]["value"], figures["pruned"]["value"]
+    folder = tracked.files[0].parent / "files" / "media" / "table"
+    table = json.loads(next(folder.glob("results*")).read_text())
+    assert table["columns"] == ["task", "figure", "dense", "pruned", "pruned / dense"]
+    assert table["data"] == [["builtin", "perplexity", dense, pruned, pruned / dense]]
+    summary = offline_files.summary(logged)
+    assert summary["builtin/pruned_by_dense"] == pytest.approx(pruned / dense)
+    best = min(tracked.record.plan["report"]["criterion_block"])
+    assert summary["plan/criterion_block"] == pytest.approx(best)
+
+
 def test_the_criterion_of_each_candidate_is_logged(tracked: Tracked, logged: list[Any]) -> None:
     rows = [row for row in offline_files.history(logged) if "search blocks/criterion" in row]
     assert [row["search blocks/candidate"] for row in rows] == [0.05, 0.15]
@@ -173,10 +207,12 @@ def test_a_long_name_is_cut_to_what_wandb_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = ",".join(f"0.{number:03}" for number in range(1, 60))
-    config = composed(["logger=wandb", f"topup.block_candidates=[{candidates}]", f"out={tmp_path}"])
+    settings = [f"topup.block_candidates=[{candidates}]", f"out={tmp_path}", "seed=7"]
+    config = composed(["logger=wandb", *settings])
     options: dict[str, Any] = {}
     monkeypatch.setattr("wandb.init", lambda **named: options.update(named))
     WandbTracker(config, "0" * 16).begin()
     assert len(options["name"]) == 128
+    assert options["name"].endswith(" seed 7")
     assert options["name"].startswith("zoo/llama wanda neuroal(block_candidates=")
     assert max(map(len, options["tags"])) == 64
