@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from neuroal.config import validation
 from neuroal.config.instantiate import named_method
 from neuroal.config.schema import BOS, TaskConfig
-from neuroal.config.validation import check_task
 from neuroal.data.text import calibration_text
 from neuroal.errors import UserError, check_choice
 from neuroal.evaluation.tasks import evaluate_tasks, prepare, require
@@ -36,6 +36,9 @@ from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, progress_of
+
+INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Types of token ids."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,9 @@ def prune(
     warn_of_untested_versions()
     ratio = _ratio(sparsity, pattern)
     check_choice("rules", rules, Rules)
+    validation.check_batch("batch", batch)
+    validation.check_seed("seed", seed)
+    validation.check_windows("search_windows", search_windows)
     windows = _windows(tokens)
     check_tokens(model, windows, "tokens: there is")
     compute = model.device if device is None else resolve_device(device)
@@ -188,8 +194,7 @@ def _ratio(sparsity: float | None, pattern: tuple[int, int] | None) -> float:
                 f"sparsity={sparsity}: contradicts pattern={pattern}, which prunes {ratio:.6g}; "
                 "leave out one of them"
             )
-    if not 0 < ratio < 1:
-        raise UserError(f"sparsity={sparsity}: must be above 0 and below 1")
+    validation.check_ratio("sparsity", ratio)
     return ratio
 
 
@@ -203,7 +208,7 @@ def _windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
         raise UserError(
             f"tokens: need windows of token ids, all of one length ({error})"
         ) from error
-    if windows.dim() != 2 or windows.is_floating_point() or windows.shape[0] < 1:
+    if windows.dim() != 2 or windows.dtype not in INTEGERS or windows.shape[0] < 1:
         raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
     return windows
 
@@ -254,7 +259,7 @@ def evaluate(
     config = TaskConfig(
         names, seqlen, bos, limit, batch, fewshot=fewshot, chat_template=chat_template
     )
-    check_task(config)
+    validation.check_task(config)
     require(config, data_root)
     loaded = LoadedModel(model, tokenizer, model.name_or_path)
     prepared = prepare(config, tokenizer, loaded.context, data_root)
@@ -293,8 +298,8 @@ def calibration_tokens(
     Raises:
         UserError: an invalid argument, a source that cannot be found, or a text that is too short.
     """
-    if windows < 1:
-        raise UserError(f"windows={windows}: must be at least 1")
+    validation.check_windows("windows", windows)
+    validation.check_seed("seed", seed)
     if seqlen is None:
         seqlen = min(2048, int(getattr(tokenizer, "model_max_length", None) or 2048))
     if seqlen < 2:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from neuroal.evaluation.samples import samples_path, take_samples
 from neuroal.evaluation.tasks import Task, evaluate_tasks, prepare, require
 from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors
+from neuroal.files.outputs import ModelFolder
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import replicas, resolve_device
 from neuroal.models.load import LoadedModel, load_model
@@ -36,19 +38,16 @@ from neuroal.records.dense_cache import evaluate_cached
 from neuroal.records.identity import environment, former_identity_of, identity_of
 from neuroal.records.model_card import model_card
 from neuroal.records.outputs import Outputs, structure_of
+from neuroal.records.rates import keep_run
+from neuroal.records.result_line import result_line
 from neuroal.records.resume import RunFiles, check_same_masks, open_run, saved_plan
 from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
-from neuroal.tracking import (
-    Progress,
-    TrackedProgress,
-    progress_for_terminal,
-    progress_of,
-    tracker_for,
-)
+from neuroal.tracking import Progress, TrackedProgress, progress_for, progress_of, tracker_for
+from neuroal.tracking.log_file import LoggedProgress, log_file
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ def run(
 
     Args:
         config: configuration of the run.
-        progress: receives progress updates; None: bars on a terminal; True and False: bars, or
-            nothing.
+        progress: receives progress updates; None: as ``progress`` of `config` says; True and False:
+            bars, or nothing.
         identity: identity of `config`, if already computed; None: compute it.
 
     Returns:
@@ -77,7 +76,8 @@ def run(
     contents = Contents()
     identity = identity or identity_of(config, contents)
     with machine_errors(f"out={config.out}"), tracker_for(config, identity) as tracker:
-        receiver = progress_for_terminal() if progress is None else progress_of(progress)
+        shown = progress_for(config.progress) if progress is None else progress_of(progress)
+        receiver: Progress = LoggedProgress(shown)
         if tracker:
             receiver = TrackedProgress(receiver, tracker)
         record, path = _run(config, identity, contents, receiver)
@@ -103,7 +103,10 @@ def _run(
         )
         if record is None or _is_due(job, record):
             note_former_record(config)
-            record = _work(job)
+            with log_file(files.record_path.with_suffix(".log")):
+                record = _work(job)
+                log.debug("%s", result_line(config, record, files.record_path))
+            keep_run(config, record)
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
             log.info("already done: %s; force=true does it again", files.record_path)
@@ -131,6 +134,13 @@ class _Job:
     progress: Progress
     data: Mapping[str, str | None]
 
+    @contextmanager
+    def stage(self, name: str, costs: str) -> Iterator[None]:
+        """Show a stage of one unit, and add its costs to those of `costs`."""
+        with self.progress.stage(name, 1, "step") as step, self.costs.stage(costs):
+            yield
+            step.advance()
+
 
 def _is_due(job: _Job, record: Record) -> bool:
     """Return whether outputs or tasks of a run are missing."""
@@ -157,7 +167,7 @@ def _work(job: _Job) -> Record:
     scratch = job.files.scratch
     devices = job.recipe.settings.devices
     with starting(devices) as group:
-        with costs.stage("load"):
+        with job.stage("load model", "load"):
             loaded = load_model(config.model, costs.device, config.offload, scratch, config.devices)
         with replicated(loaded.model, devices, group):
             return _stages(job, loaded, text)
@@ -166,10 +176,9 @@ def _work(job: _Job) -> Record:
 def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     """Do the missing stages of a run after loading; return its record."""
     config, files, costs, progress = job.config, job.files, job.costs, job.progress
-    outputs = job.outputs
     out = files.record_path.parent
     decoder = DecoderModel(loaded.model, config.model.include, config.model.exclude)
-    with costs.stage("calibrate"):
+    with job.stage("read texts", "calibrate"):
         pruning, search = calibration_windows(config, text, loaded)
         due = _due_tasks(job, files.record)
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
@@ -195,10 +204,8 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
     record = _evaluate_pruned(job, loaded, tasks, dense, record)
     if samples is not None:
         record = _with_samples(job, samples, record)
-    if outputs.model is not None and (config.force or outputs.lacks_model()):
-        own = record.with_config(dataclasses.asdict(config))
-        card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
-        save_model(loaded, outputs.model, saved_plan(record), card, structure_of(record))
+    if job.outputs.model is not None and (config.force or job.outputs.lacks_model()):
+        _save_model(job, job.outputs.model, loaded, record)
     files.finish(masks if config.save.masks else None)
     return record
 
@@ -265,6 +272,15 @@ def _with_samples(job: _Job, samples: Samples, record: Record) -> Record:
     record = dataclasses.replace(record, samples=texts, costs=job.costs.to_dict())
     job.files.save(record)
     return record
+
+
+def _save_model(job: _Job, target: ModelFolder, loaded: LoadedModel, record: Record) -> None:
+    """Save the pruned model with its model card."""
+    with job.progress.stage("save model", 1, "step") as step:
+        own = record.with_config(dataclasses.asdict(job.config))
+        card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
+        save_model(loaded, target, saved_plan(record), card, structure_of(record))
+        step.advance()
 
 
 def make_recipe(config: RunConfig) -> Recipe:

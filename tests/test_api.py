@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -109,6 +111,26 @@ def test_invalid_values_are_named() -> None:
     with pytest.raises(neuroal.UserError, match="leave no linear"):
         neuroal.prune(model, TOKENS, exclude=["*"])
     assert DecoderModel(model).numel > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "batch=0: must be at least 1"),
+        ({"batch": 1.5}, "batch=1.5: must be an integer"),
+        ({"seed": 2**64}, "seed=18446744073709551616: must be at most"),
+        ({"seed": "1"}, "seed=1: must be an integer"),
+        ({"search_windows": 0}, "search_windows=0: must be at least 1"),
+        ({"search_windows": -1}, "search_windows=-1: must be at least 1"),
+        ({"sparsity": 70}, r"sparsity=70: .* did you mean 0\.7\?"),
+        ({"tokens": torch.ones(2, 8, dtype=torch.bool)}, "token ids"),
+        ({"tokens": torch.full((2, 8), -1)}, "token id -1"),
+    ],
+)
+def test_numbers_are_checked_as_on_the_command_line(settings: dict[str, Any], message: str) -> None:
+    tokens = settings.pop("tokens", TOKENS)
+    with pytest.raises(neuroal.UserError, match=message):
+        neuroal.prune(tiny_llama().model, tokens, pruner="magnitude", topup="uniform", **settings)
 
 
 @pytest.mark.parametrize(

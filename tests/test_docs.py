@@ -43,6 +43,8 @@ SMALL = {
     "task.seqlen": "32",
     "task.limit": "2",
 }
+RUNNING_FLAGS = ("-m", "--quiet", "--verbose", "--json")
+"""Flags of commands that do a run."""
 SMALL_SEARCH = {
     "fisher": ["topup.windows=2"],
     "marginal": ["topup.row_iterations=2", "topup.windows=2"],
@@ -133,7 +135,7 @@ def with_substitutes(words: list[str], substitutes: dict[str, str]) -> list[str]
 def smaller(program: str, arguments: list[str]) -> list[str]:
     """Return the arguments of ``neuroal`` or ``neuroal-eval`` with few and short windows."""
     prunes = program == "neuroal"
-    if any(argument.startswith("-") and argument != "-m" for argument in arguments):
+    if any(argument.startswith("-") and argument not in RUNNING_FLAGS for argument in arguments):
         return arguments  # prints something and stops
     others = [argument for argument in arguments if argument.partition("=")[0] not in SMALL]
     choices = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -162,7 +164,7 @@ def compose_only(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Check a command that is not run, as far as its program does so before any work."""
     program, *arguments = words
     if program == "neuroal-grid":
-        check_grid(*arguments[1:])
+        check_grid(*(a for a in arguments[1:] if not a.startswith("--")))
     elif program == "slurm/submit.sh":
         assert (ROOT / program).stat().st_mode & 0o100
         check_grid(*arguments)

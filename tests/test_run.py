@@ -63,12 +63,16 @@ def test_the_result_line_summarises_the_run(finished: tuple[Path, Path]) -> None
     line = result_line(config, record, finished[1])
     figures = record.metrics["builtin"]
     assert line.startswith("zoo/llama, wanda, neuroal")
-    assert f"builtin {figures['dense']['value']:.4g} → {figures['pruned']['value']:.4g}" in line
-    assert "(limit 8)" in line
+    dense, pruned = figures["dense"]["value"], figures["pruned"]["value"]
+    assert f"builtin {dense:.4g} → {pruned:.4g} (× {pruned / dense:.3g}) (limit 8)" in line
     share = record.sparsity["model"]
     zeros = f"0.7000 zeros (0.7000 of the blocks, {share:.4f} of the model)"
     assert 0.1 < share < 0.7
-    assert line.endswith(f"{zeros}; record {finished[1]}")
+    seconds = sum(record.costs["seconds"].values())
+    assert line.endswith(f"{zeros}; {seconds:.1f} s; record {finished[1]}")
+    folder = finished[1].parent / "wandb" / f"offline-run-20261231_235959-{record.identity}"
+    folder.mkdir(parents=True)
+    assert result_line(config, record, finished[1]).endswith(f"; upload: wandb sync {folder}")
 
 
 def test_a_repeated_run_gives_the_same_record_except_for_costs(

@@ -6,11 +6,12 @@ The words are those of this installation: commands, flags, groups, options and k
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from neuroal.cli import tables
-from neuroal.cli.application import FLAGS, ArgumentParser, exit_with
+from neuroal.cli.application import exit_with
+from neuroal.cli.flags import HYDRA_FLAGS, OUTPUT_FLAGS, OWN_FLAGS, ArgumentParser
 from neuroal.cli.help import PRUNING, options_by_group
 from neuroal.cli.overrides import PATHS
 from neuroal.config import schema
@@ -69,18 +70,23 @@ def words_by_script() -> dict[str, list[str]]:
     """Return console script → words that may follow it."""
     overrides = _overrides()
     evaluated = [word for word in overrides if _group(word) not in (*PRUNING, "experiment")]
-    flags = [name for names in FLAGS for name in names if name.startswith("--")]
+    output = _long(OUTPUT_FLAGS)
     return {
-        "neuroal": [*overrides, *flags],
-        "neuroal-eval": [*evaluated, "--help", "--version"],
-        "neuroal-data": ["fetch", "check", "list", *SETS, "--root", "--help"],
+        "neuroal": [*overrides, *_long(HYDRA_FLAGS), *_long(OWN_FLAGS)],
+        "neuroal-eval": [*evaluated, *output, "--help", "--version"],
+        "neuroal-data": ["fetch", "check", "list", *SETS, "--root", "--json", "--help"],
         "neuroal-grid": [
             *("plan", "status", "run", "retry", "--chunk", "--models", "--all-done", "--all"),
-            *("--help", *overrides),
+            *("--measure", *output, "--help", *overrides),
         ],
-        "neuroal-tables": [*tables.COMMANDS, "--limited", "--to", "--help", *overrides],
+        "neuroal-tables": [*tables.COMMANDS, *tables.FLAGS, *overrides],
         "neuroal-completion": [*SHELLS, "--help"],
     }
+
+
+def _long(flags: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return the long names of flags."""
+    return [name for names in flags for name in names if name.startswith("--")]
 
 
 def _group(word: str) -> str:

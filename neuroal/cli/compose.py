@@ -211,7 +211,8 @@ def _wrong_override(overrides: Sequence[str], search: Sequence[str]) -> str | No
     folders = list(filter(None, map(search_folder, search)))
     for override in overrides:
         key, _, value = override.partition("=")
-        if key[0] not in "+~" and not key.startswith("hydra"):
+        is_own = not key.startswith("hydra") or key == "hydra/launcher"
+        if key[0] not in "+~" and is_own:
             message = wrong_name(key.partition("@")[0], value, folders)
             if message:
                 return message

@@ -14,7 +14,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from neuroal.cli.application import ArgumentParser, exit_with
+from neuroal.cli.application import exit_with
+from neuroal.cli.flags import ArgumentParser
+from neuroal.cli.messages import print_json
 from neuroal.data.hub import unreachable
 from neuroal.data.resolve import SUFFIXES, DataSplit, find_rows, from_hub, in_cache, in_folder
 from neuroal.data.sets import SETS, DataSet, data_set
@@ -45,15 +47,16 @@ def data_command(arguments: Sequence[str]) -> int:
     parser.add_argument("action", choices=("fetch", "check", "list"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="data set, or NAME/SPLIT")
     parser.add_argument("--root", metavar="FOLDER", help="folder of local data sets, as data.root")
+    parser.add_argument("--json", action="store_true", help="print rows as JSON, one per line")
     options = parser.parse_intermixed_args(arguments)
     splits = list(_splits(options.names or SETS))
     if options.action == "list":
-        return show(splits)
+        return show(splits, options.json)
     if options.action == "check":
-        return check(splits, options.root)
+        return check(splits, options.root, options.json)
     if not options.names:
         raise UserError(f"fetch: needs a data set; there are {', '.join(SETS)}")
-    return fetch(splits, options.root)
+    return fetch(splits, options.root, options.json)
 
 
 def _splits(names: Iterable[str]) -> Iterator[Split]:
@@ -68,17 +71,17 @@ def _splits(names: Iterable[str]) -> Iterator[Split]:
         yield from ((name, each) for each in ([split] if split else splits))
 
 
-def show(splits: Sequence[Split]) -> int:
+def show(splits: Sequence[Split], as_json: bool = False) -> int:
     """Print data sets and splits, their repositories on the Hub and files under ``data.root``."""
     table = _table("data set", "split", "hub", "under data.root")
     for name, split in splits:
         source = data_set(name)
         table.add_row(name, split, source.repo or "-", f"{source.folder}/{split}.jsonl.gz")
-    Console().print(table)
+    _print(table, as_json)
     return 0
 
 
-def check(splits: Sequence[Split], root: str | None) -> int:
+def check(splits: Sequence[Split], root: str | None, as_json: bool = False) -> int:
     """Print which splits are in `root` or in the cache; return 1 if any is missing or damaged."""
     table, unusable = _table("data set", "split", "found in", "rows", "SHA-256"), 0
     for name, split in splits:
@@ -90,11 +93,11 @@ def check(splits: Sequence[Split], root: str | None) -> int:
             cells = ("damaged: fetch it again", "", "")
         unusable += cells is None or not cells[1]
         table.add_row(name, split, *(cells or ("missing", "", "")))
-    Console().print(table)
+    _print(table, as_json)
     return min(unusable, 1)
 
 
-def fetch(splits: Sequence[Split], root: str | None) -> int:
+def fetch(splits: Sequence[Split], root: str | None, as_json: bool = False) -> int:
     """Download splits to the cache, or to `root`."""
     for name, split in splits:
         source = data_set(name)
@@ -104,7 +107,11 @@ def fetch(splits: Sequence[Split], root: str | None) -> int:
         data = in_folder(source, split, root) or in_cache(source, split) or _download(source, split)
         if root is not None and in_folder(source, split, root) is None:
             data = copy(data, Path(root) / source.folder, split)
-        print(f"{name}/{split}: {len(data.rows)} rows, {data.origin}")
+        if as_json:
+            row = {"name": name, "split": split, "rows": len(data.rows), "origin": data.origin}
+            print_json(row)
+        else:
+            print(f"{name}/{split}: {len(data.rows)} rows, {data.origin}")
     return 0
 
 
@@ -132,6 +139,16 @@ def copy(data: DataSplit, folder: Path, split: str) -> DataSplit:
             with gzip.open(part, "wt", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in data.rows)
     return DataSplit((target,), str(folder))
+
+
+def _print(table: Table, as_json: bool) -> None:
+    """Print a table, or each of its rows as JSON."""
+    if not as_json:
+        Console().print(table)
+        return
+    heads = [str(column.header) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        print_json(dict(zip(heads, map(str, cells), strict=True)))
 
 
 def _table(*columns: str) -> Table:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-from neuroal.cli.application import ArgumentParser, exit_with
+from neuroal.cli.application import exit_with
 from neuroal.cli.declared import planned
+from neuroal.cli.flags import OUTPUT_FLAGS, ArgumentParser, with_progress
+from neuroal.cli.messages import level_of, print_json, set_level
 from neuroal.config.locations import check_writable
 from neuroal.errors import UserError
+from neuroal.grid.declaration import Declaration
+from neuroal.grid.estimate import estimate_grid
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.report import cases_text, failures_text, models_text, plan_text, states_text
+from neuroal.grid.report import (
+    cases_text,
+    failures_text,
+    models_text,
+    plan_text,
+    states_content,
+    states_text,
+)
 from neuroal.grid.status import RunState, Status, status_of
 
 EPILOG = """\
-plan    print cases and runs, their states, and an estimate of the remaining time and memory
+plan    print cases and runs, their states, and an estimate of the remaining time and memory; loads
+        no model, except with --measure, which times one pass of each
 status  print how many runs are done, running, failed (with the reason) or missing
 run     do the missing runs; several workers, also on several machines, share the grid
 retry   do the failed runs again
@@ -39,23 +50,30 @@ def main() -> NoReturn:
 def grid_command(arguments: Sequence[str]) -> int:
     """Run the command with `arguments`; return the exit code, 1 if a run has failed."""
     options = _arguments(arguments)
-    declaration, runs = planned(options.overrides)
+    set_level(level_of(options))
+    declaration, runs = planned(with_progress(options.overrides, options.quiet))
     runs = _chunk(runs, options.chunk)
     statuses = list(status_of(runs))
     if options.models:
         print(models_text(runs, statuses))
         return 0
     if options.action == "plan":
-        on_gpu = bool(runs) and _on_gpu(runs[0])
-        print(cases_text(declaration))
-        print(plan_text(runs, statuses, on_gpu, every=options.all))
+        print_plan(options, declaration, runs, statuses)
         return 0
     unfinished = (RunState.MISSING, RunState.RUNNING)
     if options.action == "status":
-        print(states_text(runs, statuses))
+        if options.json:
+            print_json(states_content(runs, statuses))
+        else:
+            print(states_text(runs, statuses))
         wrong = (RunState.FAILED, *(unfinished if options.all_done else ()))
         return int(any(status.state in wrong for status in statuses))
-    return _work(runs, statuses, (RunState.FAILED,) if options.action == "retry" else unfinished)
+    return _work(
+        runs,
+        statuses,
+        options.json,
+        (RunState.FAILED,) if options.action == "retry" else unfinished,
+    )
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -72,6 +90,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", action="store_true", help="print MODEL RUNS MISSING per model")
     parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
+    parser.add_argument("--measure", action="store_true", help="plan: time one pass per model")
+    parser.add_flags(OUTPUT_FLAGS)
     return parser.parse_intermixed_args(arguments)
 
 
@@ -91,12 +111,28 @@ def _chunk(runs: list[PlannedRun], text: str | None) -> list[PlannedRun]:
     return runs[len(runs) * (index - 1) // count : len(runs) * index // count]
 
 
-def _on_gpu(run: PlannedRun) -> bool:
-    device = run.config.device
-    return device.startswith("cuda") or (device == "auto" and bool(shutil.which("nvidia-smi")))
+def print_plan(
+    options: argparse.Namespace,
+    declaration: Declaration,
+    runs: Sequence[PlannedRun],
+    statuses: Sequence[Status],
+) -> None:
+    """Print cases and runs, and an estimate of what is left."""
+    if options.measure:
+        from neuroal.grid.measure import measure
+
+        measure([planned.config for planned in runs])
+    left = estimate_grid(runs, statuses)
+    if options.json:
+        print_json({**states_content(runs, statuses), "left": left.to_dict()})
+    else:
+        print(cases_text(declaration))
+        print(plan_text(runs, statuses, left, every=options.all))
 
 
-def _work(runs: list[PlannedRun], statuses: list[Status], states: Sequence[RunState]) -> int:
+def _work(
+    runs: list[PlannedRun], statuses: list[Status], as_json: bool, states: Sequence[RunState]
+) -> int:
     """Do the runs in one of `states`; return 1 if a run of the grid has failed, else 0."""
     from neuroal.grid.worker import work_off
 
@@ -107,7 +143,10 @@ def _work(runs: list[PlannedRun], statuses: list[Status], states: Sequence[RunSt
     _say(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts))
     outcomes = work_off(chosen, _say)
     _say(f"{outcomes[RunState.DONE]} done now, {outcomes[RunState.FAILED]} failed")
-    failed = failures_text(runs, list(status_of(runs)))
+    after = list(status_of(runs))
+    if as_json:
+        print_json(states_content(runs, after))
+    failed = failures_text(runs, after)
     if failed:
         _say(failed)
     return int(bool(failed or outcomes[RunState.FAILED]))

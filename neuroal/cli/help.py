@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, Field
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from neuroal import __version__
 from neuroal.config import schema
 from neuroal.errors import nearest
+from neuroal.evaluation.task_table import TASKS
 
 GROUPS = ("model", "pruner", "topup", "refine", "sparsity", "calibration", "task", "logger")
 """Groups in the order of a run; ``--help`` lists other groups after them."""
@@ -22,6 +24,8 @@ ANY_OTHER = {
     "calibration": "calibration=text calibration.path={value}",
 }
 """Group → overrides for a value that is not an option of the group."""
+EXTRA_OF_LAUNCHER = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+"""Launcher of Hydra → extra that installs it."""
 
 HELP = """\
 neuroal {version}: prune language models without re-training (NeuroAL, arXiv 2411.07066)
@@ -53,6 +57,10 @@ FLAGS
   -c, --cfg job          print the composed configuration and exit (-p GROUP: only that group)
   -cd, --config-dir DIR  add the options of your own files DIR/GROUP/OPTION.yaml
   -h, --help             print this help and exit
+  -n, --dry-run          print what a run would do, read, write and need, and do nothing
+  -q, --quiet            print no progress and no notes, only warnings, errors and results
+  -v, --verbose          print begin, end and seconds of every stage
+  --json                 print results as JSON, one line per run
   --version              print the version and exit
   --hydra-help           print Hydra's help: launchers, shell completion and more
 """
@@ -72,8 +80,9 @@ examples:
 
 {groups}
 
-Keys: model.*, task.*, data.*, device, offload and out, as in neuroal --help. Results are printed
-and cached in OUT/measured; runs read their dense results from the same cache.
+Keys: model.*, task.*, data.*, device, offload, progress and out, and flags -q, -v and --json, as in
+neuroal --help. Results are printed and cached in OUT/measured; runs read their dense results from
+the same cache.
 """
 
 
@@ -137,8 +146,10 @@ def _columns(rows: dict[str, str], indent: int = 2) -> list[str]:
 def wrong_name(key: str, value: str, folders: Sequence[Path] = ()) -> str | None:
     """Return the message for an unknown group, option or key, or None if ``key=value`` has none."""
     groups = options_by_group(folders)
+    if key == "hydra/launcher" and (extra := EXTRA_OF_LAUNCHER.get(value)):
+        return f"{key}={value}: needs the extra {extra}; pip install 'neuroal[{extra}]'"
     if key in groups and value not in groups[key]:
-        other = ANY_OTHER.get(key, "").format(value=value)
+        other = _any_other(key, value)
         return (
             f"{key}={value}: no such option; there are {', '.join(groups[key])}"
             f"{nearest(value, groups[key])}" + (f"; any other: {other}" if other else "")
@@ -147,6 +158,16 @@ def wrong_name(key: str, value: str, folders: Sequence[Path] = ()) -> str | None
     if key.partition(".")[0] not in {name.partition(".")[0] for name in names}:
         return f"{key}: no such group or key{nearest(key, names)}"
     return None
+
+
+def _any_other(group: str, value: str) -> str:
+    """Return the overrides for a `value` that is not an option of `group`, or an empty string."""
+    if group == "task" and value in TASKS:
+        return f"task.names=[{value}]"
+    if group == "sparsity" and (number := re.fullmatch(r"s?(\d+(?:\.\d+)?)%?", value)):
+        ratio = float(number[1])
+        value = f"{ratio / 100 if ratio >= 1 else ratio:g}"
+    return ANY_OTHER.get(group, "").format(value=value)
 
 
 def bare_word(word: str) -> str:

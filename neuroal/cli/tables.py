@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from neuroal.cli.application import exit_with
 from neuroal.cli.compose import check, with_experiment
 from neuroal.cli.declared import planned
+from neuroal.cli.messages import print_json
 from neuroal.config import schema
 from neuroal.config.schema import value_at
 from neuroal.errors import UserError, nearest
@@ -20,6 +21,7 @@ from neuroal.tables.selection import OF_RESULTS, Selection
 if TYPE_CHECKING:
     from neuroal.tables.cases import Expected
     from neuroal.tables.study import Study
+    from neuroal.tables.table import Table
 
 HELP = """\
 neuroal-tables: make tables and a report from records
@@ -37,6 +39,7 @@ usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
   experiment=NAME           select the cases of a declared grid; tables mark missing records
+  --json                    print the files, or the comparison, as JSON
   --limited                 include results on part of a task (task.limit), marked as limited
   --to FOLDER               write to FOLDER instead of OUT
 
@@ -46,8 +49,20 @@ examples:
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
   neuroal-tables explain runs/IDENTITY.json
 """
+FLAGS = ("--to", "--limited", "--json", "--help")
 COMMANDS = ("paper", "report", "figures", "compare", "explain")
-ELSEWHERE = ("out", "experiment", "device", "devices", "offload", "batch", "logger", "save", "data")
+ELSEWHERE = (
+    "out",
+    "experiment",
+    "device",
+    "devices",
+    "offload",
+    "batch",
+    "logger",
+    "save",
+    "data",
+    "progress",
+)
 """Keys that do not select records: location and execution of runs."""
 OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
 """Keys that identify an option of a group, if they are not all keys of the group."""
@@ -61,6 +76,7 @@ class Request:
     overrides: list[str]
     limited: bool
     to: Path | None
+    as_json: bool = False
 
 
 def parse(arguments: Sequence[str]) -> Request | None:
@@ -73,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Request | None:
             f"{command}: no such command; there are {', '.join(COMMANDS)}"
             f"{nearest(command, COMMANDS)}"
         )
-    limited, to, overrides = False, None, []
+    limited, to, as_json, overrides = False, None, False, []
     items = iter(rest)
     for item in items:
         flag, _, value = item.partition("=")
@@ -83,15 +99,17 @@ def parse(arguments: Sequence[str]) -> Request | None:
                 raise UserError("--to: needs a folder, as in --to FOLDER")
         elif item == "--limited":
             limited = True
+        elif item == "--json":
+            as_json = True
         elif item.startswith("-"):
-            raise UserError(f"{item}: no such flag{nearest(item, ('--to', '--limited', '--help'))}")
+            raise UserError(f"{item}: no such flag{nearest(item, FLAGS)}")
         else:
             overrides.append(item)
     if command == "explain":
         if len(overrides) != 1 or limited:
             raise UserError("explain: needs one record, as in neuroal-tables explain OUT/ID.json")
-        return Request(command, overrides, limited, to)
-    return Request(command, with_experiment(overrides), limited, to)
+        return Request(command, overrides, limited, to, as_json)
+    return Request(command, with_experiment(overrides), limited, to, as_json)
 
 
 def select(overrides: Sequence[str], limited: bool) -> Selection:
@@ -145,9 +163,9 @@ def tables_command(arguments: Sequence[str]) -> None:
         print(HELP, end="")
         return
     if request.command == "explain":
-        _explain(Path(request.overrides[0]), request.to)
+        _explain(Path(request.overrides[0]), request.to, request.as_json)
         return
-    from neuroal.tables.study import study  # late: importing pandas takes a second
+    from neuroal.tables.study import study, tables  # late: importing pandas takes a second
 
     configs, is_grid = check(request.overrides)
     if is_grid:
@@ -161,10 +179,16 @@ def tables_command(arguments: Sequence[str]) -> None:
     except OSError as error:
         reason = f"{error.filename}: cannot be written ({error.strerror})"
         raise UserError(f"{reason}; name a writable folder with --to FOLDER") from error
-    print(*lines, sep="\n")
+    if not request.as_json:
+        print(*lines, sep="\n")
+    elif request.command == "compare":
+        compared = _comparison(tables(results), results, out)
+        print_json({table.name: table.data.to_dict("records") for table in compared})
+    else:
+        print_json({"files": lines, "notes": list(results.notes)})
 
 
-def _explain(path: Path, to: Path | None) -> None:
+def _explain(path: Path, to: Path | None, as_json: bool) -> None:
     """Print what the run of the record at `path` pruned, and write it to a folder."""
     from neuroal.records.store import load_record
     from neuroal.tables import formats
@@ -173,8 +197,12 @@ def _explain(path: Path, to: Path | None) -> None:
     record = load_record(path)
     explanation = Explanation.of(record)
     folder = to or path.parent / "explained" / record.identity
+    paths = [str(file) for file in write_explanation(explanation, folder)]
+    if as_json:
+        print_json({"files": paths})
+        return
     print(*map(formats.terminal, explanation.tables()), sep="\n\n")
-    print("", *write_explanation(explanation, folder), sep="\n")
+    print("", *paths, sep="\n")
 
 
 def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
@@ -210,14 +238,11 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     """Write the output of the command; return the lines to print."""
     from neuroal.tables import formats
     from neuroal.tables.report import write_report
-    from neuroal.tables.study import named, tables
+    from neuroal.tables.study import tables
 
     all_tables = tables(results)
     if request.command == "compare":
-        if len(results.expected.competitors) < 2:
-            only = results.expected.competitors[0]
-            raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
-        return [formats.terminal(named(all_tables, name)) for name in ("wins", "pairs")]
+        return [formats.terminal(table) for table in _comparison(all_tables, results, out)]
     if request.command == "figures":
         from neuroal.tables.figures import write_figures
 
@@ -225,4 +250,15 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     if request.command == "report":
         return [str(write_report(results, all_tables, out, request.to))]
     paths = formats.write(all_tables, request.to or out / "tables")
-    return [*(str(path) for path in paths if path.suffix == ".md"), *results.notes]
+    texts = [str(path) for path in paths if path.suffix == ".md"]
+    return texts if request.as_json else [*texts, *results.notes]
+
+
+def _comparison(all_tables: Sequence[Table], results: Study, out: Path) -> list[Table]:
+    """Return the tables of wins, ties and losses."""
+    from neuroal.tables.study import named
+
+    if len(results.expected.competitors) < 2:
+        only = results.expected.competitors[0]
+        raise UserError(f"out={out}: holds {only} only; a comparison needs two top-ups")
+    return [named(all_tables, name) for name in ("wins", "pairs")]

@@ -33,6 +33,8 @@ def _key(help_line: str, default: Any = MISSING, choices: Sequence[str] = ()) ->
 
 OFFLOADS = ("none", "blocks", "devices", "disk")
 """Where idle blocks are kept: on the device, in host memory, on several devices, or on disk."""
+PROGRESS = ("auto", "bar", "lines", "none")
+"""How progress is shown: ``auto`` is a bar on a terminal, and lines elsewhere."""
 FORMATS = ("dense", "compressed")
 """Layouts of a saved model's matrices."""
 BOS = ("stream", "window")
@@ -181,6 +183,7 @@ class RunConfig:
     devices: int = _key("GPUs that share all stages, each with a copy of the model", 1)
     offload: str = _key("where idle blocks are kept", "none", choices=OFFLOADS)
     batch: int | None = _key("windows per forward pass (null: as memory allows)", None)
+    progress: str = _key("how progress is shown", "auto", choices=PROGRESS)
     out: str = _key("folder of records", "runs")
     force: bool = _key("do a finished run again and replace its record", False)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +19,7 @@ from neuroal.config.schema import (
     LONGEST_NAME,
     LONGEST_TAG,
     MOST_SAMPLES,
+    CalibrationConfig,
     LoggerConfig,
     RunConfig,
     SparsityConfig,
@@ -25,13 +28,15 @@ from neuroal.config.schema import (
 )
 from neuroal.config.search_windows import search_windows
 from neuroal.data.sets import CALIBRATION_SETS
-from neuroal.errors import UserError, check_choice, first_line, nearest
+from neuroal.errors import UserError, check_choice, first_line, nearest, shortened
 from neuroal.evaluation.harness_names import definition_of, harness_names
 from neuroal.evaluation.task_table import TASKS
 from neuroal.placement.choices import check_offload
 
 MOST_WINDOWS = 2**20
 """Maximum number of calibration windows; more would not fit into memory."""
+TOKEN_BYTES = 1024
+"""Least bytes that a token takes: the hidden state of a small model."""
 MOST_SEED = 2**63 - 1
 """Maximum absolute value of a seed."""
 
@@ -115,14 +120,14 @@ def checked(config: RunConfig, explicit_ratio: bool = True) -> RunConfig:
             check_choice(key, value_at(config, key), choices)
     check_choice("calibration.name", config.calibration.name, CALIBRATION_SETS)
     check_task(config.task)
-    if not 0 < config.sparsity.ratio < 1:
-        raise UserError(f"sparsity.ratio={config.sparsity.ratio}: must be above 0 and below 1")
+    check_ratio("sparsity.ratio", config.sparsity.ratio)
     for key in ("calibration.windows", "calibration.search_windows"):
-        _check_range(key, value_at(config, key), 1, MOST_WINDOWS)
+        check_windows(key, value_at(config, key))
     for key in ("seed", "calibration.seed"):
-        _check_range(key, value_at(config, key), -MOST_SEED, MOST_SEED)
+        check_seed(key, value_at(config, key))
     _check_least("calibration.seqlen", config.calibration.seqlen, 2)
-    _check_least("batch", config.batch, 1)
+    check_batch("batch", config.batch)
+    _check_room(config.calibration)
     _check_least("devices", config.devices, 1)
     check_offload(config.offload, config.devices)
     _check_logger(config.logger)
@@ -143,7 +148,44 @@ def check_finite(value: Any, key: str = "") -> None:
         raise UserError(f"{key}={value}: must be a finite number")
 
 
+def check_ratio(key: str, ratio: float) -> None:
+    """Raise `UserError` unless `ratio`, the value of `key`, is a share; it may be a percentage."""
+    if not 0 < ratio < 1:
+        meant = f"; did you mean {ratio / 100:g}?" if 1 < ratio < 100 else ""
+        raise UserError(f"{key}={ratio:g}: must be above 0 and below 1{meant}")
+
+
+def check_windows(key: str, windows: int | None) -> None:
+    """Raise `UserError` unless `windows`, the value of `key`, is a possible number of windows."""
+    _check_range(key, windows, 1, MOST_WINDOWS)
+
+
+def check_seed(key: str, seed: int | None) -> None:
+    """Raise `UserError` unless `seed`, the value of `key`, is a valid seed."""
+    _check_range(key, seed, -MOST_SEED, MOST_SEED)
+
+
+def check_batch(key: str, batch: int | None) -> None:
+    """Raise `UserError` unless `batch`, the value of `key`, is a valid batch size."""
+    _check_least(key, batch, 1)
+
+
+def _check_room(calibration: CalibrationConfig) -> None:
+    """Raise `UserError` if the windows of any model cannot fit into this machine's memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    seqlen = calibration.seqlen or 64
+    for key in ("windows", "search_windows"):
+        windows = getattr(calibration, key) or 0
+        if windows * seqlen * TOKEN_BYTES > memory:
+            raise UserError(
+                f"calibration.{key}={windows}: its {windows * seqlen} tokens do not fit into "
+                f"{memory / 2**30:.0f} GiB of memory; use fewer windows"
+            )
+
+
 def _check_least(key: str, number: int | None, least: int) -> None:
+    if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+        raise UserError(f"{key}={shortened(number)}: must be an integer")
     if number is not None and number < least:
         raise UserError(f"{key}={number}: must be at least {least}")
 

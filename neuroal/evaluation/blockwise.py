@@ -11,10 +11,13 @@ from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.replay import Replay
 from neuroal.models.adapter import DecoderModel, find_blocks
 from neuroal.models.selection import linears_of
+from neuroal.tracking.progress import Progress, QuietProgress
 
 
 @torch.no_grad()
-def window_losses_by_block(model: PreTrainedModel, windows: Tensor, batch: int) -> Tensor:
+def window_losses_by_block(
+    model: PreTrainedModel, windows: Tensor, batch: int, progress: Progress | None = None
+) -> Tensor:
     """Return the mean cross-entropy of tokens 1 … seqlen − 1 of each window: (windows,) float32.
 
     All windows pass through a block before the next block is fetched, so the weights are copied
@@ -22,8 +25,10 @@ def window_losses_by_block(model: PreTrainedModel, windows: Tensor, batch: int) 
     """
     decoder = DecoderModel(model, include=names_of_linears(model))
     replay = Replay(decoder, windows, AdaptiveBatch("evaluate", batch, divides=True))
-    for index, _ in decoder.walk():
-        replay.advance(index)
+    with (progress or QuietProgress()).stage("evaluate", len(decoder), "block") as step:
+        for index, _ in decoder.walk():
+            replay.advance(index)
+            step.advance()
     targets = windows.to(decoder.device)
     hidden = (window for part in replay for window in part)
     losses = [_loss(replay, *pair) for pair in zip(hidden, targets, strict=True)]

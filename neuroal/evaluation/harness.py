@@ -27,6 +27,7 @@ from neuroal.evaluation.harness_names import definition_of, definitions_folder
 from neuroal.evaluation.task_table import TASKS
 from neuroal.evaluation.zero_shot import FEWSHOT_SEED, batch_for, quiet, scorer_of
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.tracking.progress import Portion
 
 PREFERRED = ("acc", "exact_match")
 """Metrics that are a task's main figure wherever it has them; otherwise its first one is."""
@@ -48,13 +49,15 @@ class Harness:
     root: str | None
 
     @contextmanager
-    def loaded(self) -> Iterator[dict[str, Any]]:
+    def loaded(self, portion: Portion | None = None) -> Iterator[dict[str, Any]]:
         """Yield the tasks with their data, in the form of ``TaskManager.load``.
+
+        Inside, `portion` receives the share of the requests that is complete.
 
         Raises:
             UserError: the task has no definition, or its data cannot be found.
         """
-        with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(), _offline():
+        with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(portion), _offline():
             yield self._load(Path(folder))
 
     def _load(self, folder: Path) -> dict[str, Any]:
@@ -180,12 +183,14 @@ class HarnessData:
         higher_is_better: whether larger values of the metric are better.
         source: data sets, as named by lm-eval.
         fingerprint: SHA-256 of the documents that are evaluated.
+        documents: number of the documents that are evaluated.
     """
 
     metric: str
     higher_is_better: bool
     source: str
     fingerprint: str
+    documents: int
 
     @classmethod
     def of(cls, harness: Harness) -> HarnessData:
@@ -197,18 +202,28 @@ class HarnessData:
                     k: bool(v) for k, v in task.higher_is_better().items() if k not in better
                 }
             metric = next((name for name in PREFERRED if name in better), next(iter(better)))
-            digest, sources = hashlib.sha256(), []
+            digest, sources, documents = hashlib.sha256(), [], 0
             for name, task in sorted(loaded["tasks"].items()):
                 for document in task.eval_docs:
                     digest.update(json.dumps(document, sort_keys=True, default=str).encode())
                 sources.append(f"{name}: {task.config.dataset_path}")
-            return cls(metric, better[metric], "; ".join(sources), digest.hexdigest())
+                count = len(task.eval_docs)
+                documents += min(count, harness.config.limit or count)
+            source = "; ".join(sources)
+            return cls(metric, better[metric], source, digest.hexdigest(), documents)
 
 
 def evaluate_harness(
-    model: Any, tokenizer: Any, harness: Harness, metric: str, batch: int | None
+    model: Any,
+    tokenizer: Any,
+    harness: Harness,
+    metric: str,
+    batch: int | None,
+    portion: Portion | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` on a task or group of lm-eval.
+
+    `portion` receives the share of the requests that is complete.
 
     Returns:
         ``value`` and ``stderr`` of the main metric, its name as ``metric``, every metric and
@@ -218,7 +233,7 @@ def evaluate_harness(
     config = harness.config
 
     def run(size: int) -> Mapping[str, Any]:
-        with harness.loaded() as loaded:
+        with harness.loaded(portion) as loaded:
             results: Mapping[str, Any] = evaluate(
                 scorer_of(model, tokenizer, size),
                 loaded,
@@ -229,8 +244,7 @@ def evaluate_harness(
             )
             return results
 
-    with quiet():
-        results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(run)
+    results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(run)
     return _figures(harness.name, metric, results)
 
 

@@ -32,7 +32,9 @@ class Perplexity:
     windows: int
 
 
-def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplexity:
+def perplexity(
+    model: Any, windows: Tensor, batch: int | None = None, progress: Progress | None = None
+) -> Perplexity:
     """Return exp(mean over windows of the mean cross-entropy of their predicted tokens).
 
     Computes the loss in float32. The standard error is that of the mean window loss, propagated
@@ -42,18 +44,19 @@ def perplexity(model: Any, windows: Tensor, batch: int | None = None) -> Perplex
         model: causal language model.
         windows: token ids (windows, seqlen).
         batch: windows in one forward pass; None: chosen by free memory.
+        progress: receives a stage of all windows; None: nothing is shown.
 
     Raises:
         UserError: a token id has no row in the model's embedding.
     """
     check_tokens(model, windows, "task: the text has")
     size = batch or batch_for_logits(model, windows.shape[1])
-    batching = AdaptiveBatch("evaluate", size)
+    batching, progress = AdaptiveBatch("evaluate", size), progress or QuietProgress()
     if group_of(model) is None:
-        losses = batching.run(lambda n: window_losses(model, windows, n))
+        losses = batching.run(lambda n: window_losses(model, windows, n, progress))
     else:
         decoder = DecoderModel(model, include=names_of_linears(model))
-        losses = together(decoder, _losses_of_all, windows, batching, progress=QuietProgress())
+        losses = together(decoder, _losses_of_all, windows, batching, progress=progress)
     losses = losses.double().cpu()
     mean = losses.mean().exp()
     if not torch.isfinite(mean):
@@ -69,19 +72,23 @@ def _losses_of_all(
     batch.peers = decoder.peers
     share = decoder.peers.share(len(windows))
     own = share.of(windows)
-    return share.joined(batch.run(lambda n: window_losses(decoder.model, own, n)))
+    return share.joined(batch.run(lambda n: window_losses(decoder.model, own, n, progress)))
 
 
 @torch.no_grad()
-def window_losses(model: Any, windows: Tensor, batch: int) -> Tensor:
+def window_losses(
+    model: Any, windows: Tensor, batch: int, progress: Progress | None = None
+) -> Tensor:
     """Return the mean cross-entropy of tokens 1 … seqlen − 1 of each window: (windows,) float32."""
     if placement_of(model).offloads:
-        return window_losses_by_block(model, windows, batch)
+        return window_losses_by_block(model, windows, batch, progress)
     device = next(model.parameters()).device
     losses = []
-    for part in windows.split(batch):
-        tokens = part.to(device)
-        logits = model(tokens, use_cache=False).logits
-        for scores, targets in zip(logits, tokens, strict=True):  # one window in float32 at a time
-            losses.append(nn.functional.cross_entropy(scores[:-1].float(), targets[1:]))
+    with (progress or QuietProgress()).stage("evaluate", len(windows), "window") as step:
+        for part in windows.split(batch):
+            tokens = part.to(device)
+            logits = model(tokens, use_cache=False).logits
+            for scores, targets in zip(logits, tokens, strict=True):  # one window in float32
+                losses.append(nn.functional.cross_entropy(scores[:-1].float(), targets[1:]))
+            step.advance(len(part))
     return torch.stack(losses)

@@ -17,7 +17,7 @@ from neuroal.evaluation.perplexity import perplexity
 from neuroal.evaluation.sanity import warn_if_infinite
 from neuroal.evaluation.task_table import KINDS, ZERO_SHOT, is_harness
 from neuroal.models.load import LoadedModel
-from neuroal.tracking.progress import Progress
+from neuroal.tracking.progress import Portion, Progress
 
 if TYPE_CHECKING:
     from neuroal.evaluation.harness import Harness, HarnessData
@@ -48,9 +48,19 @@ class PerplexityTask:
         """``source``, ``origin`` and ``fingerprint`` of the data."""
         return self.windows.description
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
-        """Return the figures of `model`; if `batch` is None, choose it by free memory."""
-        return dataclasses.asdict(perplexity(model, self.windows.tokens, batch))
+    @property
+    def units(self) -> int:
+        """Number of windows, which progress counts."""
+        return len(self.windows.tokens)
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Portion | None = None
+    ) -> dict[str, Any]:
+        """Return the figures of `model`; if `batch` is None, choose it by free memory.
+
+        `portion` receives the share of the task that is complete.
+        """
+        return dataclasses.asdict(perplexity(model, self.windows.tokens, batch, portion))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +89,19 @@ class ZeroShotTask:
             "fingerprint": self.data.fingerprint,
         }
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
+    @property
+    def units(self) -> int:
+        """Number of documents, which progress counts."""
+        documents = len(self.data.rows)
+        return documents if self.limit is None else min(self.limit, documents)
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Portion | None = None
+    ) -> dict[str, Any]:
         from neuroal.evaluation import zero_shot as lm_eval  # takes seconds to import
 
         measure = lm_eval.zero_shot_with_samples if self.log_samples else lm_eval.zero_shot
-        return measure(model, tokenizer, self.name, self.data, self.limit, batch)
+        return measure(model, tokenizer, self.name, self.data, self.limit, batch, portion)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +142,22 @@ class HarnessTask:
             "fingerprint": self.data.fingerprint,
         }
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
+    @property
+    def units(self) -> int:
+        """Number of documents, which progress counts."""
+        return self.data.documents
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Portion | None = None
+    ) -> dict[str, Any]:
         from neuroal.evaluation.harness import evaluate_harness  # lm-eval takes seconds to import
 
-        return evaluate_harness(model, tokenizer, self.harness, self.data.metric, batch)
+        return evaluate_harness(model, tokenizer, self.harness, self.data.metric, batch, portion)
 
 
 Task = PerplexityTask | ZeroShotTask | HarnessTask
+UNITS = {"perplexity": "window"}
+"""What progress counts in each kind of task; documents in the kinds that are not listed."""
 
 
 def require(config: TaskConfig, root: str | None) -> None:
@@ -174,6 +201,13 @@ def _prepared(
     return PerplexityTask(name, windows, config.limit, config.bos)
 
 
+def counted(tasks: Sequence[Task]) -> tuple[int, str]:
+    """Return the number of units of all tasks, and their name."""
+    units = {UNITS.get(task.terms["kind"], "document") for task in tasks}
+    unit = units.pop() if len(units) == 1 else "example"
+    return sum(task.units for task in tasks), unit
+
+
 def evaluate_tasks(
     loaded: LoadedModel,
     tasks: Sequence[Task],
@@ -182,9 +216,10 @@ def evaluate_tasks(
     stage: str,
 ) -> Iterator[tuple[Task, dict[str, Any]]]:
     """Yield each task with the figures of the model, as soon as they are computed."""
-    with progress.stage(stage, len(tasks), "task") as step:
+    with progress.stage(stage, *counted(tasks)) as step:
         for task in tasks:
-            figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+            portion = Portion(step, task.units)
+            figures = task.evaluate(loaded.model, loaded.tokenizer, batch, portion)
             warn_if_infinite(task.name, figures)
-            step.advance(1, **{task.name: figures[task.headline]})
+            portion.finish(**{task.name: figures[task.headline]})
             yield task, figures

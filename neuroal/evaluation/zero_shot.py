@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from neuroal.evaluation.batching import batch_for_logits
 from neuroal.evaluation.task_table import TASKS
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.tokens import check_tokens
+from neuroal.tracking.progress import Portion
 
 DEFINITIONS = Path(lm_eval.tasks.__file__).parent
 FEWSHOT_SEED = 1234
@@ -47,6 +48,7 @@ def zero_shot(
     data: DataSplit,
     limit: int | None = None,
     batch: int | None = None,
+    portion: Portion | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` on task `name` without examples in the prompt.
 
@@ -57,13 +59,14 @@ def zero_shot(
         data: documents of the task's evaluation split.
         limit: number of documents to use, from the first; None: all.
         batch: requests in one forward pass; None: chosen by free memory.
+        portion: receives the share of the requests that is complete; None: nothing is shown.
 
     Returns:
         ``acc`` and ``acc_stderr``; for tasks that define it, ``acc_norm`` and ``acc_norm_stderr``
         (accuracy by log-likelihood per byte of the answer); ``documents``, their number; and
         ``version``, the versions of lm-eval and of the task definition.
     """
-    figures = zero_shot_with_samples(model, tokenizer, name, data, limit, batch)
+    figures = zero_shot_with_samples(model, tokenizer, name, data, limit, batch, portion)
     return {key: value for key, value in figures.items() if key != "samples"}
 
 
@@ -74,9 +77,10 @@ def zero_shot_with_samples(
     data: DataSplit,
     limit: int | None,
     batch: int | None,
+    portion: Portion | None = None,
 ) -> dict[str, Any]:
     """Return the result of `zero_shot`, and ``samples``: task → rows of lm-eval."""
-    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(portion):
         path = write_task(Path(folder), name, data)
         results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(
             lambda size: _evaluate(model, tokenizer, path, limit, size)
@@ -143,6 +147,8 @@ class _Scorer(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         ids = {token for _, *parts in requests for tokens in parts for token in tokens}
         check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
+        if "override_bs" in settings:  # one batch of rolling windows, not the whole task
+            settings["disable_tqdm"] = True
         scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
             requests, *arguments, **settings
         )
@@ -168,8 +174,8 @@ def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the libraries except for errors; show progress bars only on a terminal."""
+def quiet(portion: Portion | None = None) -> Iterator[None]:
+    """Silence the libraries except for errors; `portion` receives what their bars would show."""
     with ExitStack() as stack:
         for name in ("lm_eval", "lm-eval", "datasets"):
             logger = logging.getLogger(name)
@@ -178,12 +184,23 @@ def quiet() -> Iterator[None]:
         if not datasets.are_progress_bars_disabled():
             datasets.disable_progress_bars()
             stack.callback(datasets.enable_progress_bars)
-        if not sys.stderr.isatty():
-            for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
-                stack.callback(setattr, module, "tqdm", module.tqdm)
-                module.tqdm = _no_bar
+        counting = {lm_eval.models.huggingface: portion}
+        for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
+            stack.callback(setattr, module, "tqdm", module.tqdm)
+            module.tqdm = partial(_SilentBar, portion=counting.get(module))
         yield
 
 
-def _no_bar(*arguments: Any, **settings: Any) -> Any:
-    return tqdm(*arguments, **{**settings, "disable": True})
+class _SilentBar(tqdm):  # type: ignore[misc]
+    """Shows nothing; passes the completed share of requests to a portion of a stage."""
+
+    def __init__(self, *arguments: Any, portion: Portion | None, **settings: Any) -> None:
+        super().__init__(*arguments, **{**settings, "disable": True})
+        self._portion = None if settings.get("disable") else portion
+        self._requests = settings.get("total") or 0
+        self._done = 0.0
+
+    def update(self, n: float = 1) -> None:
+        self._done += n
+        if self._portion is not None and self._requests:
+            self._portion.reach(self._done / self._requests)

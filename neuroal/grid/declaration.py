@@ -92,8 +92,9 @@ class Declaration:
         """Return this grid, restricted by the command line.
 
         The values of an axis replace the declared ones; another key becomes a new axis. Top-ups,
-        refinements, pruners and tasks (key ``task.names``) select from the declared ones; values
-        that are declared nowhere are added.
+        refinements and pruners select from the declared ones; values that are declared nowhere are
+        added. Top-ups alone select the competitors without refinement, if there are any. Tasks (key
+        ``task.names``) are evaluated for all pruners.
         """
         values = {key: tuple(texts) for key, texts in overrides.items()}
         pruners, tasks = values.pop("pruner", None), values.pop("task.names", None)
@@ -106,9 +107,9 @@ class Declaration:
                 )
         parts = self.parts
         if pruners is not None:
-            parts = _selected(parts, "pruners", pruners)
+            parts = _with_pruners(parts, pruners)
         if tasks is not None:
-            parts = _selected(parts, "tasks", tasks)
+            parts = _with_tasks(parts, tasks)
         return replace(self, axes={**self.axes, **values}, parts=parts, competitors=competitors)
 
     def _competitors(
@@ -117,14 +118,22 @@ class Declaration:
         """Return the competitors with the `selected` top-ups and refinements."""
         if len(selected) == len(PAIR):
             pairs = product(*(selected[key] for key in PAIR))
-            return tuple(_competitor(dict(zip(PAIR, pair, strict=True))) for pair in pairs)
+            return tuple(competitor for pair in pairs for competitor in self._of_pair(pair))
         competitors = self.competitors
         for key, values in selected.items():
             declared = {dict(choices)[key] for choices in competitors}
             competitors = tuple(c for c in competitors if dict(c)[key] in values)
+            if key == "topup":
+                competitors = _unrefined(competitors)
             added = ({"topup": "uniform", key: value} for value in values if value not in declared)
             competitors += tuple(map(_competitor, added))
         return competitors
+
+    def _of_pair(self, pair: tuple[str, ...]) -> list[tuple[KeyValue, ...]]:
+        """Return the declared competitors with a top-up and refinement, or a new one."""
+        choices = dict(zip(PAIR, pair, strict=True))
+        declared = [c for c in self.competitors if choices.items() <= dict(c).items()]
+        return declared or [_competitor(choices)]
 
     def tasks_of(self, pruner: str) -> tuple[str, ...]:
         """Return the available tasks of `pruner`."""
@@ -181,12 +190,39 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(map(str, [values] if isinstance(values, str | int | float) else values))
 
 
-def _selected(parts: tuple[Part, ...], field: str, values: tuple[str, ...]) -> tuple[Part, ...]:
-    """Restrict `field` of all `parts` to `values`; values that no part declares are added."""
-    declared = {name for part in parts for name in getattr(part, field)}
-    selected = []
-    for part in parts:
-        own = getattr(part, field)
-        names: Any = tuple(v for v in values if v in own or (v not in declared and not part.beside))
-        selected.append(replace(part, **{field: names}))
-    return tuple(selected)
+def _unrefined(competitors: tuple[tuple[KeyValue, ...], ...]) -> tuple[tuple[KeyValue, ...], ...]:
+    """Return the competitors without refinement, and those whose top-up has no other."""
+    plain = {dict(choices)["topup"] for choices in competitors if ("refine", "none") in choices}
+    return tuple(
+        choices
+        for choices in competitors
+        if ("refine", "none") in choices or dict(choices)["topup"] not in plain
+    )
+
+
+def _with_pruners(parts: tuple[Part, ...], values: tuple[str, ...]) -> tuple[Part, ...]:
+    """Restrict the pruners of all `parts` to `values`; those that no part declares are added."""
+    declared = {pruner for part in parts for pruner in part.pruners}
+    return tuple(
+        replace(
+            part,
+            pruners=tuple(
+                v for v in values if v in part.pruners or (v not in declared and not part.beside)
+            ),
+        )
+        for part in parts
+    )
+
+
+def _with_tasks(parts: tuple[Part, ...], values: tuple[str, ...]) -> tuple[Part, ...]:
+    """Return parts in which all pruners have the tasks `values`.
+
+    Tasks that are declared beside the cases, and nowhere else, remain beside them.
+    """
+    pruners = tuple(dict.fromkeys(pruner for part in parts for pruner in part.pruners))
+    counted = {task for part in parts if not part.beside for task in part.tasks}
+    beside = {task for part in parts for task in part.tasks} - counted
+    return (
+        Part(pruners, tuple(task for task in values if task not in beside)),
+        Part(pruners, tuple(task for task in values if task in beside), beside=True),
+    )

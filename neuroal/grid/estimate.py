@@ -1,143 +1,152 @@
-"""Estimate the time and memory that the unfinished runs of a grid need."""
+"""Estimate the time and memory that runs need, without loading a model."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, get_type_hints
 
-from neuroal.config.instantiate import build
-from neuroal.config.schema import ModelConfig, RunConfig
-from neuroal.config.search_windows import search_windows
-from neuroal.execution.rates import CPU_RATE, GPU_RATE
+from neuroal.config.schema import RunConfig
+from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
-from neuroal.models.location import ZOO
-
-PARAMETERS = {"microsoft/phi-2": 2.8e9}
-"""Hub model → number of parameters, where the name does not contain it."""
-SHAPE = 12 / 128
-"""Number of parameters divided by the third power of the width, as in LLaMA."""
-TOKENS_PER_TASK = 3e5
-MEMORY_FACTOR = 1.5
-"""Peak memory divided by the memory of the weights; the rest is activations and statistics."""
-
-Cost = tuple[float, int]
-"""Seconds and peak bytes."""
+from neuroal.models.shape import shape_of
+from neuroal.records.rates import (
+    Observation,
+    card_of,
+    kept_observations,
+    observations_in,
+    seconds_for,
+)
+from neuroal.records.work import FORWARD, memory_of, work_of
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of one worker and peak memory of all unfinished runs.
+    """Time of one worker and peak memory of runs.
 
     Attributes:
-        cost: seconds and bytes; None: the size of a model is unknown.
-        measured: number of runs that are estimated from finished runs of the same model.
-        runs: number of unfinished runs.
+        seconds: None: unknown, because nothing was run on this card.
+        peak_bytes: None: unknown, because the shape of a model is not known.
+        runs: number of runs.
+        measured: number of runs whose model was run before on this card.
+        device: card of the estimate.
     """
 
-    cost: Cost | None
-    measured: int
+    seconds: float | None
+    peak_bytes: float | None
     runs: int
+    measured: int
+    device: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def estimate(runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool) -> Estimate:
-    """Estimate the unfinished runs among `runs`.
+def estimate_grid(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> Estimate:
+    """Estimate the unfinished runs of a grid."""
+    unfinished = [
+        planned.config
+        for planned, status in zip(runs, statuses, strict=True)
+        if status.state is not RunState.DONE
+    ]
+    return estimate(unfinished)
 
-    Uses finished runs of the same model and methods; else finished runs of the same model; else
-    the size of the model.
+
+def estimate(configs: Sequence[RunConfig]) -> Estimate:
+    """Estimate runs one after the other.
+
+    Time follows finished runs in the folders of records and earlier runs of this user, each stage
+    by the amount of its work (`work_of`): of the same model and card, else of the same card. Memory
+    follows from the placement.
     """
-    finished = _finished_costs(runs, statuses)
-    due = [p.config for p, s in zip(runs, statuses, strict=True) if s.state is not RunState.DONE]
-    costs, measured = [], 0
-    for config in due:
-        similar = next((finished[key] for key in _keys(config) if key in finished), None)
-        if similar:
-            measured += 1
-            costs.append((median(spent for spent, _ in similar), max(peak for _, peak in similar)))
-        elif (parameters := parameters_of(config.model)) is not None:
-            width = 2 if on_gpu else 4
-            seconds = _seconds_by_size(config, parameters, on_gpu)
-            costs.append((seconds, int(MEMORY_FACTOR * width * parameters)))
-    total = None
-    if costs and len(costs) == len(due):
-        total = sum(spent for spent, _ in costs), max(peak for _, peak in costs)
-    return Estimate(total, measured, len(due))
+    if not configs:
+        return Estimate(0.0, 0.0, 0, 0, "")
+    outs = {Path(config.out) for config in configs}
+    observations = [o for out in outs for o in observations_in(out, config_of)]
+    observations += kept_observations()
+    device, on_gpu = device_of(configs[0], observations)
+    seconds, peak, measured = list[float | None](), list[float | None](), 0
+    evaluated: set[tuple[str, ...]] = set()
+    for config in configs:
+        key = (config.model.path, *config.task.names)
+        spent, is_measured = _seconds(config, device, observations, with_dense=key not in evaluated)
+        evaluated.add(key)
+        seconds.append(spent)
+        shape = shape_of(config.model)
+        peak.append(None if shape is None else memory_of(config, shape, on_gpu))
+        measured += is_measured
+    return Estimate(_sum(seconds), _largest(peak), len(configs), measured, device)
 
 
-def _finished_costs(
-    runs: Sequence[PlannedRun], statuses: Sequence[Status]
-) -> dict[tuple[str, ...], list[Cost]]:
-    """Return key (see `_keys`) → costs of every finished run."""
-    costs: dict[tuple[str, ...], list[Cost]] = {}
-    for planned, status in zip(runs, statuses, strict=True):
-        if status.state is RunState.DONE and status.summary is not None:
-            for key in _keys(planned.config):
-                cost = (status.summary.seconds, status.summary.peak_bytes)
-                costs.setdefault(key, []).append(cost)
-    return costs
+def _seconds(
+    config: RunConfig, device: str, observations: Sequence[Observation], *, with_dense: bool
+) -> tuple[float | None, bool]:
+    """Return the seconds of a run, and whether its model was run before on this card."""
+    shape = shape_of(config.model)
+    if shape is None:
+        return None, False
+    work = list(work_of(config, shape).items())
+    if with_dense:
+        work.append((FORWARD, dict(work)[FORWARD]))
+    card, model = card_of(config, device), config.model.path
+    stages = [seconds_for(stage, amount, card, model, observations) for stage, amount in work]
+    is_measured = all(stage is not None and stage[1] for stage in stages)
+    return _sum([None if stage is None else stage[0] for stage in stages]), is_measured
 
 
-def _keys(config: RunConfig) -> Iterable[tuple[str, ...]]:
-    """Yield keys of comparable runs, from the most similar to the least similar."""
-    methods = (config.pruner, config.topup, config.refine)
-    names = tuple(str((node or {}).get("_target_")) for node in methods)
-    yield (config.model.path, *names)
-    yield (config.model.path, *names[:2])
-    yield (config.model.path,)
+def device_of(config: RunConfig, observations: Sequence[Observation]) -> tuple[str, bool]:
+    """Return the name of the card on which runs are estimated, and whether it is a GPU.
 
+    On a machine without a GPU that has no earlier runs of its own, such as a login node, it is the
+    card of the newest record.
+    """
+    from neuroal.models.devices import resolve_device
+    from neuroal.records.identity import environment
 
-def _seconds_by_size(config: RunConfig, parameters: float, on_gpu: bool) -> float:
-    """Return the seconds of all passes, at two operations per parameter and token, and prunings."""
-    calibration = config.calibration
-    pruner, topup = build("pruner", config.pruner), build("topup", config.topup)
-    passes: float = topup.search_passes()
-    prunings: int = 1 + topup.search_prunings(pruner)
-    work: float = pruner.operations_per_weight(_width(config.model, parameters))
-    windows = 2 * calibration.windows + passes * search_windows(config)
-    tokens = (
-        windows * (calibration.seqlen or _default_seqlen(config.model))
-        + len(config.task.names) * TOKENS_PER_TASK
-    )
-    operations = parameters * (2 * tokens + prunings * work)
-    return operations / (GPU_RATE if on_gpu else CPU_RATE)
-
-
-def _default_seqlen(model: ModelConfig) -> int:
-    """Return the tokens of a window if the configuration does not set them."""
-    return min(2048, int(_settings(model).get("max_position_embeddings", 2048)))
-
-
-def _width(model: ModelConfig, parameters: float) -> float:
-    """Return the hidden size of a model, by its files or its number of `parameters`."""
-    return float(_settings(model).get("hidden_size", (parameters / SHAPE) ** (1 / 3)))
-
-
-def _settings(model: ModelConfig) -> dict[str, Any]:
-    """Return the content of the model's ``config.json``; empty if it cannot be read."""
     try:
-        settings = json.loads((_folder(model) / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
+        device = resolve_device(config.device)
+    except UserError:  # the GPU of another machine
+        cards = [o.card for o in observations]
+    else:
+        name = str(environment(device)["device"])
+        if device.type == "cuda" or config.device == "cpu":
+            return name, device.type == "cuda"
+        cards = [o.card for o in observations]
+        if not cards or any(card.startswith(name) for card in cards):
+            return name, False
+    name = cards[0].partition(", ")[0] if cards else config.device
+    if name == "CPU":
+        name = ", ".join(cards[0].split(", ")[:2])
+    return name, not name.startswith("CPU")
 
 
-def _folder(model: ModelConfig) -> Path:
-    return ZOO / model.path if model.source == "zoo" else Path(model.path)
+def config_of(plain: Mapping[str, Any]) -> RunConfig | None:
+    """Return the configuration of a record; None if it has other keys than this version."""
+    try:
+        config = _typed(RunConfig, plain)
+    except (TypeError, KeyError):
+        return None
+    assert isinstance(config, RunConfig)
+    return config
 
 
-def parameters_of(model: ModelConfig) -> float | None:
-    """Return the number of parameters by the model's files or its name (``llama-7b``), or None."""
-    folder = _folder(model)
-    if folder.is_dir():
-        files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
-        # Most checkpoints store two bytes per parameter.
-        return sum(file.stat().st_size for file in files) / 2
-    if model.path in PARAMETERS:
-        return PARAMETERS[model.path]
-    match = re.search(r"(\d+(?:\.\d+)?)b\b", model.path.lower())
-    return float(match[1]) * 1e9 if match else None
+def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
+    types = get_type_hints(schema)
+    values = {
+        name: _typed(types[name], value) if is_dataclass(types[name]) else value
+        for name, value in plain.items()
+    }
+    return schema(**values)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if len(numbers) == len(values) else None
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return max(numbers) if len(numbers) == len(values) else None

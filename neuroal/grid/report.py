@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from neuroal.grid.declaration import REPEATS, Declaration
-from neuroal.grid.estimate import estimate
+from neuroal.grid.estimate import Estimate
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
 
@@ -41,7 +42,7 @@ def _pair(competitor: Iterable[tuple[str, str]]) -> str:
 
 
 def plan_text(
-    runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool, every: bool
+    runs: Sequence[PlannedRun], statuses: Sequence[Status], left: Estimate, every: bool
 ) -> str:
     """Return the runs by model and state (with `every`, also each run), and what is left to do."""
     lines = [f"{len(runs)} runs: {_states(statuses)}"]
@@ -54,7 +55,7 @@ def plan_text(
             f"  {planned.identity}  {status.state:<8} {planned.run}  {','.join(planned.run.tasks)}"
             for planned, status in zip(runs, statuses, strict=True)
         ]
-    lines.append(_estimate(runs, statuses, on_gpu))
+    lines.append(estimate_text(left))
     return "\n".join([*lines, *_notes(runs, statuses)])
 
 
@@ -73,23 +74,26 @@ def _by_model(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> dict[st
     return groups
 
 
-def _estimate(runs: Sequence[PlannedRun], statuses: Sequence[Status], on_gpu: bool) -> str:
-    left = estimate(runs, statuses, on_gpu)
+def estimate_text(left: Estimate) -> str:
+    """Return time and memory in one line, and what they are estimated from."""
     if not left.runs:
         return "nothing left to do"
-    spent, memory = "unknown time", "unknown"
-    if left.cost:
-        seconds, peak = left.cost
-        spent, memory = f"about {_duration(seconds)}", f"about {peak / 2**30:.2g} GiB"
-    basis = (
-        f"{left.measured} estimated from finished runs, the rest from the size of the models"
-        if left.measured < left.runs
-        else "estimated from finished runs"
-    )
-    return f"left for one worker: {spent}, memory {memory} ({left.runs} runs, {basis})"
+    if left.seconds is None:
+        spent = f"unknown time (no earlier run on {left.device}; try plan --measure)"
+    else:
+        spent = f"about {duration(left.seconds)} on {left.device}"
+    memory = gibibytes(left.peak_bytes)
+    basis = f"{left.measured} of {left.runs} runs by earlier runs of the model"
+    return f"left for one worker: {spent}, memory {memory} ({basis})"
 
 
-def _duration(seconds: float) -> str:
+def gibibytes(size: float | None) -> str:
+    """Return an estimated size in bytes as text."""
+    return "unknown" if size is None else f"about {size / 2**30:.2g} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Return an estimated number of seconds as text."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -109,6 +113,24 @@ def states_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
     ]
     failed = failures_text(runs, statuses)
     return "\n".join([*lines, *([failed] if failed else []), *_notes(runs, statuses)])
+
+
+def states_content(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> dict[str, Any]:
+    """Return the runs by state, and every run with its state, in JSON types."""
+    return {
+        "states": {str(state): count for state, count in _counts(statuses).items()},
+        "runs": [
+            {
+                "identity": planned.identity,
+                "choices": dict(planned.run.choices),
+                "state": str(status.state),
+                "lacking": list(status.lacking),
+                "reason": status.reason,
+                "record": str(planned.record_path),
+            }
+            for planned, status in zip(runs, statuses, strict=True)
+        ],
+    }
 
 
 def _notes(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> list[str]:
@@ -137,5 +159,9 @@ def failures_text(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str
 
 
 def _states(statuses: Iterable[Status]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in _counts(statuses).items())
+
+
+def _counts(statuses: Iterable[Status]) -> dict[RunState, int]:
     counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{counts[state]} {state}" for state in RunState)
+    return {state: counts[state] for state in RunState}

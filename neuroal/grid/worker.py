@@ -7,10 +7,11 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError, first_line
@@ -29,22 +30,26 @@ class Outcome:
     """State after an attempt (RUNNING: another worker executes the run), and why it failed.
 
     `recorded`: whether a failure is described beside the records, as `grid.status` reads it.
+    `content`: result of a run that is done, as `result_content` returns it.
     """
 
     state: RunState
     reason: str = ""
     recorded: bool = True
+    content: Mapping[str, Any] | None = None
 
 
 def attempt(config: RunConfig) -> Outcome:
     """Execute a run; record an error of any type in a file beside the records."""
+    from neuroal.records.result_line import result_content
     from neuroal.records.resume import Busy  # imports torch, which takes seconds
     from neuroal.run import run
 
     identity = identity_of(config)
     failure = failure_path(Path(config.out), identity)
     try:
-        run(dataclasses.replace(config, device=own_device(config.device)), identity=identity)
+        own = dataclasses.replace(config, device=own_device(config.device))
+        record, path = run(own, identity=identity)
     except Busy:
         return Outcome(RunState.RUNNING)
     except Exception as error:  # an error of any type must not stop the other runs
@@ -62,7 +67,7 @@ def attempt(config: RunConfig) -> Outcome:
             return Outcome(RunState.FAILED, reason, recorded=False)
         return Outcome(RunState.FAILED, reason)
     failure.unlink(missing_ok=True)
-    return Outcome(RunState.DONE)
+    return Outcome(RunState.DONE, content=result_content(config, record, path))
 
 
 def _reason(error: Exception) -> str:

@@ -161,22 +161,30 @@ class _Report:
 
 @contextmanager
 def reading(path: str, problem: str) -> Iterator[None]:
-    """Disable the progress bars of `transformers`, and raise all errors as `UserError`.
+    """Silence the progress bars of `transformers`, and raise all errors as `UserError`.
 
     Args:
         path: folder, file or hub name that is read.
         problem: what is not possible, for the message.
     """
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # each stage of a run has its own
     try:
-        yield
+        with without_bars():
+            yield
     except UserError:
         raise
     except Exception as error:  # of many packages, and all due to the files at `path`
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Disable the progress bars of `transformers` inside the context; a run has its own."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()

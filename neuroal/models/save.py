@@ -16,6 +16,7 @@ from neuroal.files.outputs import ModelFolder
 from neuroal.models.compressed import compress_folder
 from neuroal.models.load import LoadedModel
 from neuroal.models.offload import save_offloaded
+from neuroal.models.pretrained import without_bars
 from neuroal.placement.base import placement_of
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ def _write(loaded: LoadedModel, folder: Path) -> None:
     if hasattr(loaded.model.config, "quantization_config"):
         del loaded.model.config.quantization_config  # loading dequantised it
         loaded.model.hf_quantizer = None  # older releases refuse to save with a quantizer
-    if placement_of(loaded.model).offloads:
-        save_offloaded(loaded.model, folder)
-    else:
-        loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    with without_bars():
+        if placement_of(loaded.model).offloads:
+            save_offloaded(loaded.model, folder)
+        else:
+            loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)

@@ -17,13 +17,13 @@ import torch
 from neuroal.evaluation.bos_warning import bos_warning
 from neuroal.evaluation.samples import take_samples
 from neuroal.evaluation.sanity import require_finite, warn_if_chance
-from neuroal.evaluation.tasks import Task
+from neuroal.evaluation.tasks import Task, counted
 from neuroal.files.lock import leased
 from neuroal.files.sealed import read_sealed, write_sealed
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
 from neuroal.records.identity import environment
-from neuroal.tracking.progress import Progress
+from neuroal.tracking.progress import Portion, Progress
 
 log = logging.getLogger(__name__)
 POLL = 0.5
@@ -62,14 +62,15 @@ def evaluate_cached(
     if warning := bos_warning(loaded, due):
         log.warning("%s", warning)
     pending, results = list(tasks), {}
-    with progress.stage(stage, len(tasks), "task") as step:
+    with progress.stage(stage, *counted(tasks)) as step:
+        portions = {task.name: Portion(step, task.units) for task in tasks}
         while pending:
             for task in pending:
-                figures = entries[task.name].fill(loaded, task, batch)
+                figures = entries[task.name].fill(loaded, task, batch, portions[task.name])
                 if figures is not None:
                     results[task.name] = figures
                     warn_if_chance(task.name, figures, loaded.vocabulary)
-                    step.advance(1, **{task.name: figures[task.headline]})
+                    portions[task.name].finish(**{task.name: figures[task.headline]})
             waiting = [task for task in pending if task.name not in results]
             if len(waiting) == len(pending):
                 time.sleep(POLL)
@@ -113,7 +114,9 @@ class CacheEntry:
         figures: dict[str, Any] | None = content["figures"] if content else None
         return figures
 
-    def fill(self, loaded: LoadedModel, task: Task, batch: int | None) -> dict[str, Any] | None:
+    def fill(
+        self, loaded: LoadedModel, task: Task, batch: int | None, portion: Portion
+    ) -> dict[str, Any] | None:
         """Return the figures, computed if needed; None while another process computes them."""
         figures = self.read()
         logs = getattr(task, "log_samples", False)
@@ -124,7 +127,7 @@ class CacheEntry:
                 return None
             figures = self.read()  # another process may have finished before we got the lock
             if figures is None or (logs and not self.samples.exists()):
-                figures = task.evaluate(loaded.model, loaded.tokenizer, batch)
+                figures = task.evaluate(loaded.model, loaded.tokenizer, batch, portion)
                 figures = take_samples(figures, self.samples)
                 require_finite(task.name, figures)
                 content = {

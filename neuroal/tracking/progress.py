@@ -1,28 +1,16 @@
-"""Progress of a run on the terminal."""
+"""Progress of a run: what reports it, and what receives it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichBar
 
 
 class Step(Protocol):
     """A stage in progress."""
 
     def advance(self, count: int = 1, **info: object) -> None:
-        """Report `count` more completed units, and show `info` beside the bar."""
+        """Report `count` more completed units, and show `info` beside the counter."""
 
 
 class Progress(Protocol):
@@ -32,7 +20,9 @@ class Progress(Protocol):
         """Return a context manager for a stage of `total` units."""
 
 
-class _Silent:
+class SilentStep:
+    """Shows nothing."""
+
     def advance(self, count: int = 1, **info: object) -> None:
         return
 
@@ -41,52 +31,39 @@ class QuietProgress:
     """Shows nothing."""
 
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Step]:
-        return nullcontext(_Silent())
+        return nullcontext(SilentStep())
 
 
-class _Bar:
-    def __init__(self, bar: RichBar, name: str, total: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task(name, total=total, info="")
+class Portion:
+    """Reports the completed share of a piece of work as `units` of a stage.
+
+    Work that starts again, as after running out of memory, is not counted twice.
+    """
+
+    def __init__(self, step: Step | None = None, units: int = 0) -> None:
+        self._step, self._units, self._done = step or SilentStep(), units, 0
+
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Step]:
+        """Return a context manager for the whole work in `total` units of its own."""
+        return nullcontext(_Whole(self, total))
+
+    def reach(self, share: float) -> None:
+        """Report that a share of the work, from 0 to 1, is complete."""
+        units = int(self._units * min(share, 1.0) + 1e-9)
+        if units > self._done:
+            self._step.advance(units - self._done)
+            self._done = units
+
+    def finish(self, **info: object) -> None:
+        """Report that all of the work is complete, with its figures."""
+        self._step.advance(self._units - self._done, **info)
+        self._done = self._units
+
+
+class _Whole:
+    def __init__(self, portion: Portion, total: int) -> None:
+        self._portion, self._total, self._done = portion, total, 0
 
     def advance(self, count: int = 1, **info: object) -> None:
-        shown = " ".join(f"{key} {_short(value)}" for key, value in info.items())
-        self._bar.update(self._task, advance=count, info=shown)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-class TerminalProgress:
-    """Shows a bar for each stage on stderr: units done, time passed, time left, last figure."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-
-    @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Step]:
-        columns = (
-            TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[info]}"),
-        )
-        with RichBar(*columns, console=self._console) as bar:
-            yield _Bar(bar, name, total)
-
-
-def progress_for_terminal() -> Progress:
-    """Return `TerminalProgress` if stderr is a terminal, else `QuietProgress`."""
-    return TerminalProgress() if sys.stderr.isatty() else QuietProgress()
-
-
-def progress_of(progress: Progress | bool | None) -> Progress:
-    """Return the receiver that a caller names: True shows bars, False and None show nothing."""
-    if progress is None or isinstance(progress, bool):
-        return TerminalProgress() if progress else QuietProgress()
-    return progress
+        self._done += count
+        self._portion.reach(self._done / max(1, self._total))

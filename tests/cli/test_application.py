@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import subprocess
 import sys
 
 import pytest
 
 from neuroal.cli import main as cli
+from neuroal.cli.flags import parse_flags
+from neuroal.cli.jobs import Result
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 
@@ -84,3 +89,63 @@ def test_a_crash_of_a_single_run_keeps_its_traceback(
     monkeypatch.setattr(sys, "argv", ["neuroal", "seed=1"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+RESULT = {"tasks": {}, "zeros": 0.7, "seconds": 1.0, "record": "a.json", "dense": float("inf")}
+
+
+def output_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[str, str]:
+    """Return what ``neuroal ARGUMENTS`` prints if every run warns, notes, and has `RESULT`."""
+
+    def run(config: RunConfig) -> Result:
+        logger = logging.getLogger("neuroal.run")
+        logger.debug("stage of progress=%s", config.progress)
+        logger.info("note")
+        logger.warning("warning")
+        return Result(RESULT, lambda: print("the line"))
+
+    monkeypatch.setattr("neuroal.cli.main._prune", run)
+    monkeypatch.setattr(sys, "argv", ["neuroal", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "neuroal: note\nneuroal: warning\n"),
+        (["--quiet"], "neuroal: warning\n"),
+        (["-v"], "neuroal: stage of progress=auto\nneuroal: note\nneuroal: warning\n"),
+    ],
+)
+def test_quiet_and_verbose_choose_messages(
+    flags: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert output_of(monkeypatch, capsys, *flags) == ("the line\n", expected)
+
+
+def test_quiet_shows_no_progress_unless_it_is_chosen() -> None:
+    assert parse_flags(["-q", "seed=1"])[1] == ["seed=1", "progress=none"]
+    assert parse_flags(["progress=lines", "-q"])[1] == ["progress=lines"]
+
+
+def test_json_is_one_line_per_run_and_nothing_else_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _ = output_of(monkeypatch, capsys, "--json", "-m", "seed=1,2")
+    assert [json.loads(line) for line in output.splitlines()] == [{**RESULT, "dense": None}] * 2
+
+
+def test_a_closed_pipe_leaves_no_traceback() -> None:
+    command = f"{sys.executable} -m neuroal --help | head -n 1"
+    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert finished.stdout.startswith("neuroal ")
+    assert finished.stderr == ""

@@ -99,7 +99,7 @@ def test_offloading_does_not_change_the_figures(
     settings = ["task.names=[builtin]", "task.seqlen=64", "task.limit=3", "device=cpu"]
     choices = ("none", "blocks", "disk")
     metrics = [
-        evaluate_model(composed([*settings, f"offload={choice}", f"out={tmp_path / choice}"]))
+        evaluate_model(composed([*settings, f"offload={choice}", f"out={tmp_path / choice}"]))[1]
         for choice in choices
     ]
     assert calls == [(choice, 1) for choice in choices]

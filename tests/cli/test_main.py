@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -27,7 +28,13 @@ MISTAKES = {
     "model=zoo/lama": "did you mean 'zoo/llama'",
     "model=hf": "model.path",
     "sparsity=s75": "s70",
+    "sparsity=s65": "any other: sparsity.ratio=0.65",
+    "sparsity=62.5%": "any other: sparsity.ratio=0.625",
+    "sparsity=0.3": "any other: sparsity.ratio=0.3",
+    "task=ptb": "any other: task.names=[ptb]",
+    "hydra/launcher=submitit_slurm": "pip install 'neuroal[slurm]'",
     "sparsity.ratio=1.5": "above 0 and below 1",
+    "sparsity.ratio=70": "did you mean 0.7?",
     "sparsity.ratio=0": "above 0 and below 1",
     "calibration.windows=abc": "calibration.windows",
     "calibration.windows=0": "at least 1",
@@ -54,6 +61,30 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert ended.value.code == 2
     assert error.count("\n") == 1, error
     assert MISTAKES[argument] in error
+
+
+def test_windows_that_no_memory_holds_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"calibration.windows=1000000: .* use fewer windows"):
+        composed(["calibration.windows=1000000", "calibration.seqlen=1000000"])
+
+
+def test_an_unknown_model_without_network_is_refused_before_torch_is_imported() -> None:
+    script = """
+import sys
+from neuroal.cli.main import main
+sys.argv = ["neuroal", "model=hf", "model.path=some-model-of-the-hub"]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", script]
+    finished = subprocess.run(command, capture_output=True, text=True, env=offline)
+    assert finished.returncode == 2
+    assert finished.stdout == "False\n"
+    assert finished.stderr.startswith("neuroal: model.path=some-model-of-the-hub: no such folder")
+    assert finished.stderr.count("\n") == 1
 
 
 def test_the_configuration_of_many_runs_is_not_printed(
@@ -99,7 +130,11 @@ def test_multirun_runs_every_combination(
 
     monkeypatch.setattr("neuroal.run.run", recorded)
     monkeypatch.setattr(
-        "neuroal.records.result_line.result_line", lambda *arguments: f"see {arguments[-1]}"
+        "neuroal.records.result_line.result_content",
+        lambda *arguments: {"zeros": 0.6, "seconds": 1.0, "record": str(arguments[-1])},
+    )
+    monkeypatch.setattr(
+        "neuroal.records.result_line.line_of", lambda content: f"see {content['record']}"
     )
     monkeypatch.setattr(
         sys, "argv", ["neuroal", "-m", "pruner=wanda,magnitude", "sparsity=s60,s80"]
@@ -110,6 +145,9 @@ def test_multirun_runs_every_combination(
     assert runs == [("Wanda", 0.6), ("Wanda", 0.8), ("Magnitude", 0.6), ("Magnitude", 0.8)]
     output = capsys.readouterr().out
     assert all(f"see {number}.json\n" in output for number in (1, 2, 3, 4))
+    table = output.splitlines()[-5:]
+    assert table[0].split() == ["job", "overrides", "zeros", "seconds", "record"]
+    assert table[-1].split() == ["3", "pruner=magnitude", "sparsity=s80", "0.6000", "1.0", "4.json"]
 
 
 def test_an_interrupted_command_exits_with_130(

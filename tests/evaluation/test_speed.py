@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from neuroal.cli import evaluate
 from neuroal.cli.compose import composed
 from neuroal.cli.evaluate import evaluate_model
 from neuroal.errors import UserError
@@ -48,8 +50,14 @@ def test_a_cpu_has_no_two_of_four_kernels() -> None:
     assert [speed.kernels for speed in speeds(decoder.model, 64)] == ["dense"]
 
 
-def test_neuroal_eval_prints_the_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate_model(composed(["model=zoo/opt", "task=none", "task.speed=true", f"out={tmp_path}"]))
+def test_neuroal_eval_prints_the_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["model=zoo/opt", "task=none", "task.speed=true", f"out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["neuroal-eval", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main()
+    assert not ended.value.code
     out = capsys.readouterr().out
     assert "prefill" in out
     assert "decode" in out

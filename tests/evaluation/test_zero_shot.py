@@ -19,10 +19,12 @@ from neuroal.config.schema import ModelConfig
 from neuroal.data.resolve import DataSplit, find_rows
 from neuroal.errors import UserError
 from neuroal.evaluation.task_table import TASKS, ZERO_SHOT
+from neuroal.evaluation.tasks import ZeroShotTask
 from neuroal.evaluation.zero_shot import DEFINITIONS, write_task, zero_shot
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model
+from neuroal.tracking.progress import Portion
 from tests.rows import ARC, HELLASWAG, RTE, write_jsonl, write_parquet
 from tests.small_models import tiny_llama
 
@@ -194,3 +196,16 @@ def test_the_figures_equal_those_of_lm_evals_command(
     assert process.returncode == 0, process.stderr
     (written,) = tmp_path.glob("results*.json")
     compare(json.loads(written.read_text())["results"], saved, root)
+
+
+def test_requests_are_counted_as_documents(root: Path, loaded: LoadedModel) -> None:
+    counts: list[int] = []
+
+    class Counts:
+        def advance(self, count: int = 1, **info: object) -> None:
+            counts.append(count)
+
+    task = ZeroShotTask("rte", data_of(root, "rte"), 4)
+    portion = Portion(Counts(), task.units)
+    task.evaluate(loaded.model, loaded.tokenizer, 2, portion)
+    assert counts == [1, 1, 1, 1]

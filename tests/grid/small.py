@@ -19,7 +19,7 @@ SMALL = [
     "task.limit=2",
     "task.names=[builtin]",
 ]
-FOUR = [*SMALL, "pruner=wanda", "sparsity=s60,s70", "topup=uniform"]
+FOUR = [*SMALL, "pruner=wanda", "sparsity=s60,s70", "topup=uniform", "refine=none,dsnot"]
 """Overrides of four runs: two sparsities, with and without DSnoT."""
 SAME = ("config", "data", "plan", "sparsity", "masks", "metrics")
 """Fields of a record that do not depend on when and where a run is executed."""

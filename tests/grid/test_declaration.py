@@ -14,12 +14,14 @@ from neuroal.cli.declared import planned
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration, Part
+from neuroal.grid.estimate import Estimate
 from neuroal.grid.planning import plan_runs
 from neuroal.grid.report import cases_text, plan_text
 from neuroal.grid.status import RunState, Status
 from neuroal.records.identity import identity_of
 
 PAPER = ("llama-7b", "mistral-7b", "phi-2", "opt-6.7b")
+PLAIN = (("owl", "none"),)
 LM = ("wikitext2", "ptb", "c4")
 ZERO_SHOT = (
     "rte",
@@ -149,7 +151,13 @@ def test_a_model_that_sets_keys_of_other_groups_keeps_them_unless_the_command_li
     [
         (["model=zoo/llama,zoo/opt"], 108, 9, 162),
         (["pruner=wanda"], 4 * 3 * 8, 9, 108),
-        (["pruner=sparsegpt", "topup=uniform"], 4 * 3 * 8, 2, 24),
+        (["pruner=sparsegpt", "topup=uniform"], 4 * 3 * 8, 1, 12),
+        (["topup=uniform,owl"], 216, 2, 72),
+        (["topup=uniform", "refine=none,dsnot"], 216, 2, 72),
+        (["task.names=[rte]", "topup=owl"], 36, 1, 36),
+        (["task.names=[c4_sample]", "topup=owl"], 0, 1, 36),
+        (["task=builtin", "topup=owl"], 36, 1, 36),
+        (["task=lm", "task.names=[rte]", "topup=owl"], 36, 1, 36),
         (["topup=owl,neuroal"], 216, 2, 72),
         (["topup=evolve"], 216, 1, 36),
         (["refine=dsnot"], 216, 1, 36),
@@ -169,6 +177,28 @@ def test_the_command_line_restricts_every_group(
     assert len(set(declaration.runs())) == runs
 
 
+def test_tasks_of_the_command_line_hold_for_all_pruners() -> None:
+    declaration = declared(["experiment=paper", "task.names=[rte,c4]"])
+    tasks = [declaration.tasks_of(pruner) for pruner in ("magnitude", "wanda", "multiflow")]
+    assert tasks == [("rte", "c4")] * 3
+
+
+def test_a_topup_that_is_declared_with_a_refinement_alone_keeps_it() -> None:
+    competitors = tuple((("topup", t), ("refine", r)) for t, r in (("uniform", "dsnot"), *PLAIN))
+    declaration = Declaration({}, (Part(("wanda",), LM),), competitors)
+    narrowed = declaration.narrowed({"topup": ["uniform", "owl"]})
+    assert narrowed.competitors == competitors
+
+
+def test_a_pair_selects_the_declared_competitors_with_their_parameters() -> None:
+    overrides = ["experiment=adaptive", "topup=neuroal,owl", "refine=none"]
+    assert [dict(choices) for choices in declared(overrides).competitors] == [
+        {"topup": "neuroal", "refine": "none", "topup.search": "exact"},
+        {"topup": "neuroal", "refine": "none", "topup.search": "adaptive"},
+        {"topup": "owl", "refine": "none"},
+    ]
+
+
 def test_choices_with_equal_configurations_are_one_run() -> None:
     _, runs = planned(["+experiment=zoo", "sparsity.ratio=0.65", "topup=owl", "pruner=wanda"])
     assert len(runs) == 4  # the models
@@ -181,6 +211,7 @@ def test_choices_with_equal_configurations_are_one_run() -> None:
         (["+experiment=papper"], "did you mean 'paper'"),
         (["+experiment=zoo", "model=zoo/lama"], "did you mean 'zoo/llama'"),
         (["+experiment=zoo", "topup.step=block,row"], "declare competitors"),
+        (["+experiment=zoo", "task=lm,zero_shot"], "list them in task.names"),
         (["+experiment=zoo", "task.names=[rte]", "pruner=nothing"], "pruner=nothing"),
     ],
 )
@@ -197,9 +228,10 @@ def test_an_invalid_declaration_names_the_required_keys() -> None:
 
 def test_the_plan_estimates_unfinished_runs() -> None:
     _, runs = planned(["+experiment=paper", "model=llama-7b", "topup=owl"])
-    text = plan_text(
-        runs, [Status(RunState.MISSING, ("c4",))] * len(runs), on_gpu=True, every=False
-    )
+    statuses = [Status(RunState.MISSING, ("c4",))] * len(runs)
+    text = plan_text(runs, statuses, Estimate(7200.0, 2.0**34, 9, 3, "H100"), every=False)
     assert "9 runs: 0 done, 0 running, 0 failed, 9 missing" in text
-    assert "left for one worker: about" in text
-    assert "unknown" not in text
+    assert "left for one worker: about 2.0 hours on H100, memory about 16 GiB" in text
+    assert "(3 of 9 runs by earlier runs of the model)" in text
+    unknown = plan_text(runs, statuses, Estimate(None, None, 9, 0, "H100"), every=False)
+    assert "unknown time (no earlier run on H100; try plan --measure), memory unknown" in unknown

@@ -1,32 +1,155 @@
-"""The estimated time of a grid counts prunings, in the search as well."""
+"""Estimates of time come from earlier runs of the same card, those of memory from the placement."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
 
-from neuroal.cli.declared import planned
-from neuroal.grid.estimate import estimate
-from neuroal.grid.status import RunState, Status
+from neuroal.cli.compose import composed
+from neuroal.cli.grid import grid_command
+from neuroal.config.schema import RunConfig
+from neuroal.grid.estimate import config_of, estimate
+from neuroal.models.shape import ModelShape, shape_of
+from neuroal.records import rates
+from neuroal.records.identity import environment
+from neuroal.records.rates import Observation, keep, kept_observations, seconds_for
+from neuroal.records.work import memory_of, work_of
+
+CARD = str(environment(torch.device("cpu"))["device"])
+SEVEN = ModelShape(6.74e9, 4096, 11008, 32, 32000, 4096)
+FEW = ["device=cpu", "calibration.windows=4", "calibration.seqlen=64", "task.limit=4"]
 
 
-def seconds(*overrides: str) -> float:
-    """Return the estimated seconds of one run of a 7B model on a GPU."""
-    common = ["model=llama-7b", "sparsity=s70", "seed=0", "hydra/sweeper=grid"]
-    _, runs = planned(["+experiment=paper", *common, "refine=none", *overrides])
-    assert len(runs) == 1
-    cost = estimate(runs, [Status(RunState.MISSING, ())], on_gpu=True).cost
-    assert cost is not None
-    return cost[0]
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep rates in an empty folder."""
+    monkeypatch.setenv(rates.CACHE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def test_the_time_of_alps_is_that_of_its_products() -> None:
-    more = seconds("pruner=alps", "topup=uniform") - seconds("pruner=wanda", "topup=uniform")
-    weights, width = 6.7e9, 4096
-    assert more == pytest.approx(2 * width * 260 * weights / 2e14, rel=0.15)
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no estimate load a model."""
+
+    def load(*arguments: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("neuroal.models.load.read_whole", load)
+
+
+def config(tmp_path: Path, *overrides: str) -> RunConfig:
+    return composed([*FEW, f"out={tmp_path / 'out'}", *overrides])
+
+
+def keep_rates(config: RunConfig, factor: float, card: str = CARD) -> float:
+    """Keep a run of `config` whose stages take `factor` seconds per unit of work; return its time.
+
+    The seconds are those of a run that evaluates the dense and the pruned model.
+    """
+    shape = shape_of(config.model)
+    assert shape is not None
+    work = work_of(config, shape)
+    path = config.model.path
+    keep(Observation(card, path, stage, w, w * factor) for stage, w in work.items() if w)
+    return factor * (sum(work.values()) + work["evaluate"])
+
+
+def test_a_card_without_earlier_runs_is_unknown(tmp_path: Path) -> None:
+    run = config(tmp_path, "topup=uniform")
+    keep_rates(run, 1e-9, card="another card")
+    assert estimate([run]).seconds is None
+
+
+def test_runs_of_the_same_model_and_card_decide(tmp_path: Path) -> None:
+    run = config(tmp_path, "topup=owl")
+    spent = keep_rates(run, 1e-9)
+    keep_rates(config(tmp_path, "topup=owl", "model=zoo/opt"), 5e-8)
+    left = estimate([run])
+    assert (left.runs, left.measured, left.device) == (1, 1, CARD)
+    assert left.seconds == pytest.approx(spent)
+    more = dataclasses.replace(run, sparsity=dataclasses.replace(run.sparsity, ratio=0.5))
+    dense = 1e-9 * work_of(run, shape_of(run.model))["evaluate"]  # type: ignore[arg-type]
+    assert estimate([run, more]).seconds == pytest.approx(2 * spent - dense)
+
+
+def test_another_model_of_the_card_gives_the_rate(tmp_path: Path) -> None:
+    keep_rates(config(tmp_path, "topup=owl", "model=zoo/opt"), 2e-9)
+    left = estimate([config(tmp_path, "topup=owl", "model=zoo/llama")])
+    assert left.measured == 0
+    assert left.seconds is not None
+
+
+def test_a_new_method_is_estimated_by_forward_passes() -> None:
+    earlier = [Observation("card", "m", "evaluate", 100.0, 1.0)]
+    assert seconds_for("prune wanda", 300.0, "card", "m", earlier) == (pytest.approx(3.0), False)
+
+
+def test_the_nearest_amount_of_work_counts() -> None:
+    earlier = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
+    assert seconds_for("evaluate", 1e4, "card", "m", earlier) == (pytest.approx(1e-4), True)
+
+
+def test_lines_of_another_layout_are_left_out(cache: Path) -> None:
+    keep([Observation("card", "m", "load", 1.0, 1.0)])
+    with rates.rates_path().open("a") as file:
+        file.write("{}\nnonsense\n")
+    assert [o.card for o in kept_observations()] == ["card"]
+
+
+def work(*overrides: str) -> float:
+    """Return the operations of allocation and pruning of a 7B model."""
+    amounts = work_of(composed(["calibration.seqlen=2048", *overrides]), SEVEN)
+    return sum(w for stage, w in amounts.items() if stage.startswith(("allocate", "prune")))
 
 
 def test_a_search_prunes_once_per_candidate() -> None:
-    pruning = seconds("pruner=alps", "topup=uniform") - seconds("pruner=wanda", "topup=uniform")
-    for topup, candidates in (("neuroal", 14), ("atp", 25), ("owl", 0)):
-        more = seconds("pruner=alps", f"topup={topup}") - seconds("pruner=wanda", f"topup={topup}")
+    alps = 2 * SEVEN.hidden * 260 * SEVEN.parameters
+    pruning = work("pruner=alps", "topup=uniform") - work("pruner=wanda", "topup=uniform")
+    assert pruning == pytest.approx(alps, rel=0.15)
+    for topup, candidates in (("atp", 25), ("owl", 0)):
+        more = work("pruner=alps", f"topup={topup}") - work("pruner=wanda", f"topup={topup}")
         assert more == pytest.approx((1 + candidates) * pruning)
+
+
+def test_memory_follows_the_placement() -> None:
+    run = composed(["calibration.seqlen=2048"])
+    blocks = dataclasses.replace(run, offload="blocks")
+    gib = {on: memory_of(c, SEVEN, True) / 2**30 for on, c in (("gpu", run), ("blocks", blocks))}
+    assert 13 < gib["gpu"] < 40  # 12.6 GiB of weights, 4 GiB of hidden states, and a batch
+    assert 2 < gib["blocks"] < gib["gpu"] / 2
+    small = memory_of(composed(FEW), shape_of(composed(FEW).model), False)  # type: ignore[arg-type]
+    assert 0.4 < small / 2**30 < 1.4
+
+
+def test_the_shape_of_a_model_comes_from_its_files_or_its_name() -> None:
+    zoo = shape_of(composed([]).model)
+    assert zoo is not None
+    assert (zoo.hidden, zoo.blocks, zoo.vocabulary) == (160, 8, 4096)
+    named = shape_of(composed(["model=llama-7b"]).model)
+    assert named is not None
+    assert named.hidden == pytest.approx(4096, rel=0.1)
+    assert named.blocks == pytest.approx(32, rel=0.1)
+
+
+def test_a_record_s_configuration_is_read_back(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    assert config_of(dataclasses.asdict(run)) == run
+    assert config_of({**dataclasses.asdict(run), "later": 1}) is None
+
+
+def test_plan_prints_json_and_loads_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["experiment=zoo", "model=zoo/llama", "pruner=wanda", "topup=owl", "sparsity=s60"]
+    keep_rates(config(tmp_path, "topup=owl"), 1e-9)
+    grid_command(["plan", "--json", "device=cpu", f"out={tmp_path / 'none'}", *grid])
+    content = json.loads(capsys.readouterr().out)
+    assert content["states"] == {"done": 0, "running": 0, "failed": 0, "missing": 1}
+    assert content["runs"][0]["choices"]["topup"] == "owl"
+    assert content["left"]["seconds"] > 0
+    assert not (tmp_path / "none").exists()

@@ -38,7 +38,11 @@ class Counting:
     def description(self) -> dict[str, str]:
         return {"source": self.name, "origin": "test", "fingerprint": self.data}
 
-    def evaluate(self, model: Any, tokenizer: Any, batch: int | None) -> dict[str, Any]:
+    units = 1
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, batch: int | None, portion: Any = None
+    ) -> dict[str, Any]:
         self.evaluations.append(threading.get_ident())
         time.sleep(self.seconds)
         return {"value": len(self.evaluations) + 0.5}

@@ -1,0 +1,160 @@
+"""Seconds of finished runs by stage, from which the time of other runs is estimated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from neuroal.config.schema import RunConfig
+from neuroal.errors import first_line
+from neuroal.files.atomic import without_ratios, write_bytes
+from neuroal.models.shape import ModelShape, shape_of
+from neuroal.records.schema import Record
+from neuroal.records.work import FORWARD, evaluated_tokens, work_of
+
+log = logging.getLogger(__name__)
+CACHE = "NEUROAL_CACHE"
+"""Environment variable of the folder that keeps the rates of this user's runs."""
+MOST_LINES, MOST_RECORDS = 4000, 200
+"""Most observations that are kept, and most records that are read in a folder."""
+NEAREST = 3
+"""Number of observations whose median is used."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Seconds that one stage of a run has taken.
+
+    Attributes:
+        card: device, with what else decides its speed (`card_of`).
+        model: path of the model.
+        stage: name of the stage, as in `work_of`.
+        work: amount of work.
+        seconds: its time.
+        peak_bytes: peak memory of the run.
+    """
+
+    card: str
+    model: str
+    stage: str
+    work: float
+    seconds: float
+    peak_bytes: int = 0
+
+
+def card_of(config: RunConfig, device: str) -> str:
+    """Return the name of a device with the settings of `config` that decide its speed."""
+    more = [f"devices={config.devices}"] if config.devices > 1 else []
+    more += [f"offload={config.offload}"] if config.offload != "none" else []
+    more += [f"dtype={config.model.dtype}"] if config.model.dtype != "auto" else []
+    return ", ".join([device, *more])
+
+
+def observe(config: RunConfig, record: Record, shape: ModelShape) -> list[Observation]:
+    """Return the observations of one finished run."""
+    card = card_of(config, str(record.environment["device"]))
+    seconds: Mapping[str, float] = record.costs.get("seconds", {})
+    peak = max(record.costs.get("peak_bytes", {}).values(), default=0)
+    work = work_of(config, shape)
+    work[FORWARD] = 2 * shape.parameters * evaluated_tokens(config, shape, record.metrics)
+    return [
+        Observation(card, config.model.path, stage, amount, seconds[name], peak)
+        for stage, amount in work.items()
+        if (name := stage.partition(" ")[0]) in seconds and amount > 0
+    ]
+
+
+def rates_path() -> Path:
+    """Return the file of this user's observations."""
+    folder = os.environ.get(CACHE) or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "neuroal"
+    )
+    return Path(folder) / "rates.jsonl"
+
+
+def keep(observations: Iterable[Observation]) -> None:
+    """Add observations to this user's file; log if it cannot be written."""
+    lines = [json.dumps(asdict(observation)) for observation in observations]
+    path = rates_path()
+    try:
+        earlier = path.read_text("utf-8").splitlines() if path.exists() else []
+        text = "\n".join([*earlier[-MOST_LINES:], *lines, ""])
+        write_bytes(path, text.encode())
+    except OSError as error:
+        log.debug("%s: cannot be written (%s); estimates lack this run", path, first_line(error))
+
+
+def keep_run(config: RunConfig, record: Record) -> None:
+    """Keep the observations of a finished run, if the shape of its model can be read."""
+    shape = shape_of(config.model)
+    if shape is not None:
+        keep(observe(config, record, shape))
+
+
+def kept_observations() -> list[Observation]:
+    """Return this user's observations; lines of another layout are left out."""
+    try:
+        lines = rates_path().read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    return list(_parsed(lines))
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[Observation]:
+    for line in lines:
+        try:
+            yield Observation(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+
+
+def observations_in(out: Path, config_of: Any) -> list[Observation]:
+    """Return the observations of the newest records in `out`.
+
+    `config_of` converts the configuration of a record; None: it cannot be converted.
+    """
+    try:
+        paths = sorted(out.glob("*.json"), key=lambda path: -path.stat().st_mtime)
+    except OSError:
+        return []
+    observations: list[Observation] = []
+    for path in paths[:MOST_RECORDS]:
+        try:
+            record = Record.from_dict(json.loads(without_ratios(path.read_text("utf-8"))))
+        except (OSError, ValueError):
+            continue
+        config = config_of(record.config)
+        if config is not None and (shape := shape_of(config.model)):
+            observations += observe(config, record, shape)
+    return observations
+
+
+def seconds_for(
+    stage: str, work: float, card: str, model: str, observations: Sequence[Observation]
+) -> tuple[float, bool] | None:
+    """Return the seconds of `work`, and whether they come from the same model; None: unknown.
+
+    Uses the observations of the same card and stage whose amount of work is nearest, of the same
+    model if there are any. For a method that was never run, the rate of forward passes counts.
+    """
+    if work <= 0:
+        return 0.0, True
+    on_card = [o for o in observations if o.card == card and o.work > 0]
+    of_stage = [o for o in on_card if o.stage == stage]
+    if not of_stage and stage.partition(" ")[0] == "calibrate":
+        of_stage = [o for o in on_card if o.stage.startswith("calibrate ")]
+    if is_new := not of_stage:
+        of_stage = [o for o in on_card if o.stage == FORWARD]
+    same = [o for o in of_stage if o.model == model]
+    candidates = sorted(same or of_stage, key=lambda o: abs(math.log(o.work / work)))
+    if not candidates:
+        return None
+    rate = median(o.seconds / o.work for o in candidates[:NEAREST])
+    return rate * work, bool(same) and not is_new
