@@ -24,7 +24,7 @@ SHIFTS = 5
 
 @dataclass(eq=False)
 class RowSparsity:
-    """The sparsity of all R rows of the model as one vector.
+    """The sparsity of all R rows of the model as one vector, on the device of the decoder.
 
     Attributes:
         shapes: (rows, cols) of each linear, by key.
@@ -49,20 +49,21 @@ class RowSparsity:
             for key, (rows, _) in shapes.items()
         ]
         zeros = total_zeros(plan.sparsity, decoder.numel)
-        return cls(shapes, torch.cat(cols), torch.cat(ratios), zeros)
+        joined = torch.cat(cols).to(decoder.device), torch.cat(ratios).to(decoder.device)
+        return cls(shapes, *joined, zeros)
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
         """Return `values` (R,) as one vector (rows,) per linear, by key."""
         parts = values.split([rows for rows, _ in self.shapes.values()])
         return dict(zip(self.shapes, parts, strict=True))
 
-    def counts(self, device: torch.device) -> dict[str, Tensor]:
-        """Return the zeros of each row, k_r = round(s_r·cols), by linear, on `device`."""
-        return self.split((self.sparsity * self.cols).round().long().to(device))
+    def counts(self) -> dict[str, Tensor]:
+        """Return the zeros of each row, k_r = round(s_r·cols), by linear."""
+        return self.split((self.sparsity * self.cols).round().long())
 
     def joined(self, costs: Mapping[str, Tensor], by_row: bool) -> Tensor:
         """Return the costs of all rows (R,); unless `by_row`, rows get the mean of their linear."""
-        flat = torch.cat([costs[key] for key in self.shapes]).double().cpu()
+        flat = torch.cat([costs[key] for key in self.shapes]).double().to(self.cols.device)
         if by_row:
             return flat
         return torch.cat([part.mean().expand(len(part)) for part in self.split(flat).values()])
@@ -92,7 +93,7 @@ class RowSparsity:
         """Return a plan with one ratio per row, or one per linear, for a budget of `sparsity`."""
         ratios: dict[str, Ratio] = {
             key: part.clone() if by_row else float(part.mean())
-            for key, part in self.split(self.sparsity).items()
+            for key, part in self.split(self.sparsity.cpu()).items()
         }
         return SparsityPlan(ratios, sparsity)
 

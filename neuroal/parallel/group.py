@@ -240,7 +240,7 @@ class DeviceGroup:
             self.size,
             self._store.port,
             cuda,
-            torch.get_num_threads(),
+            max(1, torch.get_num_threads() // (self.size if cuda else 1)),
             torch.get_float32_matmul_precision(),
             bytes(process.current_process().authkey),
         )

@@ -44,8 +44,9 @@ class Setup:
     """What a new process needs to connect to the others and to compute as the first one does.
 
     Attributes:
-        threads: number of threads of PyTorch. It is that of the first process and not divided by
-            the number of devices, since the last bits of a sum on a CPU depend on it.
+        threads: number of threads of PyTorch. With GPUs it is that of the first process divided by
+            their number. Without, it is not divided, since the last bits of a sum on a CPU depend
+            on it.
         precision: precision of float32 products (``torch.get_float32_matmul_precision``).
         key: authentication key for shared memory.
     """

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -195,14 +196,15 @@ def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tupl
 class _ShiftedZeros:
     """Z(c) = Σ_i clip(s_i + c, 0, highest)·w_i, which is piecewise linear in the shift c.
 
-    s are the ratios, and w the numbers of weights that each applies to, both (n,) float64.
+    s are the ratios, and w the numbers of weights that each applies to, both (n,) float64. NumPy
+    adds them in one thread, so that the budgets do not depend on the number of threads.
     """
 
     def __init__(self, ratios: Tensor, weights: Tensor, highest: float) -> None:
-        self._ratios, self._weights, self._highest = ratios, weights, highest
+        self._ratios, self._weights, self._highest = ratios.numpy(), weights.numpy(), highest
         self._least, self._most = float(ratios.min()), float(ratios.max())
-        self._total_weight = float(weights.sum())
-        self._shifted = torch.empty_like(ratios)  # one buffer: a row plan has millions of ratios
+        self._total_weight = float(self._weights.sum())
+        self._shifted = np.empty_like(self._ratios)  # one buffer: a row plan has millions of ratios
 
     def bracket(self) -> tuple[float, float]:
         """Return the shifts at which all ratios reach 0 and `highest`."""
@@ -210,12 +212,13 @@ class _ShiftedZeros:
 
     def evaluate(self, shift: float) -> tuple[float, float]:
         """Return Z(shift) and the slope there."""
-        shifted = torch.add(self._ratios, shift, out=self._shifted).clamp_(0, self._highest)
+        shifted = np.add(self._ratios, shift, out=self._shifted)
         slope = self._total_weight
         if self._least + shift <= 0 or self._most + shift >= self._highest:
+            np.clip(shifted, 0, self._highest, out=shifted)
             inside = (shifted > 0) & (shifted < self._highest)
-            slope = float(inside.to(self._weights.dtype) @ self._weights)
-        return float(shifted.mul_(self._weights).sum()), slope
+            slope = float(self._weights.sum(where=inside))
+        return float(np.multiply(shifted, self._weights, out=shifted).sum()), slope
 
 
 def _grouped(ratios: Mapping[str, Ratio], shapes: Shapes) -> tuple[Tensor, Tensor]:

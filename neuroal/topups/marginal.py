@@ -266,8 +266,8 @@ class _Search:
         with self._context.progress.stage(name, iterations, "iteration") as step:
             for t in range(iterations):
                 if interval and t and t % interval == 0:
-                    self._order.update(self._runner, self._context.progress, rows.counts(device))
-                counts = rows.counts(device)
+                    self._order.update(self._runner, self._context.progress, rows.counts())
+                counts = rows.counts()
                 with repeatable(device):
                     margins = self._objective.margins(counts, next(self._minibatches))
                 costs = rows.joined(margins.costs, by_row)
@@ -288,5 +288,5 @@ class _Search:
         if not (interval and isinstance(self._order, UpdatedOrder)):
             return 0.0
         begin, device = time.perf_counter(), self._context.decoder.device
-        self._order.update(self._runner, self._context.progress, self.rows.counts(device))
+        self._order.update(self._runner, self._context.progress, self.rows.counts())
         return (time.perf_counter() - begin) * ((iterations - 1) // interval)

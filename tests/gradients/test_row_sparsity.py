@@ -66,7 +66,7 @@ def test_rows_of_a_linear_share_its_mean_cost_unless_costs_are_by_row() -> None:
 
 def test_counts_are_rounded_and_plans_have_ratios_by_row_or_by_linear() -> None:
     state = rows([0.2, 0.8, 0.45])
-    counts = state.counts(torch.device("cpu"))
+    counts = state.counts()
     assert {key: value.tolist() for key, value in counts.items()} == {"a": [0, 1], "b": [3]}
     by_row, by_linear = state.plan(0.5, by_row=True), state.plan(0.5, by_row=False)
     assert torch.equal(torch.as_tensor(by_row.ratios["a"]), vector([0.2, 0.8]))

@@ -109,7 +109,7 @@ def plain_bisection(
     low, high = -float(values.max()), highest - float(values.min())
     for _ in range(100):
         shift = (low + high) / 2
-        if float(((values + shift).clamp(0, highest) * weights).sum()) < total:
+        if float(((values + shift).clamp(0, highest) * weights).numpy().sum()) < total:
             low = shift
         else:
             high = shift

@@ -66,7 +66,7 @@ def test_the_plan_has_a_lower_divergence_than_uniform() -> None:
     context = allocation_context(decoder, Magnitude(), tokens=random_tokens(5, 24), batch=5)
     objective = objective_of(decoder, 5)
     windows = list(range(5))
-    uniform = RowSparsity.of(decoder, uniform_plan(decoder, 0.6)).counts(torch.device("cpu"))
+    uniform = RowSparsity.of(decoder, uniform_plan(decoder, 0.6)).counts()
     before = objective.value(uniform, windows)
     for topup in (EqualMarginals(windows=5), Evolve(passes=60, windows=5)):
         budgets = context.budgets(topup.allocate(context).plan)
