@@ -65,6 +65,7 @@ def pieces(
     while (piece := claim()) < count:
         if piece == failing_piece:
             raise UserError(f"piece={piece}: fails")
+        time.sleep(0.01)  # long enough for every process to take one
         yield piece, os.getpid()
 
 
