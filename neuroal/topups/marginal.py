@@ -287,6 +287,6 @@ class _Search:
         """Prune by a pruner that updates weights; return the seconds of the further prunings."""
         if not (interval and isinstance(self._order, UpdatedOrder)):
             return 0.0
-        begin, device = time.perf_counter(), self._context.decoder.device
+        begin = time.perf_counter()
         self._order.update(self._runner, self._context.progress, self.rows.counts())
         return (time.perf_counter() - begin) * ((iterations - 1) // interval)
