@@ -129,7 +129,7 @@ def provenance(path: Path) -> list[str]:
         "",
         *["```sh", command(origin), "```"],
         "",
-        f"{machines}; {', '.join(sorted(versions))}, {pythons}; commit {commits or 'unknown'}.",
+        f"{machines}; {', '.join([*sorted(versions), pythons])}; commit {commits or 'unknown'}.",
     ]
 
 

@@ -145,7 +145,9 @@ def carry_over_table(results: pd.DataFrame, expected: Expected) -> Table:
     rows = []
     for name in [name for name in expected.competitors if name != BASELINE]:
         gains = {k: _gains(part[part["kind"] == k], name) for k in ("perplexity", "zero_shot")}
-        joined = gains["perplexity"].join(gains["zero_shot"], lsuffix="_text", rsuffix="_task")
+        joined = (
+            gains["perplexity"].add_suffix("_text").join(gains["zero_shot"].add_suffix("_task"))
+        )
         joined = joined.replace([np.inf, -np.inf], np.nan).dropna()
         texts, tasks = (_recovered(joined, end) for end in ("_text", "_task"))
         points = 100 * float(joined["gain_task"].mean()) if len(joined) else math.nan
