@@ -1,4 +1,4 @@
-"""Records in one Parquet file: all that tables read, in a hundredth of the space.
+"""Records in one Parquet file: all that tables read, in a few percent of the space.
 
 A row is a record, with each of its fields as JSON. The ratios of rows, the digests of masks, other
 lists in the top-up's report, and folders of the machine are left out. The metadata of the file has
