@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help api demo test test-full test-grid test-cluster fuzz faults audit licences mutants \
+.PHONY: help api demo results test test-full test-grid test-cluster fuzz faults audit licences mutants \
 	test-matrix coverage check format smollm2 constraints browser clean
 
 help: ## List the targets
@@ -44,6 +44,9 @@ api: $(STAMP) ## Write the API reference to api/index.html, from the docstrings
 
 demo: $(STAMP) ## Prune an embedded model and print the results
 	$(BIN)/python experiments/demo.py
+
+results: $(STAMP) ## Make the tables, plots and pages of results/ from its packed records
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/results.py
 
 test: check ## Run lint, type checks and the quick tests
 	$(PYTEST)

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from neuroal.cli.application import exit_with
 from neuroal.cli.compose import check, with_experiment
-from neuroal.cli.declared import planned
+from neuroal.cli.grid_records import grid_selection, pack_records
 from neuroal.cli.messages import print_json
 from neuroal.config import schema
 from neuroal.config.schema import value_at
 from neuroal.errors import UserError, nearest
-from neuroal.tables.selection import OF_RESULTS, Selection
+from neuroal.tables.selection import Selection
 
 if TYPE_CHECKING:
-    from neuroal.tables.cases import Expected
     from neuroal.tables.study import Study
     from neuroal.tables.table import Table
 
@@ -35,6 +34,8 @@ usage: neuroal-tables COMMAND [--limited] [--to FOLDER] [GROUP=OPTION ...] [KEY=
   compare   print wins, ties and losses of the top-ups
   explain   print what the run of one record pruned, and write it as a page with plots, in
             Markdown and LaTeX, to OUT/explained/IDENTITY
+  pack      write all that tables read of the records to the Parquet file --to FILE, which the
+            other commands read in place of a folder: out=FILE
 
   out=FOLDER                folder of the records (default: runs)
   GROUP=OPTION, KEY=VALUE   select the records with these values; commas separate alternatives
@@ -48,9 +49,11 @@ examples:
   neuroal-tables report out=runs pruner=wanda sparsity=s60,s70
   neuroal-tables compare out=runs topup=uniform,neuroal task.limit=8 task.seqlen=256
   neuroal-tables explain runs/IDENTITY.json
+  neuroal-tables pack experiment=paper out=runs --to paper.parquet
 """
 FLAGS = ("--to", "--limited", "--json", "--help")
-COMMANDS = ("paper", "report", "figures", "compare", "explain")
+PACKED = ".parquet"
+COMMANDS = ("paper", "report", "figures", "compare", "explain", "pack")
 ELSEWHERE = (
     "out",
     "experiment",
@@ -77,6 +80,8 @@ class Request:
     limited: bool
     to: Path | None
     as_json: bool = False
+    packed: Path | None = None
+    """File of packed records that ``out`` names in place of a folder."""
 
 
 def parse(arguments: Sequence[str]) -> Request | None:
@@ -109,7 +114,11 @@ def parse(arguments: Sequence[str]) -> Request | None:
         if len(overrides) != 1 or limited:
             raise UserError("explain: needs one record, as in neuroal-tables explain OUT/ID.json")
         return Request(command, overrides, limited, to, as_json)
-    return Request(command, with_experiment(overrides), limited, to, as_json)
+    packed = None
+    for item in [item for item in overrides if item.startswith("out=") and item.endswith(PACKED)]:
+        packed = Path(item.removeprefix("out="))
+        overrides.remove(item)
+    return Request(command, with_experiment(overrides), limited, to, as_json, packed)
 
 
 def select(overrides: Sequence[str], limited: bool) -> Selection:
@@ -165,15 +174,24 @@ def tables_command(arguments: Sequence[str]) -> None:
     if request.command == "explain":
         _explain(Path(request.overrides[0]), request.to, request.as_json)
         return
-    from neuroal.tables.study import study, tables  # late: importing pandas takes a second
+    if request.command == "pack":
+        line = pack_records(request.overrides, request.packed, request.to)
+        if request.as_json:
+            print_json({"files": [str(request.to)]})
+        else:
+            print(line)
+        return
+    from neuroal.tables.reading import all_records  # late: importing pandas takes a second
+    from neuroal.tables.study import study, tables
 
     configs, is_grid = check(request.overrides)
     if is_grid:
-        out, selection, expected = _grid_selection(request)
-        results = study(out, selection, expected)
+        records = all_records(request.packed) if request.packed else None
+        selection, expected = grid_selection(request.overrides, request.limited, records)
     else:
-        out = Path(configs[0].out)
-        results = study(out, select(request.overrides, request.limited))
+        selection, expected = select(request.overrides, request.limited), None
+    out = request.packed or Path(configs[0].out)
+    results = study(out, selection, expected)
     try:
         lines = _output(request, results, out)
     except OSError as error:
@@ -194,6 +212,8 @@ def _explain(path: Path, to: Path | None, as_json: bool) -> None:
     from neuroal.tables import formats
     from neuroal.tables.explain import Explanation, write_explanation
 
+    if path.suffix == PACKED:
+        raise UserError(f"explain: {path}: lacks the ratios of rows; name a record OUT/ID.json")
     record = load_record(path)
     explanation = Explanation.of(record)
     folder = to or path.parent / "explained" / record.identity
@@ -205,35 +225,6 @@ def _explain(path: Path, to: Path | None, as_json: bool) -> None:
     print("", *paths, sep="\n")
 
 
-def _grid_selection(request: Request) -> tuple[Path, Selection, Expected]:
-    """Return folder, selection and expected cases of the records of a declared grid."""
-    from neuroal.tables.declared import DeclaredRun, competitor_names, expected_from_runs
-
-    declaration, runs = planned(request.overrides)
-    parts = declaration.parts
-    configs = [dataclasses.asdict(run.config) for run in runs]
-    pruners = [dict(run.run.choices)["pruner"] for run in runs]
-    tasks = [[t for part in parts if p in part.pruners for t in part.tasks] for p in pruners]
-    counted = {task for part in parts if not part.beside for task in part.tasks}
-    beside = {task for part in parts for task in part.tasks} - counted
-    choices = [tuple(c for c in run.run.choices if c[0] not in declaration.axes) for run in runs]
-    identities = [run.identity for run in runs]
-    declared = list(map(DeclaredRun, identities, configs, tasks, choices))
-    expected = expected_from_runs(declared, declaration.missing, beside)
-    set_terms = [
-        {key: value for key in OF_RESULTS if (value := value_at(config, key)) is not None}
-        for config in configs
-    ]
-    selection = Selection(
-        identities=frozenset(identities),
-        limited=request.limited,
-        text="is of this grid; see neuroal-grid status",
-        names=competitor_names(declared),
-        terms=dict(zip(identities, set_terms, strict=True)),
-    )
-    return Path(runs[0].config.out), selection, expected
-
-
 def _output(request: Request, results: Study, out: Path) -> list[str]:
     """Write the output of the command; return the lines to print."""
     from neuroal.tables import formats
@@ -241,15 +232,16 @@ def _output(request: Request, results: Study, out: Path) -> list[str]:
     from neuroal.tables.study import tables
 
     all_tables = tables(results)
+    home = out.with_suffix("") if request.packed else out
     if request.command == "compare":
         return [formats.terminal(table) for table in _comparison(all_tables, results, out)]
     if request.command == "figures":
         from neuroal.tables.figures import write_figures
 
-        return [str(path) for path in write_figures(results, request.to or out / "figures")]
+        return [str(path) for path in write_figures(results, request.to or home / "figures")]
     if request.command == "report":
-        return [str(write_report(results, all_tables, out, request.to))]
-    paths = formats.write(all_tables, request.to or out / "tables")
+        return [str(write_report(results, all_tables, out, request.to or home))]
+    paths = formats.write(all_tables, request.to or home / "tables")
     texts = [str(path) for path in paths if path.suffix == ".md"]
     return texts if request.as_json else [*texts, *results.notes]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -55,6 +55,22 @@ class Expected:
     def counted(self) -> tuple[Case, ...]:
         """The cases whose tasks are not in `beside`."""
         return tuple(case for case in self.cases if case.task not in self.beside)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in JSON types."""
+        reasons = [[*case, reason] for case, reason in self.unavailable.items()]
+        return {**asdict(self), "unavailable": reasons, "beside": sorted(self.beside)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Expected:
+        """Return what `to_dict` converted."""
+        return cls(
+            cases=tuple(Case(*case) for case in content["cases"]),
+            competitors=tuple(content["competitors"]),
+            seeds=tuple(content["seeds"]),
+            unavailable={Case(*case): reason for *case, reason in content["unavailable"]},
+            beside=frozenset(content["beside"]),
+        )
 
     def axis(self, name: str) -> list[str]:
         """Return the distinct values of field `name` of the cases, in order."""

@@ -15,8 +15,11 @@ FEW_ROWS = 8
 """Maximum number of rows of a table without a filter."""
 
 
-def table_block(table: Table, base: str = "") -> str:
-    """Return a table with its title, filter and notes; a record's address starts with `base`."""
+def table_block(table: Table, base: str | None = "") -> str:
+    """Return a table with its title, filter and notes; a record's address starts with `base`.
+
+    None: the records have no files of their own.
+    """
     name = escape(table.name)
     field = (
         f'<input type="search" data-for="table-{name}" placeholder="Filter rows" '
@@ -31,7 +34,7 @@ def table_block(table: Table, base: str = "") -> str:
     )
 
 
-def _table(table: Table, base: str) -> str:
+def _table(table: Table, base: str | None) -> str:
     heads = "".join(
         f'<th scope="col" data-head="{escape(head)}"'
         f"{_class(['label'] if i < table.labels else [])}>"
@@ -54,7 +57,7 @@ def _class(names: Sequence[str]) -> str:
     return f' class="{" ".join(names)}"' if names else ""
 
 
-def _cell(cell: Cell, is_label: bool, base: str) -> str:
+def _cell(cell: Cell, is_label: bool, base: str | None) -> str:
     names = ["label"] if is_label else []
     names += [CLASSES[cell.standing]] if cell.standing else []
     names += ["none"] if cell.text == MISSING else []
@@ -66,9 +69,9 @@ def _number(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _linked(cell: Cell, base: str) -> str:
+def _linked(cell: Cell, base: str | None) -> str:
     text = escape(cell.text)
-    if len(cell.records) == 1:
+    if len(cell.records) == 1 and base is not None:
         return f'<a href="{escape(base + cell.records[0])}.json">{text}</a>'
     if cell.records:
         return f'<span title="records {escape(", ".join(cell.records))}">{text}</span>'

@@ -22,7 +22,7 @@ SETTINGS: Any = {
     "pdf.fonttype": 42,  # TrueType, which publishers accept
     "svg.hashsalt": "neuroal",
     "font.family": "sans-serif",
-    "font.sans-serif": ["Inter", "Helvetica", "Arial", "DejaVu Sans"],
+    "font.sans-serif": ["DejaVu Sans"],  # bundled, so that all machines write the same bytes
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -22,6 +22,7 @@ from neuroal.files.sealed import DAMAGE, unsealed
 from neuroal.records.schema import Record
 from neuroal.records.summary import bos_of
 from neuroal.tables.mask_counts import wrong_count
+from neuroal.tables.packed import is_packed, unpacked
 from neuroal.tables.selection import Selection, setting
 
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
@@ -97,20 +98,22 @@ class RecordFrames:
 def read_records(folder: str | Path, selection: Selection | None = None) -> RecordFrames:
     """Read the selected records of `folder`; None selects all results on whole tasks.
 
+    `folder` may also be a file that `packed.pack` wrote.
+
     Raises:
         UserError: there is no such folder, no record, no selected record or result, or a record
             cannot be read.
     """
     selection = selection or Selection()
     root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"out={folder}: no such folder; give the folder of the records")
-    paths = sorted(path for path in root.iterdir() if RECORD.fullmatch(path.name))
-    if not paths:
-        raise UserError(f"out={folder}: holds no records; start a run with out={folder} first")
-    if selection.identities is not None:
-        paths = [path for path in paths if path.stem in selection.identities]
-    records = [entry for entry in _read_all(paths, selection) if entry is not None]
+    if is_packed(root):
+        entries: Iterable[Rows | None] = [
+            _selected_rows(record, f"record {record.identity} of {root}", selection)
+            for record in unpacked(root)
+        ]
+    else:
+        entries = _read_all(_chosen(record_paths(root), selection), selection)
+    records = [entry for entry in entries if entry is not None]
     if not records:
         raise UserError(f"out={folder}: none of its records {selection.text}")
     results = [result for _, rows, _ in records for result in rows]
@@ -124,6 +127,35 @@ def read_records(folder: str | Path, selection: Selection | None = None) -> Reco
         curves=[curves for _, _, curves in records],
         left_out=sum(selection.limited_only(result) for result in results),
     )
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """Return the files of the records in `folder`, by identity.
+
+    Raises:
+        UserError: there is no such folder, or no record.
+    """
+    if not folder.is_dir():
+        raise UserError(f"out={folder}: no such folder; give the folder of the records")
+    paths = sorted(path for path in folder.iterdir() if RECORD.fullmatch(path.name))
+    if not paths:
+        raise UserError(f"out={folder}: holds no records; start a run with out={folder} first")
+    return paths
+
+
+def all_records(folder: Path) -> list[Record]:
+    """Read all records of a folder, or of a file of packed records.
+
+    Raises:
+        UserError: there is no record, or one cannot be read.
+    """
+    return unpacked(folder) if is_packed(folder) else list(map(record_at, record_paths(folder)))
+
+
+def _chosen(paths: Sequence[Path], selection: Selection) -> Sequence[Path]:
+    if selection.identities is None:
+        return paths
+    return [path for path in paths if path.stem in selection.identities]
 
 
 def _no_results(folder: str | Path, results: Sequence[Mapping[str, Any]]) -> str:
@@ -148,24 +180,45 @@ def _read_all(paths: Sequence[Path], selection: Selection) -> Iterable[Rows | No
 
 
 def _read(path: Path, selection: Selection) -> Rows | None:
-    """Read one record; return None if it is not selected.
+    return _selected_rows(record_at(path), f"record {path}", selection)
+
+
+def record_at(path: Path) -> Record:
+    """Read one record without the ratios of its plan.
 
     Raises:
-        UserError: it cannot be read, or its masks do not have the zeros of its budget.
+        UserError: it cannot be read.
     """
     try:
         text = unsealed(path.read_text(encoding="utf-8"))
         record = Record.from_dict(json.loads(without_ratios(text)))
         if record.identity != path.stem:
             raise ValueError(f"its identity is {record.identity}")
+    except (OSError, UserError, *DAMAGE) as error:
+        raise UserError(_unreadable(f"record {path}", error)) from error
+    return record
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"{name}: cannot be read ({shortened(error)}); move it away"
+
+
+def _selected_rows(record: Record, name: str, selection: Selection) -> Rows | None:
+    """Return the rows of a record, which messages call `name`; None if it is not selected.
+
+    Raises:
+        UserError: a field is damaged, or the masks do not have the zeros of their budget.
+    """
+    if selection.identities is not None and record.identity not in selection.identities:
+        return None
+    try:
         if not selection.matches(record.config):
             return None
         rows, problem = _rows(record, selection.names), wrong_count(record)
-    except (OSError, UserError, *DAMAGE) as error:
-        reason = shortened(error)
-        raise UserError(f"record {path}: cannot be read ({reason}); move it away") from error
+    except (UserError, *DAMAGE) as error:
+        raise UserError(_unreadable(name, error)) from error
     if problem:
-        raise UserError(f"record {path}: {problem}; move it away, and run it again")
+        raise UserError(f"{name}: {problem}; move it away, and run it again")
     return rows
 
 

@@ -17,6 +17,7 @@ from neuroal.files.atomic import write_bytes
 from neuroal.tables import figures, html
 from neuroal.tables.cases import CASE, LIMITED, SHARED
 from neuroal.tables.labels import label
+from neuroal.tables.packed import is_packed
 from neuroal.tables.samples import sample_tables
 from neuroal.tables.study import Study
 from neuroal.tables.table import (
@@ -40,8 +41,11 @@ Section = tuple[str, str, str]
 """Id, heading and content."""
 
 
-def report(study: Study, tables: Sequence[Table], base: str = "") -> str:
-    """Return the HTML page of a study with its `tables`; links to records start with `base`."""
+def report(study: Study, tables: Sequence[Table], base: str | None = "") -> str:
+    """Return the HTML page of a study with its `tables`; links to records start with `base`.
+
+    None: the records have no files of their own.
+    """
     sections = [section for section in _sections(study, tables, base) if section[2]]
     links = "".join(f'<a href="#{name}">{escape(head)}</a>' for name, head, _ in sections)
     body = "".join(
@@ -54,8 +58,9 @@ def report(study: Study, tables: Sequence[Table], base: str = "") -> str:
         f"<title>{TITLE}</title>\n<style>\n{_own('report.css')}</style>\n</head>\n<body>\n"
         f"<header><div>\n<h1>{TITLE}</h1>\n{_summary(study)}</div></header>\n"
         f"<nav><div>{links}</div></nav>\n<main>\n{body}"
-        "<footer>Best in bold, second underlined, – missing. Figures link to the "
-        "records that they are computed from.</footer>\n"
+        "<footer>Best in bold, second underlined, – missing. "
+        f"Figures {'name' if base is None else 'link to'} the records that they are computed from."
+        "</footer>\n"
         f"</main>\n<script>\n{_own('report.js')}</script>\n</body>\n</html>\n"
     )
 
@@ -87,7 +92,7 @@ def _summary(study: Study) -> str:
     )
 
 
-def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]:
+def _sections(study: Study, tables: Sequence[Table], base: str | None) -> list[Section]:
     by_name = {table.name: table for table in tables}
 
     def shown(*names: str) -> str:
@@ -114,7 +119,7 @@ def _sections(study: Study, tables: Sequence[Table], base: str) -> list[Section]
     ]
 
 
-def _texts(study: Study, base: str) -> str:
+def _texts(study: Study, base: str | None) -> str:
     """Return the texts that runs continued, a folded part for each model and prompt."""
     parts: list[str] = []
     for heading, table in sample_tables(study):
@@ -200,7 +205,7 @@ def write_report(
     """Write report.html to `folder`, by default that of its `records`; return its path."""
     folder = folder or records
     relative = quote(os.path.relpath(records, folder))
-    base = "" if relative == "." else f"{relative}/"
+    base = None if is_packed(records) else "" if relative == "." else f"{relative}/"
     path = folder / "report.html"
     write_bytes(path, report(study, tables, base=base).encode())
     return path

@@ -56,7 +56,7 @@ def _line(
             cells.append(figure_cell(duel.share, text))
         elif (other, name, kind) in by_pair:
             duel = by_pair[other, name, kind]
-            cells.append(_significance(duel.sign_holm))
+            cells.append(significance(duel.sign_holm))
         else:
             cells.append(Cell(""))
     return cells
@@ -90,8 +90,8 @@ def _row(duel: Duel) -> tuple[Cell, ...]:
         *(Cell(str(count), float(count)) for count in counts),
         figure_cell(duel.share, f"{100 * duel.share:.1f} %"),
         figure_cell(duel.low, f"{100 * duel.low:.0f} – {100 * duel.high:.0f}"),
-        _significance(duel.sign_holm),
-        _significance(duel.wilcoxon_holm),
+        significance(duel.sign_holm),
+        significance(duel.wilcoxon_holm),
     )
 
 
@@ -99,7 +99,7 @@ def _kind(kind: str) -> Cell:
     return Cell(KINDS[kind].label if kind in KINDS else kind)
 
 
-def _significance(p: float) -> Cell:
+def significance(p: float) -> Cell:
     """Return the cell of a corrected p-value, marked as the best if it is significant."""
     if math.isnan(p):
         return Cell(MISSING)

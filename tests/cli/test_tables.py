@@ -102,7 +102,7 @@ def test_tables_of_a_grid_use_its_records_only(
     code, out, _ = call(monkeypatch, capsys, "paper", *grid)
     assert code == 0
     assert "18 of 20 results are missing" in out  # ten cases for each of two competitors
-    assert "HellaSwag (1 cases) cannot be run here" in out
+    assert "C4 (1 cases) cannot be run here" in out
     names = {path.stem for path in (tmp_path / "tables").glob("perplexity-*.csv")}
     assert names == {f"perplexity-{task}" for task in ("wikitext2", "ptb", "c4", "c4_sample")}
 

@@ -1,0 +1,127 @@
+"""`experiments/results.py`: the files in `results` follow from the packed records."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from neuroal.tables.cases import expected_from
+from neuroal.tables.packed import Origin, pack
+from neuroal.tables.reading import all_records, read_records
+from tests.synthetic import fill, record
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import results as script  # noqa: E402
+
+README = ROOT / "results" / "README.md"
+NAMES = ("uniform", "owl", "neuroal")
+LARGEST = 8 * 2**20
+"""Bytes of all packed records together."""
+
+
+def publish(folder: Path, grid: str, **options: object) -> None:
+    """Write the packed records of a small grid to `folder`."""
+    runs = folder.parent.parent / f"runs-{grid}"
+    choices = {"models": ("zoo/llama",), "pruners": ("wanda",), "sparsities": (0.7,)}
+    fill(runs, **(choices | {"competitors": NAMES} | options))  # type: ignore[arg-type]
+    expected = expected_from(read_records(runs).results)
+    command = f"neuroal-grid run experiment={grid} data.root=DATA out=runs"
+    pack(all_records(runs), folder / f"{grid}.parquet", Origin(command, expected.to_dict()))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "results"
+    publish(folder / "records", "zoo", tasks=("ptb", "rte", "boolq"))
+    publish(folder / "records", "zoo_seeds", tasks=("ptb",), seeds=(1, 2))
+    publish(folder / "records", "zoo_alps", tasks=("ptb",), pruners=("alps",))
+    reference = [record(competitor=name, tasks=("ptb",), rules="reference") for name in NAMES]
+    pack(reference, folder / "records" / "zoo_reference.parquet", Origin())
+    (folder / "README.md").write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
+    script.write_results(folder, folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "records")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_all_files_are_made_and_a_second_time_to_the_same_bytes(
+    published: Path, tmp_path: Path
+) -> None:
+    before = contents(published)
+    for name in ("zoo", "zoo_seeds", "zoo_alps", "zoo_reference"):
+        assert {f"tables/{name}.md", f"tables/{name}.csv"} <= before.keys()
+    assert {"README.md", "report.html"} <= before.keys()
+    assert any(re.fullmatch(r"plots/zoo-wanda-.*\.svg", name) for name in before)
+    paths = script.write_results(published, tmp_path)
+    assert contents(tmp_path) == before
+    assert {path.relative_to(tmp_path).as_posix() for path in paths} == before.keys()
+
+
+def test_the_text_between_the_tables_stays_and_the_tables_are_filled(published: Path) -> None:
+    source, page = (path.read_text() for path in (README, published / "README.md"))
+    marks = re.compile(r"(<!-- table: [\w-]+ -->\n).*?(<!-- end -->)", re.DOTALL)
+    assert marks.sub(r"\1\2", page) == marks.sub(r"\1\2", source)
+    filled = {
+        name
+        for name, text in re.findall(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end", page, re.DOTALL)
+        if text != "Not measured.\n"
+    }
+    assert {"records", "rules", "seeds", "rivals-perplexity", "losses", "chance-zoo"} <= filled
+    assert not {name for name in filled if "smollm2" in name}
+    assert "| [zoo](tables/zoo.md) | 3 | 9 of 9 |" in page
+
+
+def test_every_table_has_its_place_in_the_page() -> None:
+    marks = re.findall(r"<!-- table: ([\w-]+) -->", README.read_text(encoding="utf-8"))
+    assert sorted(marks) == sorted([*script.PARTS, "records", "plots"])
+
+
+def test_a_page_names_command_device_and_versions(published: Path) -> None:
+    page = (published / "tables" / "zoo.md").read_text()
+    assert "neuroal-grid run experiment=zoo data.root=DATA out=runs\n" in page
+    assert "\nCPU, 1 threads; Python 3; commit unknown.\n" in page
+    assert "3 records" in page
+
+
+def test_a_plot_needs_no_font_of_the_machine(published: Path) -> None:
+    plots = list((published / "plots").glob("*.svg"))
+    families = {f for path in plots for f in re.findall(r"font-family: ([^;]+)", path.read_text())}
+    assert families == {"'DejaVu Sans', sans-serif"}
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+@pytest.mark.slow
+def test_the_committed_results_are_those_of_the_committed_records(tmp_path: Path) -> None:
+    versions = pinned()
+    for name in ("matplotlib", "numpy", "pandas", "pyarrow", "scipy", "contourpy"):
+        if version(name) != versions[name]:
+            pytest.skip(f"{name} {version(name)} is not that of constraints.txt")
+    records = list((ROOT / "results" / "records").glob("*.parquet"))
+    assert sum(path.stat().st_size for path in records) <= LARGEST
+    paths = script.write_results(ROOT / "results", tmp_path)
+    generated = {path.relative_to(tmp_path).as_posix() for path in paths}
+    for folder in ("tables", "plots"):
+        present = {
+            p.relative_to(ROOT / "results").as_posix()
+            for p in (ROOT / "results" / folder).glob("*")
+        }
+        assert present == {name for name in generated if name.startswith(f"{folder}/")}
+    different = [
+        name
+        for name in sorted(generated)
+        if (ROOT / "results" / name).read_bytes() != (tmp_path / name).read_bytes()
+    ]
+    assert not different, "run 'make results' and commit"
