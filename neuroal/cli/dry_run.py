@@ -51,7 +51,7 @@ def _steps(config: RunConfig, due: list[str], *, is_pruned: bool) -> Iterator[st
         topup, calibration = build("topup", config.topup), config.calibration
         search = f", {calibration.search_windows} for the search" if topup.searches else ""
         yield f"draw {calibration.windows} windows{search}"
-        yield f"allocate by topup={topup.name}"
+        yield f"allocate by topup={tags_of(config)[2]}"
         yield f"prune by {build('pruner', config.pruner).setting}"
     if due:
         yield f"evaluate dense and pruned: {', '.join(due)}"
