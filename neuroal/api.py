@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,7 +23,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import placed, replicas, resolve_device
 from neuroal.models.finite import check_finite
 from neuroal.models.load import LoadedModel
-from neuroal.models.tokens import check_tokens
+from neuroal.models.tokens import check_tokens, token_windows
 from neuroal.models.totals import Totals
 from neuroal.models.versions import warn_of_untested_versions
 from neuroal.parallel.replicated import replicated
@@ -36,9 +35,6 @@ from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking import Progress, progress_of
-
-INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
-"""Types of token ids."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +122,7 @@ def prune(
     validation.check_batch("batch", batch)
     validation.check_seed("seed", seed)
     validation.check_windows("search_windows", search_windows)
-    windows = _windows(tokens)
+    windows = token_windows(tokens)
     check_tokens(model, windows, "tokens: there is")
     compute = model.device if device is None else resolve_device(device)
     settings = PruningSettings(
@@ -196,21 +192,6 @@ def _ratio(sparsity: float | None, pattern: tuple[int, int] | None) -> float:
             )
     validation.check_ratio("sparsity", ratio)
     return ratio
-
-
-def _windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    """Convert `tokens` to one tensor (windows, seqlen)."""
-    try:
-        windows = (
-            tokens if isinstance(tokens, Tensor) else torch.stack([*map(torch.as_tensor, tokens)])
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"tokens: need windows of token ids, all of one length ({error})"
-        ) from error
-    if windows.dim() != 2 or windows.dtype not in INTEGERS or windows.shape[0] < 1:
-        raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
-    return windows
 
 
 def evaluate(

@@ -35,7 +35,7 @@ from neuroal.pruners.prune_model import apply_masks
 from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import evaluate_cached
-from neuroal.records.identity import environment, former_identity_of, identity_of
+from neuroal.records.identity import environment, identity_of, note_former_record
 from neuroal.records.model_card import model_card
 from neuroal.records.outputs import Outputs, structure_of
 from neuroal.records.rates import keep_run
@@ -103,9 +103,9 @@ def _run(
         )
         if record is None or _is_due(job, record):
             note_former_record(config)
-            with log_file(files.record_path.with_suffix(".log")):
+            with log_file(files.record_path.with_suffix(".log")) as write:
                 record = _work(job)
-                log.debug("%s", result_line(config, record, files.record_path))
+                write(result_line(config, record, files.record_path))
             keep_run(config, record)
         else:
             files.finish(None)  # an earlier run may have been interrupted after its last task
@@ -113,13 +113,6 @@ def _run(
         if outputs.lacks_plan(saved_plan(record), again=config.force):
             outputs.write_plan(saved_plan(record))
         return record, files.record_path
-
-
-def note_former_record(config: RunConfig) -> None:
-    """Log that a record of version 0.1 does not count as this run, if there is one."""
-    path = Path(config.out) / f"{former_identity_of(config)}.json"
-    if path.exists():
-        log.info("%s: written by version 0.1, does not count as finished; tables read it", path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +129,7 @@ class _Job:
 
     @contextmanager
     def stage(self, name: str, costs: str) -> Iterator[None]:
-        """Show a stage of one unit, and add its costs to those of `costs`."""
+        """Show a stage of one unit, with its costs."""
         with self.progress.stage(name, 1, "step") as step, self.costs.stage(costs):
             yield
             step.advance()
@@ -164,8 +157,7 @@ def _work(job: _Job) -> Record:
     config, costs = job.config, job.costs
     text = CalibrationText.find(config.calibration, config.data.root)
     costs.resume(job.files.costs)
-    scratch = job.files.scratch
-    devices = job.recipe.settings.devices
+    scratch, devices = job.files.scratch, job.recipe.settings.devices
     with starting(devices) as group:
         with job.stage("load model", "load"):
             loaded = load_model(config.model, costs.device, config.offload, scratch, config.devices)
@@ -224,17 +216,10 @@ def _restore_or_prune(
         return stored
     masks = prune(decoder, job.recipe, allocation, tokens, job.costs, job.progress, masks=stored)
     if stored is not None:
-        log.info("resumed with the masks of the first attempt%s", _comparison(masks, decoder.numel))
+        log.info("resumed with the masks of the first attempt%s", masks.comparison(decoder.numel))
     job.files.keep_masks(masks)
     job.files.keep_allocation(allocation, job.costs.to_dict())
     return masks
-
-
-def _comparison(masks: PackedMasks, numel: int) -> str:
-    """Return how prescribed masks of `numel` entries differ from free choices, if compared."""
-    if masks.differing is None:
-        return ""
-    return f"; pruning freely would choose {masks.differing} of their {numel} entries differently"
 
 
 def _evaluate_pruned(
@@ -247,9 +232,9 @@ def _evaluate_pruned(
     """Evaluate the pruned model; save and return the record with the figures of each task."""
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
-    out = job.files.record_path.parent
     for task, measured in job.costs.each("evaluate", evaluations):
-        figures = take_samples(measured, samples_path(out, record.identity, task.name))
+        path = samples_path(job.files.record_path.parent, record.identity, task.name)
+        figures = take_samples(measured, path)
         terms = {**task.terms, "content": job.data[task.name]}
         metrics = {**terms, "dense": dense[task.name], "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
@@ -307,10 +292,8 @@ def calibration_windows(
     calibration = config.calibration
     seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
     seed = config.seed if calibration.seed is None else calibration.seed
-    drawn = (
-        text.windows(loaded.tokenizer, calibration.windows, seqlen, seed, calibration.bos),
-        text.windows(loaded.tokenizer, search_windows(config), seqlen, seed, calibration.bos),
-    )
-    for windows in drawn:
+    numbers, bos = (calibration.windows, search_windows(config)), calibration.bos
+    pruning, search = (text.windows(loaded.tokenizer, n, seqlen, seed, bos) for n in numbers)
+    for windows in (pruning, search):
         loaded.check_tokens(windows.tokens, windows.source)
-    return drawn
+    return pruning, search

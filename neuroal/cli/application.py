@@ -158,8 +158,6 @@ def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Wor
     run raises its error.
     """
     multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of other packages in a log
     sys.argv = [sys.argv[0], *for_hydra(flags), *overrides]
     with Jobs() as jobs:
         job = _Job(work, jobs, multirun, as_json=flags.json, level=level_of(flags))

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from neuroal.cli.help import search_folder, wrong_name
+from neuroal.cli.help import LAUNCHER, search_folder, wrong_name
 from neuroal.cli.overrides import parse
 from neuroal.cli.targets import check_continuous, check_sweep
 from neuroal.config import schema
@@ -211,7 +211,7 @@ def _wrong_override(overrides: Sequence[str], search: Sequence[str]) -> str | No
     folders = list(filter(None, map(search_folder, search)))
     for override in overrides:
         key, _, value = override.partition("=")
-        is_own = not key.startswith("hydra") or key == "hydra/launcher"
+        is_own = not key.startswith("hydra") or key == LAUNCHER
         if key[0] not in "+~" and is_own:
             message = wrong_name(key.partition("@")[0], value, folders)
             if message:

@@ -14,12 +14,18 @@ from neuroal.config.schema import RunConfig
 
 
 def dry_run(config: RunConfig) -> Result:
-    """Return what `config` would do; loads no model and writes nothing."""
+    """Return what `config` would do; loads no model and writes nothing.
+
+    Raises:
+        UserError: methods that cannot be combined, on any device.
+    """
     from neuroal.grid.estimate import estimate  # late: imports torch
     from neuroal.records.contents import Contents
     from neuroal.records.identity import identity_of
     from neuroal.records.summary import read_summary
+    from neuroal.run import make_recipe
 
+    make_recipe(dataclasses.replace(config, device="cpu", devices=1, offload="none"))
     contents = Contents()
     identity = identity_of(config, contents)
     record = Path(config.out) / f"{identity}.json"
@@ -51,7 +57,7 @@ def _steps(config: RunConfig, due: list[str], *, is_pruned: bool) -> Iterator[st
         topup, calibration = build("topup", config.topup), config.calibration
         search = f", {calibration.search_windows} for the search" if topup.searches else ""
         yield f"draw {calibration.windows} windows{search}"
-        yield f"allocate by topup={topup.name}"
+        yield f"allocate by topup={tags_of(config)[2]}"
         yield f"prune by {build('pruner', config.pruner).setting}"
     if due:
         yield f"evaluate dense and pruned: {', '.join(due)}"

@@ -24,6 +24,7 @@ ANY_OTHER = {
     "calibration": "calibration=text calibration.path={value}",
 }
 """Group → overrides for a value that is not an option of the group."""
+LAUNCHER = "hydra/launcher"
 EXTRA_OF_LAUNCHER = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 """Launcher of Hydra → extra that installs it."""
 
@@ -146,8 +147,14 @@ def _columns(rows: dict[str, str], indent: int = 2) -> list[str]:
 def wrong_name(key: str, value: str, folders: Sequence[Path] = ()) -> str | None:
     """Return the message for an unknown group, option or key, or None if ``key=value`` has none."""
     groups = options_by_group(folders)
-    if key == "hydra/launcher" and (extra := EXTRA_OF_LAUNCHER.get(value)):
+    if key == LAUNCHER and (extra := EXTRA_OF_LAUNCHER.get(value)):
         return f"{key}={value}: needs the extra {extra}; pip install 'neuroal[{extra}]'"
+    if key == LAUNCHER:
+        options = ("basic", *EXTRA_OF_LAUNCHER)
+        return (
+            f"{key}={value}: no such launcher; there are {', '.join(options)}, and those of "
+            f"plugins of Hydra that are installed{nearest(value, options)}"
+        )
     if key in groups and value not in groups[key]:
         other = _any_other(key, value)
         return (

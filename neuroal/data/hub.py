@@ -11,8 +11,8 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-TIMEOUT = 3.0
-"""Timeout of the connection attempt, in seconds."""
+TIMEOUT = 1.2
+"""Timeout of the connection attempt, in seconds; with it, an error appears within two."""
 
 
 @lru_cache(maxsize=1)

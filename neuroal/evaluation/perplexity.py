@@ -83,12 +83,13 @@ def window_losses(
     if placement_of(model).offloads:
         return window_losses_by_block(model, windows, batch, progress)
     device = next(model.parameters()).device
-    losses = []
+    # One tensor for all: small ones between the logits of two batches would fragment host memory.
+    losses = torch.empty(len(windows), device=device)
     with (progress or QuietProgress()).stage("evaluate", len(windows), "window") as step:
-        for part in windows.split(batch):
+        for part, own in zip(windows.split(batch), losses.split(batch), strict=True):
             tokens = part.to(device)
             logits = model(tokens, use_cache=False).logits
-            for scores, targets in zip(logits, tokens, strict=True):  # one window in float32
-                losses.append(nn.functional.cross_entropy(scores[:-1].float(), targets[1:]))
+            for number, (scores, targets) in enumerate(zip(logits, tokens, strict=True)):
+                own[number] = nn.functional.cross_entropy(scores[:-1].float(), targets[1:])
             step.advance(len(part))
-    return torch.stack(losses)
+    return losses

@@ -12,6 +12,7 @@ from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
 from neuroal.models.shape import shape_of
+from neuroal.records.memory import memory_of
 from neuroal.records.rates import (
     Observation,
     card_of,
@@ -19,7 +20,7 @@ from neuroal.records.rates import (
     observations_in,
     seconds_for,
 )
-from neuroal.records.work import FORWARD, memory_of, work_of
+from neuroal.records.work import FORWARD, work_of
 
 
 @dataclass(frozen=True)

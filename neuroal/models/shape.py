@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from neuroal.config.schema import ModelConfig
-from neuroal.models.location import ZOO
+from neuroal.errors import UserError
+from neuroal.models.location import ZOO, locate_model
+from neuroal.placement.gguf_header import read_header
 
 NAMED = {"microsoft/phi-2": 2.8e9}
 """Hub model → number of parameters, where the name does not contain it."""
@@ -39,29 +43,68 @@ class ModelShape:
     context: int
 
     @property
-    def embeddings(self) -> float:
-        """Number of parameters of the embedding and the LM head."""
-        return 2.0 * self.vocabulary * self.hidden
+    def in_blocks(self) -> float:
+        """Number of parameters of all blocks.
+
+        The rest is the embedding, and an LM head that may share its weights.
+        """
+        dense = self.blocks * self.hidden * (4.0 * self.hidden + 3 * self.widest)
+        without_embeddings = self.parameters - 2.0 * self.vocabulary * self.hidden
+        return min(self.parameters, max(dense, without_embeddings))
 
 
 def shape_of(model: ModelConfig) -> ModelShape | None:
-    """Return the shape of a model by its ``config.json``, or by a name such as ``llama-7b``.
+    """Return the shape of a model by its files, or by a name such as ``llama-7b``.
 
-    None: neither is available on this machine.
+    Reads ``config.json`` or the header of a GGUF file. None: the shape is not known here.
     """
+    if model.source in ("gguf", "package"):
+        try:
+            return _of_gguf(Path(str(locate_model(model))))
+        except UserError:  # not on this machine
+            return None
     folder = _folder(model)
-    settings = _settings(folder / "config.json") if folder else {}
-    stored = _stored(folder, settings) if folder else None
-    settings = {**settings, **(settings.get("text_config") or {})}
+    return (_of_folder(folder) if folder else None) or _by_name(model.path)
+
+
+def _of_folder(folder: Path) -> ModelShape | None:
+    """Return the shape of the model in `folder`; None if its configuration has another layout."""
+    stored = _settings(folder / "config.json")
+    settings = {**stored, **(stored.get("text_config") or {})}
     if "hidden_size" not in settings and "n_embd" not in settings:
-        return _by_name(model.path)
+        return None
     hidden = int(settings.get("hidden_size") or settings["n_embd"])
     blocks = int(settings.get("num_hidden_layers") or settings.get("n_layer") or 1)
     widest = int(settings.get("intermediate_size") or settings.get("ffn_dim") or 4 * hidden)
     vocabulary = int(settings.get("vocab_size", 0))
     context = int(settings.get("max_position_embeddings") or 2048)
     parameters = blocks * hidden * (4.0 * hidden + 3 * widest) + vocabulary * hidden
-    return ModelShape(stored or parameters, hidden, widest, blocks, vocabulary, context)
+    return ModelShape(
+        _stored(folder, stored) or parameters, hidden, widest, blocks, vocabulary, context
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_gguf(path: Path) -> ModelShape | None:
+    """Return the shape of a GGUF file by its header; None if it is damaged or incomplete."""
+    try:
+        header = read_header(path)
+        kind = header.metadata["general.architecture"]
+        hidden, widest, blocks, context = (
+            int(header.metadata[f"{kind}.{key}"])
+            for key in (
+                "embedding_length",
+                "feed_forward_length",
+                "block_count",
+                "context_length",
+            )
+        )
+        vocabulary = header.numel["token_embd.weight"] // hidden
+    except (OSError, struct.error, LookupError, ValueError, TypeError, ArithmeticError):
+        return None
+    return ModelShape(
+        float(sum(header.numel.values())), hidden, widest, blocks, vocabulary, context
+    )
 
 
 def _folder(model: ModelConfig) -> Path | None:
@@ -71,8 +114,6 @@ def _folder(model: ModelConfig) -> Path | None:
     path = Path(model.path).expanduser()
     if path.is_dir():
         return path
-    if model.source != "hf":
-        return None
     from huggingface_hub import try_to_load_from_cache
 
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
 
+INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Types of token ids."""
 PROBE = "The ship sails at dawn."
 
 
@@ -47,3 +51,18 @@ def check_tokenizer(tokenizer: Any, path: str) -> None:
             f"model.path={path}: the tokenizer yields no tokens, because its files are missing "
             f"({', '.join(names)}); copy those of the model there"
         )
+
+
+def token_windows(tokens: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    """Convert `tokens` to one tensor (windows, seqlen)."""
+    try:
+        windows = (
+            tokens if isinstance(tokens, Tensor) else torch.stack([*map(torch.as_tensor, tokens)])
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"tokens: need windows of token ids, all of one length ({error})"
+        ) from error
+    if windows.dim() != 2 or windows.dtype not in INTEGERS or windows.shape[0] < 1:
+        raise UserError(f"tokens: need token ids (windows, seqlen), not {tuple(windows.shape)}")
+    return windows

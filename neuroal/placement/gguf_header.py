@@ -1,7 +1,8 @@
-"""Read the header of a GGUF file: its metadata, and the types of its tensors."""
+"""Read the header of a GGUF file: its metadata, and types and sizes of its tensors."""
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,17 @@ WITHOUT_WEIGHTS = {24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"}
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Metadata of a GGUF file, and the number of the type of each tensor."""
+    """Metadata of a GGUF file.
+
+    Attributes:
+        metadata: key → value.
+        types: tensor → number of its type.
+        numel: tensor → number of its entries.
+    """
 
     metadata: dict[str, Any]
     types: dict[str, int]
+    numel: dict[str, int]
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -30,18 +38,20 @@ def read_header(path: Path) -> GgufHeader:
     with path.open("rb") as file:
         magic, _, tensors, entries = struct.unpack("<4sIQQ", file.read(24))
         if magic != b"GGUF":
-            return GgufHeader({}, {})
+            return GgufHeader({}, {}, {})
         metadata = {_value(file, STRING): _typed(file) for _ in range(entries)}
-        return GgufHeader(metadata, dict(_tensor(file) for _ in range(tensors)))
+        stored = [_tensor(file) for _ in range(tensors)]
+    types = {name: kind for name, kind, _ in stored}
+    return GgufHeader(metadata, types, {name: numel for name, _, numel in stored})
 
 
-def _tensor(file: BinaryIO) -> tuple[str, int]:
-    """Return name and type of the next tensor."""
+def _tensor(file: BinaryIO) -> tuple[str, int, int]:
+    """Return name, type and number of entries of the next tensor."""
     name: str = _value(file, STRING)
     (dimensions,) = struct.unpack("<I", file.read(4))
-    file.read(8 * dimensions)
+    numel = math.prod(struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions)))
     kind, _ = struct.unpack("<IQ", file.read(12))
-    return name, int(kind)
+    return name, int(kind), numel
 
 
 def _typed(file: BinaryIO) -> Any:

@@ -33,6 +33,13 @@ class PackedMasks(Mapping[str, Tensor]):
         self._zeros: dict[str, int] = {}
         self._pending: list[tuple[Sequence[str], HostCopy, HostCopy]] = []
 
+    def comparison(self, numel: int) -> str:
+        """Return how prescribed masks of `numel` entries differ from free choices, if compared."""
+        if self.differing is None:
+            return ""
+        free = f"{self.differing} of their {numel} entries"
+        return f"; pruning freely would choose {free} differently"
+
     def reserve(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Order linears, whose masks of these shapes may be added later in another order."""
         self._shapes.update(shapes)

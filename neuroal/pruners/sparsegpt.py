@@ -22,6 +22,9 @@ from neuroal.pruners.faults import hessian_fault
 from neuroal.sparsity.budget import LinearBudget, Rules
 from neuroal.sparsity.patterns import Pattern
 
+OPERATIONS = 80
+"""Operations per weight and column that take as long as the updates, most of which are small."""
+
 
 @dataclass(frozen=True)
 class SparseGPT(Pruner):
@@ -51,6 +54,9 @@ class SparseGPT(Pruner):
             raise UserError(f"pruner.block_size={self.block_size}: must be at least 1")
         if not self.damping > 0:
             raise UserError(f"pruner.damping={self.damping}: must be above 0")
+
+    def operations_per_weight(self, cols: float) -> float:
+        return OPERATIONS * cols
 
     def input_norm(self, statistics: InputStatistics, *, reference: bool) -> Tensor:
         return statistics.harmonic_norm if reference else statistics.norm

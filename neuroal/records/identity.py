@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from neuroal.records.schema import SCHEMA_VERSION
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
 DECIDING = ("model", "pruner", "topup", "refine", "sparsity", "rules", "calibration", "seed")
 """Keys that determine the pruned model. All other keys control where and how a run computes, or
 which tasks it evaluates; a later run adds its tasks to the same record."""
@@ -165,3 +167,10 @@ def _commit() -> str | None:
         return None
     top, commit = result.stdout.splitlines()
     return commit if Path(top).resolve() == folder else None
+
+
+def note_former_record(config: RunConfig) -> None:
+    """Log that a record of version 0.1 does not count as this run, if there is one."""
+    path = Path(config.out) / f"{former_identity_of(config)}.json"
+    if path.exists():
+        log.info("%s: written by version 0.1, does not count as finished; tables read it", path)

@@ -61,7 +61,7 @@ class ATP(TopUp):
         }
         return Allocation(best.plan, report, best.budgets)
 
-    def search_passes(self) -> float:
+    def search_passes(self, windows: int) -> float:
         return 2.0 * SLOPES
 
     def search_prunings(self, pruner: Pruner) -> int:

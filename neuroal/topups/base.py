@@ -62,9 +62,18 @@ class TopUp(Method, ABC):
         the search.
         """
 
-    def search_passes(self) -> float:
-        """Return the approximate number of forward passes over the search windows."""
+    def search_passes(self, windows: int) -> float:
+        """Return the approximate number of forward passes over all `windows` of the search."""
         return 1.0 if self.searches else 0.0
+
+    def search_bytes(self, weights: float, states: float) -> float:
+        """Return the approximate bytes that the search takes besides the model and a batch.
+
+        Args:
+            weights: bytes of the weights of all blocks.
+            states: bytes of the hidden states of a batch, of all blocks together.
+        """
+        return 0.0
 
     def search_prunings(self, pruner: Pruner) -> int:
         """Return the approximate number of times that the search prunes the model by `pruner`."""

@@ -111,7 +111,7 @@ class Evolve(TopUp):
         inputs = ObjectiveInputs(runner, order, context.tokens, batch, Band())
         return OutputDivergence(inputs, dense)
 
-    def search_passes(self) -> float:
+    def search_passes(self, windows: int) -> float:
         return float(self.passes)
 
     def _mutate(

@@ -107,8 +107,11 @@ class Fisher(TopUp):
                 f"calibration.seqlen, or topup.skip={seqlen // 2} or less"
             )
 
-    def search_passes(self) -> float:
-        return PASSES * self.rounds * self.windows / self.default_windows
+    def search_passes(self, windows: int) -> float:
+        return PASSES * self.rounds * self.windows / windows
+
+    def search_bytes(self, weights: float, states: float) -> float:
+        return states + (weights if self.form == "elementwise" else 0.0)
 
     @property
     def settings(self) -> FisherSettings:

@@ -147,9 +147,12 @@ class EqualMarginals(TopUp):
     def check(self, settings: PruningSettings) -> None:
         self.plan_of_file(settings.sparsity)
 
-    def search_passes(self) -> float:
+    def search_passes(self, windows: int) -> float:
         iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
-        return float(PASSES * iterations * self.windows / self.default_windows)
+        return float(PASSES * iterations * self.windows / windows)
+
+    def search_bytes(self, weights: float, states: float) -> float:
+        return states + weights  # gradients of a batch, and the order of all weights
 
     def search_prunings(self, pruner: Pruner) -> int:
         steps = (self.resolved["linear_iterations"], self.resolved["row_iterations"])

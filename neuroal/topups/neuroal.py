@@ -32,6 +32,8 @@ from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
 STEPS = ("block", "row", "both")
 PAPER_LAMBDAS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25)
 """The paper's candidates for λ. The last is omitted at sparsities of at least 0.8."""
+ADAPTIVE_SHARE = 0.6
+"""Approximate time of an adaptive search divided by that of an exact one."""
 SHORT_WINDOW = 256
 """Tokens per window on which an adaptive search estimates the criteria."""
 
@@ -106,14 +108,19 @@ class NeuroAL(TopUp):
                 "paper has no row step; use topup.step=block, or topup.rows_with_updates=true"
             )
 
-    def search_passes(self) -> float:
-        blocks = len(self.block_candidates or PAPER_LAMBDAS) if self.step != "row" else 1
-        rows = len(self.row_candidates or (0.0, *PAPER_LAMBDAS)) if self.step != "block" else 0
-        return 2.0 * (blocks + rows)
+    def search_passes(self, windows: int) -> float:
+        share = 1.0 if self.search == "exact" else ADAPTIVE_SHARE
+        return 2.0 * share * self._candidates()  # a candidate takes a dense and a sparse pass
 
     def search_prunings(self, pruner: Pruner) -> int:
         searched = self if self._has_rows(pruner) else dataclasses.replace(self, step="block")
-        return int(searched.search_passes() / 2)  # a candidate takes a dense and a sparse pass
+        return searched._candidates()
+
+    def _candidates(self) -> int:
+        """Return the number of candidates of an exact search."""
+        blocks = len(self.block_candidates or PAPER_LAMBDAS) if self.step != "row" else 1
+        rows = len(self.row_candidates or (0.0, *PAPER_LAMBDAS)) if self.step != "block" else 0
+        return blocks + rows
 
     def allocate(self, context: AllocationContext) -> Allocation:
         runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)

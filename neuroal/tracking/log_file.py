@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,8 +24,10 @@ class _File(logging.FileHandler):
 
 
 @contextmanager
-def log_file(path: Path) -> Iterator[None]:
+def log_file(path: Path) -> Iterator[Callable[[str], None]]:
     """Append the messages of this package to `path`, and the traceback of an error, inside.
+
+    Yields a function that writes a line to the file alone.
 
     The level of the logger ``neuroal`` is the caller's choice; the command line sets it to DEBUG,
     at which stages report their begin and end.
@@ -34,17 +36,18 @@ def log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOGGER.addHandler(handler)
     try:
-        yield
+        yield lambda line: handler.emit(_record(logging.INFO, line))
     except BaseException as error:
-        cause = (type(error), error, error.__traceback__)
-        record = LOGGER.makeRecord(
-            LOGGER.name, logging.ERROR, __file__, 0, "the run ended: %r", (error,), cause
-        )
-        handler.handle(record)  # to the file alone: the caller prints the error
-        raise
+        handler.handle(_record(logging.ERROR, f"the run ended: {error!r}", error))
+        raise  # the caller prints the error
     finally:
         LOGGER.removeHandler(handler)
         handler.close()
+
+
+def _record(level: int, text: str, error: BaseException | None = None) -> logging.LogRecord:
+    cause = None if error is None else (type(error), error, error.__traceback__)
+    return LOGGER.makeRecord(LOGGER.name, level, __file__, 0, "%s", (text,), cause)
 
 
 class LoggedProgress:

@@ -32,6 +32,7 @@ MISTAKES = {
     "sparsity=62.5%": "any other: sparsity.ratio=0.625",
     "sparsity=0.3": "any other: sparsity.ratio=0.3",
     "task=ptb": "any other: task.names=[ptb]",
+    "hydra/launcher=rey": "no such launcher; there are basic, joblib",
     "hydra/launcher=submitit_slurm": "pip install 'neuroal[slurm]'",
     "sparsity.ratio=1.5": "above 0 and below 1",
     "sparsity.ratio=70": "did you mean 0.7?",

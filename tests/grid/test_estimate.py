@@ -17,11 +17,36 @@ from neuroal.grid.estimate import config_of, estimate
 from neuroal.models.shape import ModelShape, shape_of
 from neuroal.records import rates
 from neuroal.records.identity import environment
+from neuroal.records.memory import memory_of
 from neuroal.records.rates import Observation, keep, kept_observations, seconds_for
-from neuroal.records.work import memory_of, work_of
+from neuroal.records.work import work_of
 
 CARD = str(environment(torch.device("cpu"))["device"])
 SEVEN = ModelShape(6.74e9, 4096, 11008, 32, 32000, 4096)
+FULL = ["model.dtype=float16", "calibration.seqlen=2048", "task.names=[]"]
+MEASURED_GIB = {
+    "topup=uniform pruner=magnitude": 13.01,
+    "topup=uniform": 15.91,
+    "topup=uniform pruner=sparsegpt": 17.83,
+    "topup=neuroal calibration.windows=8": 14.5,
+    "topup=fisher calibration.windows=8": 19.6,
+    "topup=fisher topup.form=elementwise calibration.windows=8": 33.49,
+    "topup=marginal calibration.windows=8": 34.47,
+    "topup=uniform offload=blocks": 3.29,
+    "topup=neuroal calibration.windows=8 offload=blocks": 3.1,
+    "topup=marginal calibration.windows=8 offload=blocks": 23.74,
+}
+"""Run of a 7B model → peak memory on a GPU, from results/benchmark.md."""
+MEASURED_SECONDS = {
+    "topup=neuroal topup.search=adaptive": 7.74,
+    "topup=neuroal pruner=sparsegpt": 138.0,
+    "topup=fisher": 8.1,
+    "topup=marginal": 81.0,
+    "topup=uniform": 10.61,
+    "topup=uniform pruner=multiflow": 10.65,
+    "topup=uniform pruner=sparsegpt": 27.1,
+}
+"""Run of a 7B model → seconds of its search or, with a uniform plan, of pruning by 128 windows."""
 FEW = ["device=cpu", "calibration.windows=4", "calibration.seqlen=64", "task.limit=4"]
 
 
@@ -124,6 +149,28 @@ def test_memory_follows_the_placement() -> None:
     assert 2 < gib["blocks"] < gib["gpu"] / 2
     small = memory_of(composed(FEW), shape_of(composed(FEW).model), False)  # type: ignore[arg-type]
     assert 0.4 < small / 2**30 < 1.4
+
+
+@pytest.mark.parametrize("overrides", MEASURED_GIB)
+def test_memory_of_a_7b_model_is_within_a_factor_of_two(overrides: str) -> None:
+    run = composed([*FULL, *overrides.split()])
+    assert 0.5 < memory_of(run, SEVEN, True) / 2**30 / MEASURED_GIB[overrides] < 2
+
+
+@pytest.mark.parametrize("overrides", MEASURED_SECONDS)
+def test_seconds_of_a_7b_model_follow_from_a_dense_pass_and_one_search(overrides: str) -> None:
+    """Rates: perplexity of 128 windows in 7.55 s, an exact search in 19.9 s on the same card."""
+    search = work_of(composed([*FULL, "topup=neuroal"]), SEVEN)["allocate neuroal"]
+    earlier = [
+        Observation("card", "seven", "evaluate", 2 * SEVEN.parameters * 128 * 2048, 7.55),
+        Observation("card", "seven", "allocate neuroal", search, 19.9),
+    ]
+    amounts = work_of(composed([*FULL, *overrides.split()]), SEVEN)
+    kind = "prune" if "topup=uniform" in overrides else "allocate"
+    stage = next(name for name in amounts if name.startswith(kind))
+    estimated = seconds_for(stage, amounts[stage], "card", "seven", earlier)
+    assert estimated is not None
+    assert 0.5 < estimated[0] / MEASURED_SECONDS[overrides] < 2
 
 
 def test_the_shape_of_a_model_comes_from_its_files_or_its_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from neuroal.config.schema import ModelConfig
 from neuroal.errors import UserError
 from neuroal.models.gguf_tokenizer import check_gguf_tokenizer, compare, read_tokenizer
 from neuroal.models.load import load_model
+from neuroal.models.shape import ModelShape, shape_of
 
 pytestmark = pytest.mark.skipif(find_spec("gguf") is None, reason="needs the extra gguf")
 CPU = torch.device("cpu")
@@ -204,3 +206,18 @@ def test_a_file_that_is_cut_off_is_named(size: int, tmp_path: Path) -> None:
     (tmp_path / "wrong.gguf").write_bytes(content[:size])
     with pytest.raises(UserError, match=r"wrong\.gguf (is|has)"):
         load(tmp_path / "wrong.gguf")
+
+
+def test_the_shape_comes_from_the_header_without_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tensors()
+    path = write(tmp_path / "whole.gguf", weights)
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(path.read_bytes()[:200])
+    monkeypatch.setitem(sys.modules, "gguf", None)  # cannot be imported
+    parameters = float(sum(weight.size for weight in weights.values()))
+    shape = shape_of(ModelConfig(source="gguf", path=str(path)))
+    assert shape == ModelShape(parameters, WIDTH, INNER, BLOCKS, len(TOKENS), 64)
+    assert shape_of(ModelConfig(source="gguf", path=str(damaged))) is None
+    assert shape_of(ModelConfig(source="gguf", path=str(tmp_path / "none.gguf"))) is None

@@ -148,3 +148,11 @@ def test_tasks_of_one_kind_are_counted_in_their_units() -> None:
     windows = Windows(random_tokens(5, 16), "text")
     texts = [PerplexityTask(name, windows, None) for name in ("ptb", "c4")]
     assert counted(texts) == (10, "window")
+
+
+@pytest.mark.parametrize("command", ["main", "evaluate", "grid", "data", "tables"])
+def test_bars_of_other_packages_are_disabled(command: str) -> None:
+    code = f"import neuroal.cli.{command}, tqdm; print(tqdm.tqdm([]).disable)"
+    clean = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
+    output = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
+    assert output.stdout.strip() == "True", output.stderr
