@@ -8,7 +8,6 @@ from typing import Any
 from neuroal.config.instantiate import build
 from neuroal.config.schema import RunConfig
 from neuroal.config.search_windows import search_windows
-from neuroal.evaluation.task_table import ZERO_SHOT
 from neuroal.models.shape import ModelShape
 
 TOKENS = {"wikitext2": 3.0e5, "ptb": 1.1e5, "c4": 5.2e5, "c4_sample": 5.2e5, "builtin": 2.5e5}
@@ -19,6 +18,8 @@ DOCUMENTS = {
     **{"openbookqa": (500, 100)},
 }
 """Zero-shot task → number of its documents, and approximate tokens of a document's requests."""
+OTHER_TASK = 2000, 200
+"""The same for any other task of lm-eval, whose size is not known before it is loaded."""
 FORWARD = "evaluate"
 """Stage whose rate is that of plain forward passes."""
 
@@ -55,11 +56,11 @@ def evaluated_tokens(
     for task in config.task.names:
         figures = (metrics or {}).get(task, {}).get("dense") or {}
         limit = config.task.limit
-        if task in ZERO_SHOT:
-            documents, tokens = DOCUMENTS[task]
-            total += tokens * min(documents, figures.get("documents") or limit or documents)
-        elif "windows" in figures:
+        if "windows" in figures:
             total += float(seqlen * figures["windows"])
-        else:
+        elif task in TOKENS:
             total += min(TOKENS[task], float(seqlen * limit) if limit else TOKENS[task])
+        else:
+            documents, tokens = DOCUMENTS.get(task, OTHER_TASK)
+            total += tokens * min(documents, figures.get("documents") or limit or documents)
     return total

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,6 @@ MISTAKES = {
     "sparsity=0.3": "any other: sparsity.ratio=0.3",
     "task=ptb": "any other: task.names=[ptb]",
     "hydra/launcher=rey": "no such launcher; there are basic, joblib",
-    "hydra/launcher=submitit_slurm": "pip install 'neuroal[slurm]'",
     "sparsity.ratio=1.5": "above 0 and below 1",
     "sparsity.ratio=70": "did you mean 0.7?",
     "sparsity.ratio=0": "above 0 and below 1",
@@ -49,6 +49,20 @@ MISTAKES = {
     "topup=owl,dlp": "add -m",
     "--config-dir=nowhere": "no such folder",
 }
+
+
+@pytest.mark.skipif(
+    find_spec("hydra_plugins.hydra_submitit_launcher") is not None,
+    reason="the launcher is installed",
+)
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["neuroal", "hydra/launcher=submitit_slurm"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "pip install 'neuroal[slurm]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argument", MISTAKES)

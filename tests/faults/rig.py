@@ -87,7 +87,11 @@ class Rig:
     def call(self, variant: str, folder: Path, **changes: Any) -> tuple[int, str]:
         """Do a run as the command does after composing; return exit code and error output."""
         config = self.config(variant, folder, **changes)
-        return captured(lambda: exit_with(lambda: command._prune(config)))
+
+        def work() -> None:
+            command._prune(config)
+
+        return captured(lambda: exit_with(work))
 
     def interrupted(self, variant: str, folder: Path) -> None:
         """Leave a run in `folder` that was interrupted after pruning."""

@@ -67,10 +67,10 @@ class Outcome:
 
 
 class _Counter(logging.Handler):
-    """Counts messages."""
+    """Counts the messages that are printed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(logging.INFO)
         self.count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
