@@ -31,6 +31,8 @@ from neuroal.topups.uniform import Uniform
 from neuroal.tracking import Progress, QuietProgress
 
 STAGES = ("search", "fisher", "marginal", "prune", "evaluate")
+SECONDS = {"marginal": "seconds_an_iteration", "prune": "seconds_of_stage"}
+"""Stage → the figure that is compared, if that is not `seconds`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +52,7 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
     for count in arguments.devices:
         depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
         suffix = f"{arguments.shape}{depth}-{arguments.pruner}-{arguments.dtype}"
-        one = store.results().get(f"devices-1-{suffix}", {}).get("report", {})
+        one = store.results().get(f"devices-1-{suffix}", {}) if count > 1 else {}
         work = partial(measure, decoder, count, arguments, one)
         store.measure(f"devices-{count}-{suffix}", work)
 
@@ -61,8 +63,8 @@ def measure(
     """Time each stage twice on `count` devices; the first time includes compilation.
 
     `start_seconds` is the time until all processes are connected, and `copy_seconds` that until
-    every device has the model. `equal` compares the report of each stage to that of `one` device,
-    to the last bit.
+    every device has the model. `alone` has the seconds of each stage in the result `one` of one
+    device of the same host, and `equal` compares the reports to the last bit.
     """
     figures: dict[str, Any] = {"devices": count, "pruner": arguments.pruner}
     reports: dict[str, Any] = {}
@@ -80,7 +82,8 @@ def measure(
             seconds = now() - begin
             figures[stage] = {"seconds": seconds, "compile_seconds": first - seconds, **others}
             if stage in one:
-                figures[stage]["equal"] = reports[stage] == one[stage]
+                figures[stage]["alone"] = one[stage][SECONDS.get(stage, "seconds")]
+                figures[stage]["equal"] = reports[stage] == one["report"][stage]
     return {**figures, "report": reports}
 
 

@@ -8,15 +8,19 @@ from typing import Any
 
 import matplotlib as mpl
 
+from bench.devices import SECONDS
 from bench.page import Column, Results, Row, Table
 from bench.profile import PARTS
 from neuroal.tables.plots import COLOURS, SETTINGS, figure, svg
 
-SPEED_UPS = {2: {"search": 1.78, "fisher": 1.7, "marginal": 1.7}, 4: {"search": 3.2}}
+SPEED_UPS = {
+    2: {"search": 1.78, "fisher": 1.7, "marginal": 1.7},
+    4: {"search": 3.2, "fisher": 3.0, "marginal": 3.0},
+}
 """Number of devices → stage → target."""
-SECONDS = {"marginal": "seconds_an_iteration", "prune": "seconds_of_stage"}
-"""Stage → its figure, if that is not `seconds`."""
 NAMES = {"marginal": "marginal, an iteration", "evaluate": "perplexity"}
+AGREEMENT = {True: "to the last bit", False: "up to rounding"}
+"""Whether the result on several devices equals that on one."""
 
 
 def devices_rows(results: Results) -> Iterator[Row]:
@@ -26,12 +30,13 @@ def devices_rows(results: Results) -> Iterator[Row]:
         if not name.startswith("devices-") or count < 2:
             continue
         subject = name.removeprefix(f"devices-{count}-")
-        one = results.get(f"devices-1-{subject}", {})
-        for stage, report in several["report"].items():
-            key = SECONDS.get(stage, "seconds")
-            seconds, alone = several[stage][key], one.get(stage, {}).get(key)
+        for stage in several["report"]:
+            seconds = several[stage][SECONDS.get(stage, "seconds")]
+            alone, equal = several[stage].get("alone"), several[stage].get("equal")
             speed_up = alone and alone / seconds
             target = SPEED_UPS.get(count, {}).get(stage)
+            if count == 4 and several["pruner"] == "sparsegpt":
+                target = 3.0
             yield {
                 "subject": subject.replace("-", ", "),
                 "stage": NAMES.get(stage, stage),
@@ -42,14 +47,8 @@ def devices_rows(results: Results) -> Iterator[Row]:
                 "shown": speed_up
                 and f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else ""),
                 "gib": several[stage].get("peak_bytes", 0) / 2**30 or None,
-                "same": _agreement(report, one.get("report", {}).get(stage)),
+                "same": equal if equal is None else AGREEMENT[equal],
             }
-
-
-def _agreement(report: Any, alone: Any) -> str | None:
-    if alone is None:
-        return None
-    return "to the last bit" if report == alone else "up to rounding"
 
 
 def starts(results: Results) -> Iterator[str]:
