@@ -40,12 +40,13 @@ def slow_exponent(values: list[float]) -> float:
     return best_alpha
 
 
-@given(st.integers(0, 200), st.sampled_from(["pareto", "lognormal", "wishart"]))
+@given(st.integers(0, 200), st.sampled_from(["pareto", "lognormal", "wide", "wishart"]))
 def test_the_exponent_follows_the_definition_of_the_fit(seed: int, kind: str) -> None:
     generator = np.random.default_rng(seed)
     values = {
         "pareto": lambda: 0.3 * (1 + generator.pareto(1.7, 60)),
         "lognormal": lambda: generator.lognormal(-1, 1.2, 60),
+        "wide": lambda: generator.lognormal(5, 2.5, 60),
         "wishart": lambda: np.linalg.svd(generator.normal(size=(40, 90)), compute_uv=False) ** 2,
     }[kind]()
     spectrum = np.sort(values)
@@ -64,6 +65,16 @@ def test_the_fit_uses_the_squared_singular_values_of_the_weight() -> None:
     singular = torch.linalg.svdvals(linear.weight.detach()).double().numpy()
     expected = slow_exponent(np.sort(singular**2).tolist())
     assert exponent_of(linear) == pytest.approx(expected, rel=1e-4)
+
+
+def test_only_singular_values_at_the_level_of_rounding_errors_are_left_out() -> None:
+    linear = tiny_llama().linears[0][0]
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(32, 32, generator=generator))[0] for _ in range(2))
+    values = torch.logspace(-4, 0, 12)  # of rank 12, with squares down to 1e-8
+    linear.weight = left[:, :12] @ values.diag() @ right[:12]
+    expected = hill_exponent(values.double().square().numpy())
+    assert exponent_of(linear) == pytest.approx(expected, rel=0.01)
 
 
 def test_lighter_tails_are_pruned_more_at_the_same_mean() -> None:
