@@ -44,8 +44,9 @@ class CoverageMap:
         """Return the tests that run one of `lines`, the nearest and fastest first.
 
         If the lines run on import, these are all tests that run the module, those of the file that
-        mirrors it, and those of `DEFINITIONS`. The tests of the folder that mirrors the module come before others of a third
-        of their duration. Further ones are omitted after `limit` seconds in all.
+        mirrors it, and those of `DEFINITIONS`. The tests of the folder that mirrors the module come
+        before others of a third of their duration. Further ones are omitted after `limit` seconds
+        in all.
         """
         nearest = module.replace("neuroal/", "tests/").rsplit("/", 1)[0] + "/"
         runs = self.tests.get(module, {})
