@@ -44,7 +44,7 @@ def test_the_factored_form_is_the_power_of_the_outputs_times_the_inputs() -> Non
 
 
 def test_earlier_information_counts_by_its_share() -> None:
-    first, second = (Factored(torch.full((2,), x), torch.full((3,), 2 * x), 1.0) for x in (1.0, 5))
+    first, second = (Factored(torch.full((2,), x), torch.full((3,), 2 * x), 1.0) for x in (2.0, 6))
     joined = second.joined(first, 0.25)
-    assert joined.outputs.tolist() == [4.0] * 2
-    assert joined.inputs.tolist() == [8.0] * 3
+    assert joined.outputs.tolist() == [5.0] * 2
+    assert joined.inputs.tolist() == [10.0] * 3

@@ -21,6 +21,7 @@ from neuroal.pruners.sparsegpt import SparseGPT, _share
 from neuroal.pruners.wanda import Wanda
 from neuroal.refine.dsnot import DSnoT
 from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
+from neuroal.sparsity.patterns import Pattern
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.tracking import QuietProgress
 from tests.small_models import random_tokens, tiny_llama
@@ -183,3 +184,9 @@ def test_under_reference_rules_every_column_block_has_one_zero_more_than_its_sha
     assert bool(pruner.meets(mask, budget))  # 5 of 8 entries in both blocks
     mask[1, 7] = False
     assert not bool(pruner.meets(mask, budget))
+
+
+@pytest.mark.parametrize(("block_size", "width"), [(2, 4), (8, 8), (11, 8)])
+def test_a_column_block_holds_whole_groups_of_a_pattern(block_size: int, width: int) -> None:
+    assert SparseGPT(block_size=block_size)._width(Pattern(2, 4)) == width
+    assert SparseGPT(block_size=block_size)._width(None) == block_size

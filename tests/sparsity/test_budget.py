@@ -20,7 +20,8 @@ from neuroal.sparsity.budget import (
     linear_budgets,
     total_zeros,
 )
-from neuroal.sparsity.plan import Ratio, SparsityPlan
+from neuroal.sparsity.patterns import Pattern
+from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
 from tests.small_models import tiny_llama
 
 
@@ -152,3 +153,11 @@ def test_ties_prune_higher_columns_only_for_ratios_by_row_under_reference_rules(
 def test_reference_rules_leave_dense_rows_dense_and_empty_rows_empty() -> None:
     counts = _reference_counts(torch.tensor([0.0, 0.01, 0.99, 1.0]), rows=4, cols=10)
     assert counts.tolist() == [0, 1, 10, 10]
+
+
+def test_a_pattern_gives_every_row_the_zeros_of_its_groups() -> None:
+    decoder = tiny_llama(num_hidden_layers=1)
+    budgets = linear_budgets(uniform_plan(decoder, 0.75), decoder, Rules.EXACT, 4)
+    for linear in decoder:
+        assert budgets[linear.key].pattern == Pattern(1, 4)
+        assert budgets[linear.key].counts.tolist() == [linear.cols * 3 // 4] * linear.rows

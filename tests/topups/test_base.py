@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from neuroal.errors import UserError
 from neuroal.pruners.wanda import Wanda
 from neuroal.topups.alpha import AlphaPruning
 from neuroal.topups.atp import ATP
@@ -39,3 +40,12 @@ def test_other_methods_run_on_the_first_device(topup: TopUp) -> None:
     assert topup.searches == isinstance(topup, ATP | NeuroAL)
     assert not topup.shares_windows
     topup.search_passes()
+
+
+def test_a_round_of_fisher_takes_five_passes_over_its_windows() -> None:
+    assert Fisher(rounds=4, windows=8).search_passes() == 5 * 4 * 8 / Fisher.default_windows
+
+
+def test_the_values_of_a_plan_are_sparsities_or_densities() -> None:
+    with pytest.raises(UserError, match=r"topup\.values"):
+        PlanFile(values="shares")
