@@ -43,16 +43,18 @@ class CoverageMap:
     def covering(self, module: str, lines: tuple[int, int], limit: float) -> list[str]:
         """Return the tests that run one of `lines`, the nearest and fastest first.
 
-        If the lines run on import, these are all tests that run the module, and those of
-        `DEFINITIONS`. The tests of the folder that mirrors the module come before others of a third
-        of their duration. Further ones are omitted after `limit` seconds in all.
+        If the lines run on import, these are all tests that run the module, those of the file that
+        mirrors it, and those of `DEFINITIONS`. The tests of the folder that mirrors the module come
+        before others of a third of their duration. Further ones are omitted after `limit` seconds
+        in all.
         """
+        nearest = module.replace("neuroal/", "tests/").rsplit("/", 1)[0] + "/"
         runs = self.tests.get(module, {})
         names = {name for line in range(lines[0], lines[1] + 1) for name in runs.get(str(line), ())}
         if NO_TEST in names:
             names = {name for line in runs.values() for name in line}
-            names |= {name for name in self.seconds if name.startswith(DEFINITIONS)}
-        nearest = module.replace("neuroal/", "tests/").rsplit("/", 1)[0] + "/"
+            mirror = f"{nearest}test_{module.rsplit('/', 1)[1]}::"
+            names |= {name for name in self.seconds if name.startswith((mirror, *DEFINITIONS))}
         order = sorted(
             sorted(names & self.seconds.keys()),
             key=lambda name: self.seconds[name] * (1 if name.startswith(nearest) else 3),

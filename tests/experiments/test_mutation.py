@@ -106,6 +106,13 @@ def test_the_nearest_and_fastest_tests_of_a_line_come_first() -> None:
     assert runs.covering("neuroal/sparsity/x.py", (9, 9), 100) == []
 
 
+def test_definitions_are_also_tested_by_the_file_that_mirrors_the_module() -> None:
+    mirror, other = "tests/sparsity/test_x.py::a", "tests/sparsity/test_y.py::b"
+    runs = CoverageMap({mirror: 1.0, other: 1.0}, {"neuroal/sparsity/x.py": {"1": [""], "2": []}})
+    assert runs.covering("neuroal/sparsity/x.py", (1, 1), 100) == [mirror]
+    assert runs.covering("neuroal/sparsity/x.py", (2, 2), 100) == []
+
+
 def wait_without_end() -> int:
     time.sleep(600)
     return 0

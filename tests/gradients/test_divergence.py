@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.block_error import BlockError
-from neuroal.gradients.objective import Band, ObjectiveInputs
+from neuroal.gradients.divergence import GRAPH_SHARE, GRAPH_TENSORS, _graphs_that_fit
+from neuroal.gradients.objective import Band, MarginalCosts, ObjectiveInputs
 from neuroal.gradients.weight_order import WeightOrder, ranks_of
 from neuroal.kernels.selection import lowest_per_row
 from neuroal.models.adapter import DecoderModel
@@ -20,7 +23,7 @@ from neuroal.models.weights import leaf_weights, swapped_weights
 from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.wanda import Wanda
 from neuroal.tracking import QuietProgress
-from tests.architectures import ARCHITECTURES, build
+from tests.architectures import ARCHITECTURES, EXPERTS, build
 from tests.objectives import TOKENS, objective_of
 from tests.small_models import tiny_llama
 
@@ -174,3 +177,57 @@ def test_block_error_is_zero_for_the_dense_model_and_costs_equal_its_gradient() 
     width = max(4, last[-1].cols // 10)
     expected = order.costs(last[-1], gradient, counts[last[-1].key], width)
     torch.testing.assert_close(margins.costs[last[-1].key], expected, rtol=1e-3, atol=1e-8)
+
+
+def test_gradients_that_never_become_finite_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, scales = objective_of(tiny_llama(num_hidden_layers=1), 5), []
+
+    def overflowing(*_: object) -> MarginalCosts:
+        scales.append(objective._scale)
+        return MarginalCosts(0.0, {"0.a": torch.tensor([torch.inf])})
+
+    monkeypatch.setattr(objective, "_margins", overflowing)
+    with pytest.raises(UserError, match=r"model\.dtype=bfloat16 or float32"):
+        objective.margins({}, CHOSEN)
+    assert scales == [16.0**-step for step in range(6)]  # down to 2^-20
+
+
+@pytest.mark.parametrize("graphs", [0, 1, 4])
+def test_blocks_with_a_stored_graph_run_forward_once(
+    graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuroal.gradients.divergence._graphs_that_fit", lambda *_: graphs)
+    run, runs = BlockRunner.run, []
+
+    def counted(self: BlockRunner, index: int, hidden: Sequence[Tensor]) -> list[Tensor]:
+        runs.append(index)
+        return run(self, index, hidden)
+
+    decoder = tiny_llama()
+    objective = objective_of(decoder, 5)
+    monkeypatch.setattr(BlockRunner, "run", counted)
+    objective.margins(counts_of(decoder), CHOSEN)
+    assert runs == list(range(4 - graphs))  # the graphs of the last blocks are stored
+
+
+def test_graphs_of_weights_and_activations_take_a_share_of_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder, tokens = tiny_llama(), 10
+    outputs = sum(linear.rows for linear in decoder.linears[0])
+    block = 4 * (decoder.numel // 4 + GRAPH_TENSORS * tokens * outputs)  # float32
+    for blocks, graphs in ((0.9, 0), (1.1, 1), (2.9, 2), (3.1, 3), (9.0, 4)):
+        free = blocks * block / GRAPH_SHARE
+        monkeypatch.setattr("neuroal.gradients.divergence.free_memory", lambda _, free=free: free)
+        assert _graphs_that_fit(decoder, tokens) == graphs
+
+
+def test_experts_without_tokens_cost_nothing_in_the_block_error() -> None:
+    decoder = DecoderModel(build("mixtral", **{**EXPERTS["mixtral"], "num_hidden_layers": 1}))
+    tokens = TOKENS[:1, :1]  # reaches two of four experts
+    runner, order = BlockRunner.capture(decoder, tokens, 1), WeightOrder(decoder, Magnitude())
+    order.compute(runner, QuietProgress())
+    objective = BlockError(ObjectiveInputs(runner, order, tokens, 1, Band()))
+    costs = objective.margins(counts_of(decoder), [0]).costs
+    idle = [key for key, cost in costs.items() if not bool(cost.any())]
+    assert len({key.split(".")[-2] for key in idle if ".experts." in key}) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +21,9 @@ from neuroal.gradients.labels import draw_labels
 from neuroal.gradients.threshold import lowest_of_model
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.parallel.peers import Peers
 from neuroal.sparsity.budget import total_zeros
+from neuroal.topups.fisher import Fisher
 from neuroal.tracking import QuietProgress
 from tests.architectures import ARCHITECTURES, build
 from tests.small_models import random_tokens, tiny_llama
@@ -157,6 +160,21 @@ def test_later_rounds_average_with_the_past_and_prune_from_dense_weights() -> No
     )
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_loss_is_the_mean_over_windows_and_tokens(batch: int) -> None:
+    decoder = tiny_llama()
+    rounds = rounds_of(decoder, batch)
+    with torch.no_grad():
+        logits = decoder.model(TOKENS[CHOSEN]).logits.flatten(0, 1)
+    labels = torch.cat([rounds.labels[window] for window in CHOSEN])
+    expected = float(torch.nn.functional.cross_entropy(logits, labels))
+    assert rounds.measure(CHOSEN) == pytest.approx(expected, rel=1e-5)
+
+
+def test_settings_have_the_defaults_of_the_method() -> None:
+    assert (FisherSettings().rounds, FisherSettings().skip) == (Fisher.rounds, Fisher.skip)
+
+
 def test_gradients_that_overflow_name_the_types_that_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -259,3 +277,21 @@ def test_quiet_progress_suffices_for_whole_rounds() -> None:
     total = sum(float(torch.as_tensor(plan.ratios[x.key]).sum()) * x.cols for x in decoder)
     assert total == pytest.approx(zeros, rel=0.02)  # rows are capped at 0.99
     assert len(rounds.losses) == 4
+
+
+def test_another_device_counts_the_scores_of_its_linears() -> None:
+    class First(Peers):
+        size = 2
+
+        def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+            tables.extend(tensors)
+            return list(tensors)
+
+    decoder, tables = tiny_llama(num_hidden_layers=1), list[Tensor]()
+    decoder.peers = First()
+    owners = decoder.peers.owners([linear.numel for linear in decoder])
+    terms = ScoreTerms(entries=torch.ones(1, 1))
+    lowest_of_model(decoder, lambda _: terms, 10)
+    assert [table.shape[1] for table in tables] == [128, 256, 256, 256]
+    counted = [bool(row.any()) for row in tables[0]]
+    assert counted == [owner == 0 for owner in owners]

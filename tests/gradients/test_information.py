@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neuroal.execution.compiled_gradients import Reduction, weight_gradient
-from neuroal.gradients.information import FORMS, reduction
+from neuroal.gradients.information import FORMS, Factored, information, reduction
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -32,3 +32,19 @@ def test_gradients_of_weights_hold_all_tokens() -> None:
     x, gradient = torch.rand(5, 3), torch.rand(5, 4)
     (product,) = Reduction(weight_gradient).of_tokens(x, gradient, torch.arange(5))
     torch.testing.assert_close(product, gradient.T @ x)
+
+
+def test_the_factored_form_is_the_power_of_the_outputs_times_the_inputs() -> None:
+    sums = {"a": (torch.tensor([8.0, 18.0]), torch.tensor([2.0, 4.0, 6.0]))}
+    factored = information(sums, "factored", 0.5, tokens=2)["a"]
+    expected = torch.tensor([[2.0], [3.0]]) * torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(factored.values(), expected)
+    weight = torch.tensor([[1.0, -2.0, 0.5], [-1.0, 0.0, 3.0]])
+    torch.testing.assert_close(factored.terms().scores(weight).square(), weight.square() * expected)
+
+
+def test_earlier_information_counts_by_its_share() -> None:
+    first, second = (Factored(torch.full((2,), x), torch.full((3,), 2 * x), 1.0) for x in (2.0, 6))
+    joined = second.joined(first, 0.25)
+    assert joined.outputs.tolist() == [5.0] * 2
+    assert joined.inputs.tolist() == [10.0] * 3

@@ -32,3 +32,9 @@ def test_only_the_parts_of_the_step_have_iterations() -> None:
     assert preset.iterations("linear") == (1, 0)
     assert preset.iterations("row") == (0, 2)
     assert preset.iterations("both") == (3, 4)
+
+
+def test_prunings_are_spread_over_the_iterations_of_a_step() -> None:
+    preset = dataclasses.replace(PRESETS["default"], prunings=4)
+    assert [preset.interval(iterations) for iterations in (3, 8, 10)] == [1, 2, 3]
+    assert dataclasses.replace(preset, prunings=0).interval(10) == 0

@@ -27,6 +27,7 @@ def test_costs_are_standardised_over_weights_and_not_over_rows() -> None:
     deviation = math.sqrt((2 * 9 + 6 * 1) / 8)  # around the mean 3
     assert z.tolist() == pytest.approx([-3 / deviation, -3 / deviation, 1 / deviation])
     assert variation == pytest.approx(deviation / 3)
+    assert rows([0.5] * 3).standardised(vector([0.0, 0.0, -4.0]))[1] == variation  # of |mean|
 
 
 def test_standardised_costs_are_clipped_at_three_deviations() -> None:

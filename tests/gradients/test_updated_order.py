@@ -83,3 +83,18 @@ def test_before_the_first_update_the_weights_are_dense() -> None:
     order = UpdatedOrder(decoder, ALPS())
     linear = next(iter(decoder))
     assert order.values(linear) is linear.weight or torch.equal(order.values(linear), linear.weight)
+
+
+def test_the_budget_of_the_update_has_one_ratio_per_row() -> None:
+    class Recorded(SparseGPT):
+        def prune(self, weight, statistics, budget):  # type: ignore[no-untyped-def]
+            budgets.append(budget)
+            return super().prune(weight, statistics, budget)
+
+    budgets: list[LinearBudget] = []
+    decoder = tiny_llama(num_hidden_layers=1)
+    updated_order(decoder, Recorded(block_size=8))
+    for linear, budget in zip(decoder, budgets, strict=True):
+        counts = row_counts(decoder)[linear.key]
+        assert torch.equal(budget.counts, counts)
+        assert torch.equal(torch.as_tensor(budget.ratio), counts / linear.cols)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,3 +28,32 @@ def test_packed_masks_equal_the_masks_that_were_added(rows: int, cols: int, seed
     assert masks.digests() == {key: digest(mask) for key, mask in masks.items()}
     assert masks.sparsities()["0.a"] == float(mask.double().mean())
     assert masks.sparsity == 0.5
+
+
+def test_packed_bits_from_a_file_count_as_a_mask() -> None:
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    masks = PackedMasks()
+    masks.add_bits("0.a", pack_bits(mask)[0], (2, 3))
+    assert torch.equal(masks["0.a"], mask)
+    assert masks.sparsities() == {"0.a": 4 / 6}
+    assert masks.sparsity == 4 / 6
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (lambda masks: masks.sparsity, 0.75),
+        (lambda masks: masks.sparsities(), {"0.a": 1.0, "0.b": 0.5}),
+        (lambda masks: masks["0.b"].tolist(), [[True, False]]),
+    ],
+    ids=["sparsity", "sparsities", "mask"],
+)
+def test_all_masks_whose_copies_are_pending_are_awaited(
+    read: Callable[[PackedMasks], Any], expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = PackedMasks()
+    with monkeypatch.context() as patch:  # as on a GPU, whose copies are awaited later
+        patch.setattr(PackedMasks, "_settle", lambda *_: None)
+        masks.add("0.a", torch.tensor([[True, True]]))
+        masks.add("0.b", torch.tensor([[True, False]]))
+    assert read(masks) == expected

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import neuroal
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.base import MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.magnitude import Magnitude
@@ -19,7 +20,8 @@ from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.sparsegpt import SparseGPT, _share
 from neuroal.pruners.wanda import Wanda
 from neuroal.refine.dsnot import DSnoT
-from neuroal.sparsity.budget import Rules, linear_budgets
+from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
+from neuroal.sparsity.patterns import Pattern
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.tracking import QuietProgress
 from tests.small_models import random_tokens, tiny_llama
@@ -146,3 +148,45 @@ def test_column_blocks_share_the_zeros_by_rounded_running_totals() -> None:
     assert shares(7, 10, 5) == [4, 3]
     rows = _share(torch.tensor([0, 1, 3, 4]), 0, 2, 4)
     assert rows.tolist() == [0, 1, 2, 2]
+
+
+def inputs(cols: int, windows: int = 2) -> InputStatistics:
+    """Return statistics of random inputs, of which the second is always zero."""
+    x = torch.randn(windows, 40, cols, generator=torch.Generator().manual_seed(0))
+    x[..., 1] = 0
+    flat = x.flatten(0, 1)
+    return InputStatistics(x.square().sum(1), gram=flat.T @ flat)
+
+
+def test_the_hessian_is_twice_the_mean_over_windows_damped_by_its_mean_diagonal() -> None:
+    statistics = inputs(5)
+    factor, dead = SparseGPT(damping=0.1).inverse_factor(statistics)
+    assert statistics.gram is not None
+    hessian = 2 * statistics.gram / 2
+    hessian[1, 1] = 1
+    hessian += torch.eye(5) * 0.1 * hessian.diagonal().mean()
+    torch.testing.assert_close(factor.T @ factor, hessian.inverse(), rtol=1e-4, atol=1e-6)
+    assert dead.tolist() == [False, True, False, False, False]
+
+
+def test_always_zero_inputs_are_pruned_first() -> None:
+    weight = torch.tensor([[1e-3, 9.0, 2.0, 3.0, 4.0]])
+    budget = LinearBudget(torch.tensor([1]), 0.2, Rules.EXACT)
+    mask = SparseGPT().initial_mask(weight, inputs(5), budget)
+    assert mask.tolist() == [[False, True, False, False, False]]
+
+
+def test_under_reference_rules_every_column_block_has_one_zero_more_than_its_share() -> None:
+    pruner = SparseGPT(block_size=4)
+    budget = LinearBudget(torch.tensor([4, 4]), 0.5, Rules.REFERENCE)
+    mask = torch.zeros(2, 8, dtype=torch.bool)
+    mask[0], mask[1, 3], mask[1, 7] = True, True, True
+    assert bool(pruner.meets(mask, budget))  # 5 of 8 entries in both blocks
+    mask[1, 7] = False
+    assert not bool(pruner.meets(mask, budget))
+
+
+@pytest.mark.parametrize(("block_size", "width"), [(2, 4), (8, 8), (11, 8)])
+def test_a_column_block_holds_whole_groups_of_a_pattern(block_size: int, width: int) -> None:
+    assert SparseGPT(block_size=block_size)._width(Pattern(2, 4)) == width
+    assert SparseGPT(block_size=block_size)._width(None) == block_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -192,10 +193,14 @@ def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) ->
         DSnoT(**settings)
 
 
-def refined_row(contribution: list[float], pruned: int, threshold: float) -> list[bool]:
-    """Return the refined mask of one row whose first `pruned` columns are pruned."""
+def refined_row(
+    contribution: list[float], pruned: int | list[bool], threshold: float
+) -> list[bool]:
+    """Return the refined mask of one row whose first `pruned` columns, or these, are pruned."""
     weight, ones = torch.tensor([contribution]), torch.ones(1, len(contribution))
-    mask = torch.arange(len(contribution))[None] < pruned
+    if isinstance(pruned, int):
+        pruned = [column < pruned for column in range(len(contribution))]
+    mask = torch.tensor([pruned])
     refiner = DSnoT(threshold=threshold)
     return refiner.refine(weight, mask, InputStatistics(ones, ones, ones), Rules.EXACT)[0].tolist()
 
@@ -209,3 +214,17 @@ def test_a_row_swaps_only_while_its_error_exceeds_the_threshold() -> None:
 def test_columns_without_contribution_are_not_swapped() -> None:
     assert refined_row([0.5, 0.0], 1, threshold=0.0) == [True, False]
     assert refined_row([-0.5, 0.0], 1, threshold=0.0) == [True, False]
+
+
+def test_a_pruned_column_without_contribution_is_not_regrown() -> None:
+    """After the first swap, the error is 2 and only the last column could be regrown."""
+    row, pruned = [-0.5, 2.0, -1.0, 0.0], [True, False, False, True]
+    assert refined_row(row, pruned, threshold=0.1) == [False, True, False, True]
+
+
+@pytest.mark.parametrize("missing", ["sums", "variances"])
+def test_statistics_without_sums_or_variances_are_refused(missing: str) -> None:
+    weight, mask, statistics = linear_inputs(0, 2, 5)
+    incomplete = dataclasses.replace(statistics, **{missing: None})
+    with pytest.raises(ValueError, match="sums and variances"):
+        DSnoT().refine(weight, mask, incomplete, Rules.EXACT)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import cast
+from typing import Any, cast
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,7 +21,8 @@ from neuroal.search.choose import PriorResult, Search, SearchResult
 from neuroal.search.context import AllocationContext
 from neuroal.search.criteria.alignment import AlignmentCriterion
 from neuroal.search.criteria.base import Budgets, CandidateResult
-from neuroal.sparsity.budget import Rules
+from neuroal.sparsity.budget import LinearBudget, Rules
+from neuroal.sparsity.patterns import Pattern
 from neuroal.topups.neuroal import NeuroAL, block_plan
 from tests.small_models import allocation_context, random_tokens, tiny_llama
 
@@ -113,6 +116,23 @@ def test_a_candidate_with_a_prior_result_is_not_evaluated_again() -> None:
     result = search(criterion, prior=prior_of_first(0.5))
     assert criterion.order == [1, 2, 3, 4, 5]
     assert result.criteria[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "covered"),
+    [
+        ({}, True),
+        ({"ratio": 0.3}, True),
+        ({"counts": torch.tensor([1, 2])}, False),
+        ({"ratio": torch.tensor([0.5, 0.5])}, False),  # prunes other columns on ties
+        ({"pattern": Pattern(2, 4)}, False),
+    ],
+)
+def test_a_prior_result_holds_for_equal_masks_only(changes: dict[str, Any], covered: bool) -> None:
+    budget = LinearBudget(torch.tensor([2, 2]), 0.5, Rules.REFERENCE)
+    budgets = {"0.a": budget, "0.b": dataclasses.replace(budget, **changes)}
+    prior = PriorResult(dict.fromkeys(budgets, budget), CandidateResult(0.0))
+    assert prior.covers(budgets) == covered
 
 
 def test_a_prior_estimate_is_not_computed_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from neuroal.pruners.prune_model import prune_model
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.search.criteria.make import make_criterion
+from neuroal.search.criteria.output import OutputPerplexity
 from neuroal.sparsity.budget import Rules
 from neuroal.topups.atp import ATP, progression, slopes
 from neuroal.topups.neuroal import NeuroAL, block_plan
@@ -137,3 +139,11 @@ def test_atp_chooses_the_slope_of_lowest_perplexity() -> None:
 def test_atp_is_uniform_for_a_single_block() -> None:
     decoder = tiny_llama(num_hidden_layers=1)
     assert set(ATP().allocate(allocation_context(decoder)).plan.ratios.values()) == {0.6}
+
+
+def test_a_mean_loss_beyond_the_range_of_float64_gives_a_finite_perplexity() -> None:
+    context = allocation_context(tiny_llama(num_hidden_layers=1))
+    runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
+    criterion = OutputPerplexity(runner, Wanda(), context.tokens)
+    assert criterion._summary(1.5) == math.exp(1.5)
+    assert criterion._summary(1e4) == math.exp(700)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.runner import BlockRunner
 from neuroal.models.adapter import DecoderModel
+from neuroal.search.dense_pass import mean_of, score_blocks
 from neuroal.topups.base import Allocation
 from neuroal.topups.dlp import DLP
 from neuroal.topups.owl import OWL
@@ -74,6 +76,18 @@ def test_blocks_without_prunable_linears_are_skipped() -> None:
     decoder = DecoderModel(tiny_llama().model, exclude=["1.*"])
     plan = OWL().allocate(allocation_context(decoder)).plan
     assert set(plan.ratios) == {linear.key for linear in decoder}
+
+
+def test_the_output_of_the_last_block_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, outputs = BlockRunner.measure, []
+
+    def recorded(self: BlockRunner, *arguments: Any, **options: Any) -> Any:
+        outputs.append(options["outputs"])
+        return measure(self, *arguments, **options)
+
+    monkeypatch.setattr(BlockRunner, "measure", recorded)
+    score_blocks(allocation_context(tiny_llama()), mean_of)
+    assert outputs == [True, True, True, False]
 
 
 def test_a_single_block_gets_the_target_sparsity() -> None:

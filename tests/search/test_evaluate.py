@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from neuroal.execution.runner import BlockRunner
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.devices import pick_devices
 from neuroal.parallel.replicated import replicated
@@ -15,7 +16,14 @@ from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.search.criteria.alignment import AlignmentCriterion
-from neuroal.search.evaluate import Candidates, budgets_of, evaluated
+from neuroal.search.criteria.make import make_criterion
+from neuroal.search.evaluate import (
+    Candidates,
+    SharedSearch,
+    budgets_of,
+    evaluated,
+    on_other_device,
+)
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
 from neuroal.topups.atp import ATP
@@ -103,3 +111,20 @@ def test_candidates_are_evaluated_in_the_order_of_their_indices() -> None:
     results = dict(evaluated(context, Ratio(), candidates, candidates.order))
     assert list(results) == [2, 0]
     assert results[2] < results[0]
+
+
+@pytest.mark.parametrize("criterion", ["alignment", "perplexity"])
+def test_another_device_evaluates_the_candidates_that_it_claims(criterion: str) -> None:
+    context = allocation_context(tiny_llama(num_hidden_layers=2))
+    candidates = Candidates(block_plan, [0.05, 0.1, 0.2], [2, 0, 1])
+    search = SharedSearch("key", criterion, context.settings, context.tokens, context.batch)
+    positions = iter([0, 2, 3])
+    results = dict(on_other_device(context.decoder, lambda: next(positions), search, candidates, 2))
+    runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
+    own = make_criterion(criterion, context, runner)
+    expected = dict(evaluated(context, own, candidates, [2, 1]))
+    assert {key: result.criterion for key, result in results.items()} == {
+        key: result.criterion for key, result in expected.items()
+    }
+    for key, result in results.items():
+        assert (result.differences is None) == (expected[key].differences is None)

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from neuroal.search.prefilter import LEAST_TOLERANCE, estimate_around_best, finalists
+from neuroal.search.prefilter import (
+    LEAST_TOLERANCE,
+    _predict,
+    estimate_around_best,
+    finalists,
+)
 
 LAMBDAS = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25]
 
@@ -61,3 +66,22 @@ def test_on_a_smooth_curve_the_finalists_are_within_the_least_tolerance() -> Non
 def test_all_candidates_are_finalists_if_estimates_are_uninformative(values: list[float]) -> None:
     possible = finalists(LAMBDAS[: len(values)], estimates_of(values))
     assert sorted(possible) == list(range(len(values)))
+
+
+def test_a_parabola_predicts_the_candidates_between_its_points_and_the_noise() -> None:
+    """The mean of parabola and interpolation inside, and interpolation outside of the points."""
+    candidates = [*(0.01 * step for step in range(1, 11)), 0.2]
+    values = [1.0 + (x - 0.03) ** 2 + 0.001 * (-1) ** n for n, x in enumerate(candidates)]
+    estimates = {index: values[index] for index in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10)}
+    best = min(estimates, key=lambda index: estimates[index])
+    criteria, noise = _predict(candidates, estimates, best)
+    near = sorted(estimates, key=lambda index: abs(candidates[index] - candidates[best]))[:8]
+    x, y = np.array([[candidates[i], values[i] / values[best] - 1] for i in sorted(near)]).T
+    parabola = np.polynomial.Polynomial.fit(x, y, 2)
+    assert noise == pytest.approx(np.sqrt(np.sum((y - parabola(x)) ** 2) / (8 - 3)))
+    excess = [estimates[index] / values[best] - 1 for index in estimates]
+    expected = np.interp(candidates, [candidates[index] for index in estimates], excess)
+    for index, candidate in enumerate(candidates):
+        if x.min() <= candidate <= x.max():
+            expected[index] = (expected[index] + parabola(candidate)) / 2
+    assert criteria == pytest.approx(expected, abs=1e-12)

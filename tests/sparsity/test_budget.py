@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from neuroal.errors import UserError
 from neuroal.sparsity.budget import (
+    LinearBudget,
     Rules,
     _grouped,
+    _reference_counts,
     _shift,
     exact_counts,
     linear_budgets,
     total_zeros,
 )
-from neuroal.sparsity.plan import Ratio, SparsityPlan
+from neuroal.sparsity.patterns import Pattern
+from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
 from tests.small_models import tiny_llama
 
 
@@ -135,3 +138,26 @@ def test_the_last_row_makes_up_for_the_rounding_of_the_sum() -> None:
     for sparsity, shape in ((0.995, (20, 5)), (0.999, (10, 50))):
         counts = exact_counts({"a": sparsity}, {"a": shape}, sparsity)["a"]
         assert int(counts.sum()) == math.floor(sparsity * shape[0] * shape[1] + 0.5)
+
+
+@pytest.mark.parametrize("rules", Rules)
+def test_ties_prune_higher_columns_only_for_ratios_by_row_under_reference_rules(
+    rules: Rules,
+) -> None:
+    counts = torch.tensor([1, 2])
+    assert not LinearBudget(counts, 0.5, rules).ties_to_higher
+    by_row = LinearBudget(counts, torch.tensor([0.5, 0.6]), rules)
+    assert by_row.ties_to_higher == (rules is Rules.REFERENCE)
+
+
+def test_reference_rules_leave_dense_rows_dense_and_empty_rows_empty() -> None:
+    counts = _reference_counts(torch.tensor([0.0, 0.01, 0.99, 1.0]), rows=4, cols=10)
+    assert counts.tolist() == [0, 1, 10, 10]
+
+
+def test_a_pattern_gives_every_row_the_zeros_of_its_groups() -> None:
+    decoder = tiny_llama(num_hidden_layers=1)
+    budgets = linear_budgets(uniform_plan(decoder, 0.75), decoder, Rules.EXACT, 4)
+    for linear in decoder:
+        assert budgets[linear.key].pattern == Pattern(1, 4)
+        assert budgets[linear.key].counts.tolist() == [linear.cols * 3 // 4] * linear.rows

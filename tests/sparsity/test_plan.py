@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from neuroal.models.adapter import DecoderModel
 from neuroal.pipeline import Recipe, prune
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
-from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
+from neuroal.sparsity.plan import Ratio, SparsityPlan, check_shares, uniform_plan
 from neuroal.topups.plan_file import PlanFile
 from neuroal.topups.uniform import Uniform
 from neuroal.tracking import QuietProgress
@@ -132,3 +133,29 @@ def test_a_plan_or_budgets_for_another_sparsity_are_refused() -> None:
 def test_a_saved_plan_needs_a_sparsity_between_zero_and_one(sparsity: float) -> None:
     with pytest.raises(UserError, match="must be above 0 and below 1"):
         SparsityPlan.from_dict({"sparsity": sparsity, "ratios": {"0.mlp": 0.5}})
+
+
+def test_ratios_per_row_are_clipped_above_and_below() -> None:
+    plan = SparsityPlan({"0.a": torch.tensor([-0.1, 0.5, 1.5])}, 0.5)
+    assert torch.as_tensor(plan.ratios["0.a"]).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_shares_from_zero_to_one_raise_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_shares("plan", {"0.a": torch.tensor([0.0, 0.3, 1.0]), "0.b": 0.5})
+    with pytest.warns(UserWarning, match=r"between -0\.1 and 1\.1 are outside"):
+        check_shares("plan", {"0.a": torch.tensor([0.0, -0.1, 1.1])})
+
+
+def test_a_file_may_have_the_largest_size_of_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.json"
+    write_json(path, uniform_plan(shapes_only(1), 0.5).to_dict())
+    size = path.stat().st_size
+    monkeypatch.setattr("neuroal.sparsity.plan.MOST_BYTES", size)
+    SparsityPlan.load(path)
+    monkeypatch.setattr("neuroal.sparsity.plan.MOST_BYTES", size - 1)
+    with pytest.raises(UserError, match=f"has {size} bytes"):
+        SparsityPlan.load(path)

@@ -52,6 +52,16 @@ def test_the_exponent_follows_the_definition_of_the_fit(seed: int, kind: str) ->
     assert hill_exponent(spectrum) == pytest.approx(slow_exponent(spectrum.tolist()), rel=1e-9)
 
 
+def test_thresholds_below_the_logarithm_of_the_peak_are_not_tried() -> None:
+    """The peak is a cluster at 1000, and thresholds begin at log10(950) instead of 1."""
+    quantiles = (np.arange(60) + 0.5) / 60
+    power_law = (1 - quantiles) ** (-1 / (1.3 - 1))
+    spectrum = np.sort(np.concatenate([power_law, 1000 + np.arange(6)]))
+    expected = slow_exponent(spectrum.tolist())
+    assert hill_exponent(spectrum) == pytest.approx(expected, rel=1e-9)
+    assert expected == pytest.approx(1.336, abs=1e-3)  # 1.277 from the lowest threshold
+
+
 @pytest.mark.parametrize("alpha", [1.8, 2.5, 4.0])
 def test_the_fit_recovers_the_exponent_of_a_power_law(alpha: float) -> None:
     quantiles = (np.arange(4000) + 0.5) / 4000
@@ -64,6 +74,16 @@ def test_the_fit_uses_the_squared_singular_values_of_the_weight() -> None:
     singular = torch.linalg.svdvals(linear.weight.detach()).double().numpy()
     expected = slow_exponent(np.sort(singular**2).tolist())
     assert exponent_of(linear) == pytest.approx(expected, rel=1e-4)
+
+
+def test_only_singular_values_at_the_level_of_rounding_errors_are_left_out() -> None:
+    linear = tiny_llama().linears[0][0]
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(32, 32, generator=generator))[0] for _ in range(2))
+    values = torch.logspace(-4, 0, 12)  # of rank 12, with squares down to 1e-8
+    linear.weight = left[:, :12] @ values.diag() @ right[:12]
+    expected = hill_exponent(values.double().square().numpy())
+    assert exponent_of(linear) == pytest.approx(expected, rel=0.01)
 
 
 def test_lighter_tails_are_pruned_more_at_the_same_mean() -> None:

@@ -21,7 +21,7 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import uniform_plan
-from neuroal.topups.neuroal import NeuroAL, block_ratios, row_plan
+from neuroal.topups.neuroal import PAPER_LAMBDAS, NeuroAL, _row_ratios, block_ratios, row_plan
 from neuroal.tracking import QuietProgress
 from tests.small_models import allocation_context as context
 from tests.small_models import check, random_tokens, tiny_llama
@@ -54,6 +54,20 @@ def test_rows_with_larger_differences_are_denser() -> None:
         assert torch.equal(
             torch.as_tensor(plan.ratios[fixed]).unique(), torch.tensor([0.6], dtype=torch.float64)
         )
+
+
+@pytest.mark.parametrize("rules", Rules)
+def test_only_reference_rules_clip_the_ratios_of_rows(rules: Rules) -> None:
+    ratios = torch.full((3,), 0.95, dtype=torch.float64)
+    delta = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    highest = 0.99 if rules is Rules.REFERENCE else 1.05
+    assert _row_ratios(ratios, delta, 0.1, rules).tolist() == pytest.approx([highest, 0.95, 0.85])
+
+
+def test_the_row_step_tries_zero_and_the_candidates_of_the_paper() -> None:
+    topup = NeuroAL(step="row")
+    report = topup.allocate(context(tiny_llama(num_hidden_layers=2))).report
+    assert report["candidates_row"] == [0.0, *PAPER_LAMBDAS]
 
 
 def test_grouped_query_attention_has_no_row_source() -> None:

@@ -126,6 +126,14 @@ def test_unsupported_ratios_per_row_are_rejected_before_a_run(tmp_path: Path) ->
         check(PlanFile(str(tmp_path / "none.csv")), Wanda(), 0.6, Rules.EXACT)
 
 
+def test_a_list_by_row_is_refused_where_ratios_per_row_are(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([0.6] * sum(linear.rows for linear in DECODER)))
+    context = allocation_context(DECODER, SparseGPT(), rules=Rules.REFERENCE)
+    with pytest.raises(UserError, match="rules=exact"):
+        PlanFile(str(path)).allocate(context)
+
+
 def test_a_plan_that_exceeds_the_bounds_is_clipped_when_it_is_made_and_saved(
     tmp_path: Path,
 ) -> None:

@@ -1,0 +1,51 @@
+"""Methods that do not search cost no passes, and which methods share the windows of a search."""
+
+from __future__ import annotations
+
+import pytest
+
+from neuroal.errors import UserError
+from neuroal.pruners.wanda import Wanda
+from neuroal.topups.alpha import AlphaPruning
+from neuroal.topups.atp import ATP
+from neuroal.topups.base import TopUp
+from neuroal.topups.dlp import DLP
+from neuroal.topups.evolve import Evolve
+from neuroal.topups.fisher import Fisher
+from neuroal.topups.marginal import EqualMarginals
+from neuroal.topups.neuroal import NeuroAL
+from neuroal.topups.owl import OWL
+from neuroal.topups.plan_file import PlanFile
+from neuroal.topups.uniform import Uniform
+
+
+@pytest.mark.parametrize(("topup", "passes"), [(Uniform(), 0), (AlphaPruning(), 0), (OWL(), 1)])
+def test_only_a_search_takes_passes_and_one_pass_prunes_nothing(
+    topup: TopUp, passes: float
+) -> None:
+    assert topup.search_passes() == passes
+    assert topup.search_prunings(Wanda()) == 0
+    assert topup.row_ratios(Wanda()) is None
+
+
+@pytest.mark.parametrize("topup", [OWL(), DLP(), Fisher(), EqualMarginals(), Evolve()])
+def test_methods_of_sums_over_windows_share_the_windows(topup: TopUp) -> None:
+    assert topup.searches
+    assert topup.shares_windows
+    topup.search_passes()
+
+
+@pytest.mark.parametrize("topup", [Uniform(), AlphaPruning(), PlanFile(), ATP(), NeuroAL()])
+def test_other_methods_run_on_the_first_device(topup: TopUp) -> None:
+    assert topup.searches == isinstance(topup, ATP | NeuroAL)
+    assert not topup.shares_windows
+    topup.search_passes()
+
+
+def test_a_round_of_fisher_takes_five_passes_over_its_windows() -> None:
+    assert Fisher(rounds=4, windows=8).search_passes() == 5 * 4 * 8 / Fisher.default_windows
+
+
+def test_the_values_of_a_plan_are_sparsities_or_densities() -> None:
+    with pytest.raises(UserError, match=r"topup\.values"):
+        PlanFile(values="shares")
