@@ -81,10 +81,16 @@ def measure(
             reports[stage], others = work()
             seconds = now() - begin
             figures[stage] = {"seconds": seconds, "compile_seconds": first - seconds, **others}
-            if stage in one:
-                figures[stage]["alone"] = one[stage][SECONDS.get(stage, "seconds")]
-                figures[stage]["equal"] = reports[stage] == one["report"][stage]
+            figures[stage] |= compared(stage, reports[stage], one)
     return {**figures, "report": reports}
+
+
+def compared(stage: str, report: Any, one: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds of a stage in the result `one`, and whether its report is equal."""
+    if stage not in one:
+        return {}
+    seconds = one[stage][SECONDS.get(stage, "seconds")]
+    return {"alone": seconds, "equal": report == one["report"][stage]}
 
 
 def _nothing(decoder: DecoderModel, *, progress: Progress) -> None:

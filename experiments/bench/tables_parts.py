@@ -34,7 +34,7 @@ def devices_rows(results: Results) -> Iterator[Row]:
             alone, equal = several[stage].get("alone"), several[stage].get("equal")
             speed_up = alone and alone / seconds
             target = SPEED_UPS.get(count, {}).get(stage)
-            if count == 4 and several["pruner"] == "sparsegpt":
+            if count == 4 and several.get("pruner") == "sparsegpt":
                 target = 3.0
             yield {
                 "subject": subject.replace("-", ", "),

@@ -15,7 +15,10 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import benchmark  # noqa: E402
 from bench.common import Store  # noqa: E402
-from bench.devices import STAGES  # noqa: E402
+from bench.devices import (
+    STAGES,
+    compared,
+)
 from bench.page import Column, Table, blank, fill  # noqa: E402
 from bench.profile import PARTS as SHARES  # noqa: E402
 from bench.profile import by_kind  # noqa: E402
@@ -72,15 +75,18 @@ def test_devices_are_timed_stage_by_stage(bench: Bench) -> None:
 
 
 def test_the_speed_up_is_that_of_the_stage_that_is_named() -> None:
-    one = {"devices": 1, "prune": {"seconds": 9.0, "seconds_of_stage": 8.0}, "report": {"prune": 1}}
+    one = {"prune": {"seconds": 9.0, "seconds_of_stage": 8.0}, "report": {"prune": 1}}
     two = {"devices": 2, "prune": {"seconds": 7.0, "seconds_of_stage": 5.0}, "report": {"prune": 2}}
-    (row,) = devices_rows({"devices-1-7b-wanda": one, "devices-2-7b-wanda": two})
+    two["prune"] |= compared("prune", 2, one)  # type: ignore[operator, assignment]
+    (row,) = devices_rows({"devices-2-7b-wanda": two})
     assert (row["subject"], row["devices"], row["shown"]) == ("7b, wanda", 2, "1.60")
     assert row["same"] == "up to rounding"
     slow = {"devices": 2, "search": {"seconds": 6.0}, "report": {"search": 1}}
-    alone = {"devices": 1, "search": {"seconds": 9.0}, "report": {"search": 1}}
-    (row,) = devices_rows({"devices-1-7b": alone, "devices-2-7b": slow})
+    alone = {"search": {"seconds": 9.0}, "report": {"search": 1}}
+    slow["search"] |= compared("search", 1, alone)  # type: ignore[operator, assignment]
+    (row,) = devices_rows({"devices-2-7b": slow})
     assert (row["shown"], row["same"]) == ("1.50 (missed)", "to the last bit")
+    assert compared("fisher", 1, alone) == {}
 
 
 def test_the_time_of_a_gpu_is_divided_by_kind_of_kernel(tmp_path: Path) -> None:
