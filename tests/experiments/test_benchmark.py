@@ -15,10 +15,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import benchmark  # noqa: E402
 from bench.common import Store  # noqa: E402
-from bench.devices import (
-    STAGES,
-    compared,
-)
+from bench.devices import STAGES, compared  # noqa: E402
 from bench.page import Column, Table, blank, fill  # noqa: E402
 from bench.profile import PARTS as SHARES  # noqa: E402
 from bench.profile import by_kind  # noqa: E402
