@@ -135,20 +135,12 @@ def _traced(
 def compiled(function: Callable[..., Any], backend: str | Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` compiled with `backend`, the same object for the same arguments."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-    options: Any = inductor_options() if backend == "inductor" else None
-    return torch.compile(function, backend=backend, options=options)
-
-
-def inductor_options() -> dict[str, bool]:
-    """Return options by which criteria do not depend on the compiler, or on the process.
-
-    Compiled blocks round like uncompiled ones. Reductions are not chosen by their speed, which
-    would differ from process to process (PyTorch 2.10 and later).
-    """
-    options = {"emulate_precision_casts": True}
-    if hasattr(torch._inductor.config, "deterministic"):
-        options["deterministic"] = True
-    return options
+    # Round like the uncompiled block, and do not choose reductions by their speed, which would differ
+    # from process to process: criteria then do not depend on the compiler.
+    options: Any = {"emulate_precision_casts": True, "deterministic": True}
+    return torch.compile(
+        function, backend=backend, options=options if backend == "inductor" else None
+    )
 
 
 def _allow_any_length(call: BlockCall, hidden: Tensor) -> None:
