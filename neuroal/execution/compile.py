@@ -135,8 +135,8 @@ def _traced(
 def compiled(function: Callable[..., Any], backend: str | Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` compiled with `backend`, the same object for the same arguments."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-    # Round like the uncompiled block, and do not choose reductions by their speed, which would differ
-    # from process to process: criteria then do not depend on the compiler.
+    # Criteria must not depend on the compiler: round like the uncompiled block, and do not choose
+    # reductions by their speed, which would differ from process to process.
     options: Any = {"emulate_precision_casts": True, "deterministic": True}
     return torch.compile(
         function, backend=backend, options=options if backend == "inductor" else None
