@@ -14,6 +14,7 @@ from neuroal.tables.cases import Case, Expected
 from neuroal.tables.findings import carry_over_table, chance_table, rules_table, seeds_table
 from neuroal.tables.study import Study, study
 from tests.synthetic import record
+from tests.tables.rows import result
 from tests.tables.test_rivals import texts
 
 
@@ -61,18 +62,7 @@ def test_seeds_have_columns_of_their_own_and_a_spread(tmp_path: Path) -> None:
 
 def both_kinds(accuracies: dict[str, float], perplexities: dict[str, float]) -> pd.DataFrame:
     rows = [
-        {
-            "model": "a",
-            "pruner": "wanda",
-            "sparsity": "70 %",
-            "task": task,
-            "seed": 0,
-            "competitor": name,
-            "kind": kind,
-            "value": value,
-            "dense": dense,
-            "dense_stderr": 0.01,
-        }
+        result(name, value, task=task, kind=kind, dense=dense)
         for task, kind, dense, values in (
             ("rte", "zero_shot", 0.8, accuracies),
             ("ptb", "perplexity", 10.0, perplexities),

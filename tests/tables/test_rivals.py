@@ -18,6 +18,7 @@ from neuroal.tables.rivals import (
 )
 from neuroal.tables.table import Table
 from neuroal.tables.wins import duels
+from tests.tables.rows import result
 
 MODELS = ("a", "b", "c", "d")
 
@@ -26,19 +27,9 @@ def results(
     values: Mapping[str, tuple[float, ...]], task: str = "ptb", kind: str = "perplexity"
 ) -> pd.DataFrame:
     """Return a result of each competitor for each of `MODELS`; two pruners in turn."""
+    pruners = ("magnitude", "wanda")
     rows = [
-        {
-            "model": model,
-            "pruner": ("magnitude", "wanda")[number % 2],
-            "sparsity": "70 %",
-            "task": task,
-            "seed": 0,
-            "competitor": name,
-            "kind": kind,
-            "value": value,
-            "dense": 0.5,
-            "dense_stderr": 0.01,
-        }
+        result(name, value, model=model, pruner=pruners[number % 2], task=task, kind=kind)
         for name, figures in values.items()
         for number, (model, value) in enumerate(zip(MODELS, figures, strict=True))
     ]

@@ -16,6 +16,7 @@ from neuroal.tables.study import study
 from neuroal.tables.win_tables import wins_table
 from neuroal.tables.wins import Duel, bootstrap, duels, holm, sign_test, signed_rank
 from tests.synthetic import fill
+from tests.tables.rows import result
 
 MODELS = tuple("abcdefghij")
 
@@ -23,16 +24,7 @@ MODELS = tuple("abcdefghij")
 def results(values: dict[str, list[float]], task: str, kind: str) -> pd.DataFrame:
     """Return one result for each competitor and model."""
     rows = [
-        {
-            "model": model,
-            "pruner": "wanda",
-            "sparsity": "70 %",
-            "task": task,
-            "seed": 0,
-            "competitor": name,
-            "kind": kind,
-            "value": value,
-        }
+        result(name, value, model=model, task=task, kind=kind)
         for name, figures in values.items()
         for model, value in zip(MODELS, figures, strict=False)
     ]
