@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuroal.cli.compose import check
 from neuroal.cli.declared import planned
+from neuroal.cli.selecting import select
 from neuroal.config.schema import value_at
 from neuroal.errors import UserError
 from neuroal.grid.planning import PlannedRun
@@ -88,7 +89,6 @@ def pack_records(overrides: Sequence[str], packed: Path | None, path: Path | Non
 
     `packed` is a file of packed records to read in place of the folder ``out``.
     """
-    from neuroal.cli.tables import select
     from neuroal.tables.packed import Origin, is_packed, pack
     from neuroal.tables.reading import all_records
 

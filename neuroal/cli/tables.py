@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from neuroal.cli.application import exit_with
 from neuroal.cli.compose import check, with_experiment
 from neuroal.cli.grid_records import grid_selection, pack_records
 from neuroal.cli.messages import print_json
-from neuroal.config import schema
-from neuroal.config.schema import value_at
+from neuroal.cli.selecting import select
 from neuroal.errors import UserError, nearest
-from neuroal.tables.selection import Selection
 
 if TYPE_CHECKING:
     from neuroal.tables.study import Study
@@ -54,21 +51,6 @@ examples:
 FLAGS = ("--to", "--limited", "--json", "--help")
 PACKED = ".parquet"
 COMMANDS = ("paper", "report", "figures", "compare", "explain", "pack")
-ELSEWHERE = (
-    "out",
-    "experiment",
-    "device",
-    "devices",
-    "offload",
-    "batch",
-    "logger",
-    "save",
-    "data",
-    "progress",
-)
-"""Keys that do not select records: location and execution of runs."""
-OPTION_SETS = {"model": ("name", "path", "revision"), "calibration": ("name", "path")}
-"""Keys that identify an option of a group, if they are not all keys of the group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,45 +101,6 @@ def parse(arguments: Sequence[str]) -> Request | None:
         packed = Path(item.removeprefix("out="))
         overrides.remove(item)
     return Request(command, with_experiment(overrides), limited, to, as_json, packed)
-
-
-def select(overrides: Sequence[str], limited: bool) -> Selection:
-    """Return the selection of records that `overrides` describe.
-
-    A key selects by its value, a group by all values that its option sets. Several values of one
-    override are alternatives.
-    """
-    alternatives, tasks = [], None
-    selecting = [override for override in overrides if _key(override)]
-    for override in selecting:
-        key = _key(override)
-        others = [other for other in overrides if other != override and _single(other)]
-        configs = [dataclasses.asdict(config) for config in check([*others, override])[0]]
-        if key in ("task", "task.names"):
-            tasks = frozenset(name for config in configs for name in config["task"]["names"])
-        else:
-            alternatives.append(tuple(_values(key, config) for config in configs))
-    return Selection(tuple(alternatives), tasks, limited=limited, text=f"has {' '.join(selecting)}")
-
-
-def _key(override: str) -> str:
-    """Return the key by which an override selects records, or an empty string if it does not."""
-    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
-    return "" if re.split("[./]", key)[0] in (*ELSEWHERE, "hydra") else key
-
-
-def _single(override: str) -> bool:
-    """Return whether an override has a single value, a list or mapping included."""
-    value = override.partition("=")[2]
-    return "," not in value or value.startswith(("[", "{", "'", '"'))
-
-
-def _values(key: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys and values by which the override of `key` selects records."""
-    if not config.get(key) or not (schema.conf_dir() / key).is_dir():
-        return {key: value_at(config, key)}
-    names = OPTION_SETS.get(key, config[key])
-    return {f"{key}.{name}": value for name, value in config[key].items() if name in names}
 
 
 def main() -> NoReturn:
