@@ -30,4 +30,4 @@ def test_the_step_is_above_zero_and_at_most_one() -> None:
 
 
 def test_a_slope_takes_one_pruning_and_two_passes() -> None:
-    assert ATP().search_passes() == 2 * ATP().search_prunings(Wanda()) == 50
+    assert ATP().search_passes(8) == 2 * ATP().search_prunings(Wanda()) == 50

@@ -23,7 +23,7 @@ from neuroal.topups.uniform import Uniform
 def test_only_a_search_takes_passes_and_one_pass_prunes_nothing(
     topup: TopUp, passes: float
 ) -> None:
-    assert topup.search_passes() == passes
+    assert topup.search_passes(8) == passes
     assert topup.search_prunings(Wanda()) == 0
     assert topup.row_ratios(Wanda()) is None
 
@@ -32,18 +32,18 @@ def test_only_a_search_takes_passes_and_one_pass_prunes_nothing(
 def test_methods_of_sums_over_windows_share_the_windows(topup: TopUp) -> None:
     assert topup.searches
     assert topup.shares_windows
-    topup.search_passes()
+    assert topup.search_passes(8) > 0
 
 
 @pytest.mark.parametrize("topup", [Uniform(), AlphaPruning(), PlanFile(), ATP(), NeuroAL()])
 def test_other_methods_run_on_the_first_device(topup: TopUp) -> None:
     assert topup.searches == isinstance(topup, ATP | NeuroAL)
     assert not topup.shares_windows
-    topup.search_passes()
+    assert (topup.search_passes(8) > 0) == topup.searches
 
 
 def test_a_round_of_fisher_takes_five_passes_over_its_windows() -> None:
-    assert Fisher(rounds=4, windows=8).search_passes() == 5 * 4 * 8 / Fisher.default_windows
+    assert Fisher(rounds=4, windows=8).search_passes(64) == 5 * 4 * 8 / 64
 
 
 def test_the_values_of_a_plan_are_sparsities_or_densities() -> None:
