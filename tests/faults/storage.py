@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -69,12 +70,10 @@ def can_mount() -> bool:
 
 
 def _mounts() -> bool:
-    probe = Path("/tmp/neuroal-mount-probe")
-    probe.mkdir(exist_ok=True)
-    ok = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(probe)], capture_output=True)
-    if ok.returncode == 0:
-        subprocess.run(["umount", str(probe)], check=True)
-    probe.rmdir()
+    with tempfile.TemporaryDirectory() as probe:  # of its own, as processes of tests ask at once
+        ok = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], capture_output=True)
+        if ok.returncode == 0:
+            subprocess.run(["umount", probe], check=True)
     return ok.returncode == 0
 
 
