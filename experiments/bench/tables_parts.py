@@ -13,10 +13,15 @@ from bench.profile import PARTS
 from neuroal.tables.plots import COLOURS, SETTINGS, figure, svg
 
 SPEED_UPS = {
-    2: {"search": 1.78, "fisher": 1.7, "marginal": 1.7},
-    4: {"search": 3.2, "fisher": 3.0, "marginal": 3.0},
+    (2, "search"): 1.78,
+    (2, "fisher"): 1.7,
+    (2, "marginal"): 1.7,
+    (4, "search"): 3.2,
+    (4, "fisher"): 3.0,
+    (4, "marginal"): 3.0,
+    (4, "search", "sparsegpt"): 3.0,
 }
-"""Number of devices → stage → target."""
+"""Number of devices and stage → target; with a pruner, that of this pruner."""
 NAMES = {"marginal": "marginal, an iteration", "evaluate": "perplexity"}
 AGREEMENT = {True: "to the last bit", False: "up to rounding"}
 """Whether the result on several devices equals that on one."""
@@ -33,9 +38,9 @@ def devices_rows(results: Results) -> Iterator[Row]:
             seconds = several[stage][SECONDS.get(stage, "seconds")]
             alone, equal = several[stage].get("alone"), several[stage].get("equal")
             speed_up = alone and alone / seconds
-            target = SPEED_UPS.get(count, {}).get(stage)
-            if count == 4 and several.get("pruner") == "sparsegpt":
-                target = 3.0
+            target = SPEED_UPS.get(
+                (count, stage, several.get("pruner")), SPEED_UPS.get((count, stage))
+            )
             yield {
                 "subject": subject.replace("-", ", "),
                 "stage": NAMES.get(stage, stage),

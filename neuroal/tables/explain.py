@@ -17,7 +17,7 @@ from neuroal.records.schema import Record
 from neuroal.tables import explain_plots, formats
 from neuroal.tables.labels import label
 from neuroal.tables.reading import Curve, curves_of
-from neuroal.tables.table import Cell, Table, number
+from neuroal.tables.table import Cell, Table, figure_cell, number
 
 MOST_ROWS = 10
 """Number of rows listed as those that kept most."""
@@ -145,7 +145,7 @@ def density_table(explanation: Explanation) -> Table:
 
 
 def _share(value: float) -> Cell:
-    return Cell("–") if pd.isna(value) else Cell(f"{100 * value:.1f}", value)
+    return figure_cell(value, f"{100 * value:.1f}")
 
 
 def row_tables(explanation: Explanation) -> Iterator[Table]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,31 +52,37 @@ MISTAKES = {
 }
 
 
-@pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_submitit_launcher") is not None,
-    reason="the launcher is installed",
-)
-def test_a_launcher_that_is_not_installed_names_its_extra(
+@pytest.fixture
+def line_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["neuroal", "hydra/launcher=submitit_slurm"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "pip install 'neuroal[slurm]'" in capsys.readouterr().err
+) -> Callable[[str], str]:
+    """Return a function that runs the command with a mistake and returns its only line."""
+
+    def line(argument: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["neuroal", argument])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        error = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert error.count("\n") == 1, error
+        return error
+
+    return line
 
 
 @pytest.mark.parametrize("argument", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(
-    argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argument: str, line_of: Callable[[str], str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["neuroal", argument])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    error = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert error.count("\n") == 1, error
-    assert MISTAKES[argument] in error
+    assert MISTAKES[argument] in line_of(argument)
+
+
+@pytest.mark.skipif(
+    find_spec("hydra_plugins.hydra_submitit_launcher") is not None,
+    reason="the launcher is installed",
+)
+def test_a_launcher_that_is_not_installed_names_its_extra(line_of: Callable[[str], str]) -> None:
+    assert "pip install 'neuroal[slurm]'" in line_of("hydra/launcher=submitit_slurm")
 
 
 def test_windows_that_no_memory_holds_are_refused_at_once() -> None:

@@ -13,15 +13,7 @@ from neuroal.cli.compose import composed
 from neuroal.errors import UserError
 from neuroal.records.schema import Record
 from neuroal.run import run
-
-SMALL = [
-    "calibration.windows=2",
-    "calibration.search_windows=1",
-    "calibration.seqlen=32",
-    "task.seqlen=32",
-    "topup.block_candidates=[0.05,0.15]",
-    "topup.row_candidates=[0.0]",
-]
+from tests.tracking.small import SMALL
 
 
 def tracked_run(logger: str, out: Path, *more: str) -> Record:

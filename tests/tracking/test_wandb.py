@@ -17,20 +17,11 @@ from neuroal.records.store import load_record
 from neuroal.run import run
 from neuroal.tracking.wandb import WandbTracker
 from tests.tracking import offline_files
+from tests.tracking.small import SMALL
 
 pytestmark = pytest.mark.xdist_group("wandb")  # many tests read the same runs
 KEY = "0123456789abcdef0123456789abcdef01234567"
-SMALL = [
-    "logger=wandb",
-    "logger.group=night",
-    "logger.tags=[first]",
-    "calibration.windows=2",
-    "calibration.search_windows=1",
-    "calibration.seqlen=32",
-    "task.seqlen=32",
-    "topup.block_candidates=[0.05,0.15]",
-    "topup.row_candidates=[0.0]",
-]
+WANDB = ["logger=wandb", "logger.group=night", "logger.tags=[first]", *SMALL]
 
 
 class Tracked(NamedTuple):
@@ -49,7 +40,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_API_KEY", KEY)
         for limit in (2, 3, 3):
-            record, path = run(composed([*SMALL, f"task.limit={limit}", f"out={out}"]))
+            record, path = run(composed([*WANDB, f"task.limit={limit}", f"out={out}"]))
             records.append(record)
             time.sleep(1)  # W&B names its folders by the second
     files = sorted((out / "wandb").glob("offline-run-*/run-*.wandb"))
@@ -170,7 +161,7 @@ def test_a_dead_server_causes_one_warning(
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         start = time.perf_counter()
         online = ["logger.mode=online", "logger.timeout=5"]
-        _, path = run(composed([*SMALL, *online, "task.limit=2", f"out={tmp_path}"]))
+        _, path = run(composed([*WANDB, *online, "task.limit=2", f"out={tmp_path}"]))
         assert time.perf_counter() - start < 60
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
@@ -187,7 +178,7 @@ def test_any_error_of_wandb_causes_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wandb").write_text("a file in place of the folder of W&B")
-    _, path = run(composed([*SMALL, "task.limit=2", f"out={tmp_path}"]))
+    _, path = run(composed([*WANDB, "task.limit=2", f"out={tmp_path}"]))
     warnings = [line for line in capfd.readouterr().err.splitlines() if "neuroal:" in line]
     assert len(warnings) == 1
     assert load_record(path).identity == path.stem
