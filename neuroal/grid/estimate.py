@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -79,7 +79,7 @@ def estimate(configs: Sequence[RunConfig]) -> Estimate:
         shape = shape_of(config.model)
         peak.append(None if shape is None else memory_of(config, shape, on_gpu))
         measured += is_measured
-    return Estimate(_sum(seconds), _largest(peak), len(configs), measured, device)
+    return Estimate(_combined(sum, seconds), _combined(max, peak), len(configs), measured, device)
 
 
 def _seconds(
@@ -95,7 +95,7 @@ def _seconds(
     card, model = card_of(config, device), config.model.path
     stages = [seconds_for(stage, amount, card, model, observations) for stage, amount in work]
     is_measured = all(stage is not None and stage[1] for stage in stages)
-    return _sum([None if stage is None else stage[0] for stage in stages]), is_measured
+    return _combined(sum, [None if stage is None else stage[0] for stage in stages]), is_measured
 
 
 def device_of(config: RunConfig, observations: Sequence[Observation]) -> tuple[str, bool]:
@@ -143,11 +143,9 @@ def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
     return schema(**values)
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
+def _combined(
+    combine: Callable[[list[float]], float], values: Sequence[float | None]
+) -> float | None:
+    """Return ``combine(values)``; None if one of them is unknown."""
     numbers = [value for value in values if value is not None]
-    return sum(numbers) if len(numbers) == len(values) else None
-
-
-def _largest(values: Sequence[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return max(numbers) if len(numbers) == len(values) else None
+    return combine(numbers) if len(numbers) == len(values) else None
