@@ -25,7 +25,13 @@ from neuroal.data.resolve import SUFFIXES
 from neuroal.errors import UserError, first_line, nearest
 from neuroal.evaluation.harness_names import definition_of, definitions_folder
 from neuroal.evaluation.task_table import TASKS
-from neuroal.evaluation.zero_shot import FEWSHOT_SEED, batch_for, quiet, scorer_of
+from neuroal.evaluation.zero_shot import (
+    FEWSHOT_SEED,
+    batch_for,
+    quiet,
+    scorer_of,
+    templates_compiled_once,
+)
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.tracking.progress import Portion
 
@@ -57,7 +63,8 @@ class Harness:
         Raises:
             UserError: the task has no definition, or its data cannot be found.
         """
-        with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(portion), _offline():
+        scratch = tempfile.TemporaryDirectory(prefix="neuroal-")
+        with scratch as folder, quiet(portion), templates_compiled_once(), _offline():
             yield self._load(Path(folder))
 
     def _load(self, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
 import lm_eval.tasks
+import lm_eval.utils
 import torch
 import yaml
 from lm_eval.evaluator import evaluate
@@ -80,7 +81,8 @@ def zero_shot_with_samples(
     portion: Portion | None = None,
 ) -> dict[str, Any]:
     """Return the result of `zero_shot`, and ``samples``: task → rows of lm-eval."""
-    with tempfile.TemporaryDirectory(prefix="neuroal-") as folder, quiet(portion):
+    scratch = tempfile.TemporaryDirectory(prefix="neuroal-")
+    with scratch as folder, quiet(portion), templates_compiled_once():
         path = write_task(Path(folder), name, data)
         results = AdaptiveBatch("evaluate", batch or batch_for(model)).run(
             lambda size: _evaluate(model, tokenizer, path, limit, size)
@@ -189,6 +191,17 @@ def quiet(portion: Portion | None = None) -> Iterator[None]:
             stack.callback(setattr, module, "tqdm", module.tqdm)
             module.tqdm = partial(_SilentBar, portion=counting.get(module))
         yield
+
+
+@contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """Let lm-eval compile each template of a task once, not once for each document."""
+    environment = lm_eval.utils.env
+    environment.from_string = lru_cache(maxsize=64)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
 
 
 class _SilentBar(tqdm):  # type: ignore[misc]

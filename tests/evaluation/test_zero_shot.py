@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lm_eval
+import lm_eval.utils
 import pytest
 import torch
+from jinja2 import Environment
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -123,6 +124,23 @@ def test_a_limit_selects_the_first_documents_for_every_batch_size(
     again = zero_shot(loaded.model, loaded.tokenizer, "rte", data, limit=4, batch=8)
     assert few["documents"] == 4
     assert few == again
+
+
+def test_a_template_is_compiled_once_for_all_documents(
+    loaded: LoadedModel, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources: list[str] = []
+    compile_template = Environment.from_string
+
+    def counting(self: Environment, source: str) -> Any:
+        sources.append(source)
+        return compile_template(self, source)
+
+    monkeypatch.setattr(Environment, "from_string", counting)
+    zero_shot(loaded.model, loaded.tokenizer, "rte", data_of(root, "rte"))
+    assert sources
+    assert len(sources) == len(set(sources))
+    assert "from_string" not in vars(lm_eval.utils.env)  # as before, for other users of lm-eval
 
 
 def test_the_tokenizer_is_unchanged_and_nothing_is_printed(

@@ -20,6 +20,8 @@ COUNTS = {
     "marginal": 2 * 4 * 19,
     "marginal_ablation": 30,
     "alps": 2 * 4 * 3 * 3 * 5,
+    "real": 2 * 4 * 2 * 6,
+    "real_zero_shot": 2 * 2 * 2 * 6,
 }
 THREE = (
     "{topup: uniform}, {topup: uniform, refine: dsnot, refine.max_cycle_time: 3}, "
@@ -45,6 +47,11 @@ def test_the_rows_study_shares_its_other_runs_with_topups() -> None:
     rows = [run for run in planned(["+experiment=topups_rows"])[1] if run.identity not in shared]
     assert len(rows) == 12
     assert all(run.config.topup["rows_with_updates"] for run in rows)
+
+
+def test_the_tasks_of_real_models_are_evaluated_on_runs_of_the_grid_real() -> None:
+    shared = {run.identity for run in planned(["+experiment=real"])[1]}
+    assert {run.identity for run in planned(["+experiment=real_zero_shot"])[1]} < shared
 
 
 def test_the_adaptive_study_shares_its_exact_searches_with_topups() -> None:
