@@ -79,7 +79,9 @@ def estimate_text(left: Estimate) -> str:
     if not left.runs:
         return "nothing left to do"
     if left.seconds is None:
-        spent = f"unknown time (no earlier run on {left.device}; try plan --measure)"
+        spent = (
+            f"unknown time (no earlier run of such a model on {left.device}; try plan --measure)"
+        )
     else:
         spent = f"about {duration(left.seconds)} on {left.device}"
     memory = gibibytes(left.peak_bytes)

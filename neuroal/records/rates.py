@@ -26,6 +26,9 @@ MOST_LINES, MOST_RECORDS = 4000, 200
 """Most observations that are kept, and most records that are read in a folder."""
 NEAREST = 3
 """Number of observations whose median is used."""
+FAR = 30.0
+"""A stage is not estimated from another model's if it has more than this many times its work: the
+device mostly waits in runs of small models, so their rates say nothing about large ones."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def seconds_for(
     """Return the seconds of `work`, and whether they come from the same model; None: unknown.
 
     Uses the observations of the same card and stage whose amount of work is nearest, of the same
-    model if there are any. For a method that was never run, the rate of forward passes counts.
+    model if there are any, else of models that are not too small (`FAR`). For a method that was never run, the rate of forward passes counts.
     """
     if work <= 0:
         return 0.0, True
@@ -153,7 +156,8 @@ def seconds_for(
     if is_new := not of_stage:
         of_stage = [o for o in on_card if o.stage == FORWARD]
     same = [o for o in of_stage if o.model == model]
-    candidates = sorted(same or of_stage, key=lambda o: abs(math.log(o.work / work)))
+    others = [o for o in of_stage if work <= FAR * o.work]
+    candidates = sorted(same or others, key=lambda o: abs(math.log(o.work / work)))
     if not candidates:
         return None
     rate = median(o.seconds / o.work for o in candidates[:NEAREST])

@@ -22,7 +22,7 @@ from neuroal.errors import UserError
 from neuroal.files.lock import leased
 from neuroal.grid.status import RunState
 from neuroal.grid.worker import attempt
-from neuroal.records import resume
+from neuroal.records import dense_cache, resume
 from tests.faults.operations import at_operation
 from tests.faults.rig import LINE, REPAIRED, VARIANTS, Injection, Rig, judge, temporary
 
@@ -129,7 +129,8 @@ def _killed_at(rig: Rig, folder: Path, variant: str, point: int) -> str:
 
 def _work(rig: Rig, variant: str, folder: Path, lease: float) -> None:
     """Do the run as a worker of a grid does: wait while another process holds it."""
-    resume.leased = partial(leased, lease=lease)  # type: ignore[assignment]  # in this process
+    for module in (resume, dense_cache):  # in this process
+        module.leased = partial(leased, lease=lease)  # type: ignore[attr-defined]
     while (outcome := attempt(rig.config(variant, folder))).state is RunState.RUNNING:
         time.sleep(0.02)
     if outcome.state is not RunState.DONE:
@@ -150,12 +151,14 @@ def _suspended(rig: Rig, folder: Path, variant: str, delay: float, together: boo
     first = start(lambda: _work(rig, variant, folder, LEASE), folder)
     time.sleep(seconds)
     _send(first, signal.SIGSTOP)
-    second = start(lambda: _work(rig, variant, folder, LEASE), folder)
-    if together:  # the first continues while the second works
-        time.sleep(LEASE + 0.3)
-    else:
-        assert end(second) == 0, (folder / "error").read_text()
-    _send(first, signal.SIGCONT)
+    try:
+        second = start(lambda: _work(rig, variant, folder, LEASE), folder)
+        if together:  # the first continues while the second works
+            time.sleep(LEASE + 0.3)
+        else:
+            assert end(second) == 0, (folder / "error").read_text()
+    finally:
+        _send(first, signal.SIGCONT)
     codes = end(first), end(second)
     judge(max(codes), (folder / "error").read_text())
     assert codes[1] == 0, (folder / "error").read_text()

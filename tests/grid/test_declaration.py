@@ -230,4 +230,5 @@ def test_the_plan_estimates_unfinished_runs() -> None:
     assert "left for one worker: about 2.0 hours on H100, memory about 16 GiB" in text
     assert "(3 of 9 runs by earlier runs of the model)" in text
     unknown = plan_text(runs, statuses, Estimate(None, None, 9, 0, "H100"), every=False)
-    assert "unknown time (no earlier run on H100; try plan --measure), memory unknown" in unknown
+    reason = "no earlier run of such a model on H100; try plan --measure"
+    assert f"unknown time ({reason}), memory unknown" in unknown

@@ -114,6 +114,13 @@ def test_a_new_method_is_estimated_by_forward_passes() -> None:
     assert seconds_for("prune wanda", 300.0, "card", "m", earlier) == (pytest.approx(3.0), False)
 
 
+def test_a_small_model_says_nothing_about_a_large_one() -> None:
+    small = [Observation("card", "small", "evaluate", 1.0, 1.0)]
+    assert seconds_for("evaluate", 30.0, "card", "m", small) == (pytest.approx(30.0), False)
+    assert seconds_for("evaluate", 31.0, "card", "m", small) is None
+    assert seconds_for("evaluate", 31.0, "card", "small", small) == (pytest.approx(31.0), True)
+
+
 def test_the_nearest_amount_of_work_counts() -> None:
     earlier = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
     assert seconds_for("evaluate", 1e4, "card", "m", earlier) == (pytest.approx(1e-4), True)
