@@ -43,7 +43,7 @@ class BlockError:
                 costs[linear.key] = order.costs(
                     linear, rows, counts[linear.key], width, scale=len(runner.decoder)
                 )
-        return MarginalCosts(total / len(runner.decoder), costs)
+        return MarginalCosts(total / len(runner.decoder), order.joined(costs))
 
 
 def _relative_error(sparse: Sequence[Tensor], dense: Sequence[Tensor], share: Share) -> Tensor:

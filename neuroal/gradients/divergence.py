@@ -102,7 +102,8 @@ class OutputDivergence:
                 (gradient,) = gradients.get(linear.key) or (torch.zeros_like(linear.weight),)
                 total_gradient = share.row_sums(gradient)
                 costs[linear.key] = self._costs(linear, total_gradient, counts[linear.key], windows)
-        return MarginalCosts(share.total(total) / self._terms(windows), costs)
+        value = share.total(float(total)) / self._terms(windows)
+        return MarginalCosts(value, self._order.joined(costs))
 
     def _forward(
         self, runner: BlockRunner, counts: Counts, windows: Sequence[int]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.gradients.by_linear import by_linear
 from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_below
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -69,19 +70,10 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
 def _histograms(
     decoder: DecoderModel, terms_of: TermsOf, prefix: int, shift: int, width: int
 ) -> dict[str, Tensor]:
-    """Return the histogram (2^width,) of a digit on the CPU, by linear.
-
-    If several devices work together, each counts the scores of a part of the linears.
-    """
-    peers = decoder.peers
-    owners = iter(peers.owners([linear.numel for linear in decoder]))
-    counts: dict[str, Tensor] = {}
-    for _, linears in decoder.walk():
-        for linear in linears:
-            if next(owners) == peers.rank:
-                weight, terms = linear.weight, terms_of(linear)
-                counts[linear.key] = digit_histogram(weight, terms, prefix, shift, width).long()
-            else:
-                counts[linear.key] = torch.zeros(2**width, dtype=torch.int64, device=decoder.device)
-    (table,) = peers.sums([torch.stack(list(counts.values()))])
-    return dict(zip(counts, table.cpu(), strict=True))
+    """Return the histogram (2^width,) of a digit on the CPU, by linear."""
+    counts = by_linear(
+        decoder,
+        lambda linear: digit_histogram(linear.weight, terms_of(linear), prefix, shift, width),
+        lambda _: (2**width,),
+    )
+    return dict(zip(counts, torch.stack(list(counts.values())).cpu(), strict=True))

@@ -53,7 +53,7 @@ class WeightOrder:
                 with naming(linear.key), faults_of(self._pruner, linear.weight):
                     scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
                 ranks = ranks_of(scores[peers.rows(linear.rows)])
-                self._ranks[linear.key] = peers.joined_rows(ranks, linear.rows)
+                (self._ranks[linear.key],) = peers.joined_rows([ranks], [linear.rows])
             if counts is None:
                 return {linear.key: linear.weight for linear in linears}
             return self.masked(linears, counts)
@@ -94,17 +94,23 @@ class WeightOrder:
         scale: float = 1.0,
         curvature: float = 0.0,
     ) -> Tensor:
-        """Return the marginal cost of every row of `linear` (rows,), as `band_costs` defines it.
+        """Return the marginal cost of every row of `linear`, as `band_costs` defines it.
 
-        If several devices work together, `gradient` has only this device's rows (`Peers.rows`).
+        If several devices work together, `gradient` has only this device's rows (`Peers.rows`), of
+        which the costs are returned; `joined` gives those of all rows.
         """
-        peers = self._decoder.peers
-        rows = peers.rows(linear.rows)
-        costs = torch.zeros(0, device=gradient.device)
-        if len(gradient):
-            ranks, weight = self._ranks[linear.key][rows], self.values(linear)[rows]
-            costs = band_costs(gradient, weight, ranks, counts[rows], width, scale, curvature)
-        return peers.joined_rows(costs, linear.rows)
+        if not len(gradient):  # fewer rows than devices
+            return torch.zeros(0, device=gradient.device)
+        rows = self._decoder.peers.rows(linear.rows)
+        ranks, weight = self._ranks[linear.key][rows], self.values(linear)[rows]
+        return band_costs(gradient, weight, ranks, counts[rows], width, scale, curvature)
+
+    def joined(self, costs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the costs of all rows, (rows,) by linear, from `costs` of this device's rows."""
+        peers, rows = self._decoder.peers, {linear.key: linear.rows for linear in self._decoder}
+        peers.meet()
+        joined = peers.joined_rows(list(costs.values()), [rows[key] for key in costs])
+        return dict(zip(costs, joined, strict=True))
 
 
 def ranks_of(scores: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Every device runs the same function on its own share of the windows, and the statistics of all
 shares are exchanged. Sums add the parts of the devices in the order of the devices, so that a
-result is the same each time for a given number of devices.
+result is the same each time for a given number of devices. An exchange takes a fixed time besides
+that for its bytes, so small tensors are exchanged as one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+SMALL = 2**24
+"""Maximum size in bytes of a tensor that is copied to be exchanged together with others."""
 
 
 class Event(enum.IntEnum):
@@ -76,26 +80,44 @@ class Peers:
         if self.size == 1:
             return matrix
         rows = self.rows(len(matrix))
-        parts = [part.float() for part in self.exchanged(_padded(matrix, self.size))]
-        return added(parts)[: rows.stop - rows.start]
+        total = added(self.exchanged(_padded(matrix, self.size)), torch.float32)
+        return total[: rows.stop - rows.start]
 
-    def joined_rows(self, part: Tensor, count: int) -> Tensor:
-        """Return all `count` rows of a tensor, of which each device has its `rows`."""
+    def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """Return all rows of several tensors, of which each device has its `rows`.
+
+        Args:
+            parts: the rows of this device.
+            counts: number of all rows of each tensor.
+        """
         if self.size == 1:
-            return part
-        size = -(-count // self.size)
-        return torch.cat(self.all_of(_lengthened(part, size)))[:count]
+            return list(parts)
+        sizes = [-(-count // self.size) for count in counts]
+        padded = [_lengthened(part, size) for part, size in zip(parts, sizes, strict=True)]
+        joined = list(parts)
+        for group in _groups(padded):
+            of_all = self.all_of(_flat([padded[index] for index in group]))
+            lengths = [padded[index].numel() for index in group]
+            pieces = zip(*(part.split(lengths) for part in of_all), strict=True)
+            for index, piece in zip(group, pieces, strict=True):
+                rows = torch.cat(piece).view(-1, *padded[index].shape[1:])
+                joined[index] = rows[: counts[index]]
+        return joined
 
     def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the sum of all devices' tensors, for each of `tensors`, in their own dtype."""
         if self.size == 1:
             return list(tensors)
         self.meet()
-        return [self._sum(tensor) for tensor in tensors]
-
-    def _sum(self, tensor: Tensor) -> Tensor:
-        parts = self.exchanged(_padded(tensor.reshape(-1), self.size))
-        return torch.cat(self.all_of(added(parts)))[: tensor.numel()].view(tensor.shape)
+        totals = list(tensors)
+        for group in _groups(tensors):
+            flat = _flat([tensors[index] for index in group])
+            part = added(self.exchanged(_padded(flat, self.size)))
+            total = torch.cat(self.all_of(part))[: len(flat)]
+            pieces = total.split([tensors[index].numel() for index in group])
+            for index, piece in zip(group, pieces, strict=True):
+                totals[index] = piece.view(tensors[index].shape)
+        return totals
 
     def owners(self, sizes: Sequence[int]) -> list[int]:
         """Return a device for each of several pieces of work of the given `sizes`.
@@ -144,6 +166,10 @@ class Share:
         """Return this device's rows of the sum of all devices' matrices (`Peers.row_sums`)."""
         return self._peers.row_sums(self._own_part(matrix))
 
+    def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """Return all rows of several tensors (`Peers.joined_rows`)."""
+        return self._peers.joined_rows(parts, counts)
+
     def total(self, value: float) -> float:
         """Return the sum of a number over all devices."""
         if self.whole:
@@ -169,12 +195,27 @@ class Share:
         return tensor if self._own else tensor.new_zeros(tensor.shape)
 
 
-def added(parts: Sequence[Tensor]) -> Tensor:
-    """Return the sum of `parts`, added in their order."""
-    total = parts[0].clone()
+def added(parts: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    """Return the sum of `parts`, added in their order, in `dtype` or their own one."""
+    total = parts[0].to(dtype or parts[0].dtype, copy=True)
     for part in parts[1:]:
         total += part
     return total
+
+
+def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of tensors to exchange together, which have one dtype and device."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        alone = None if tensor.nbytes <= SMALL else index
+        groups.setdefault((tensor.device, tensor.dtype, alone), []).append(index)
+    return list(groups.values())
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the entries of all `tensors` as one vector; a single tensor is not copied."""
+    vectors = [tensor.reshape(-1) for tensor in tensors]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
 def _lengthened(tensor: Tensor, length: int) -> Tensor:
