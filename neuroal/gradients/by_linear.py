@@ -10,28 +10,32 @@ from torch import Tensor
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 
 
-def by_linear(
-    decoder: DecoderModel,
-    function: Callable[[PrunableLinear], Tensor],
-    shape: Callable[[PrunableLinear], tuple[int, ...]],
-    dtype: torch.dtype = torch.int64,
-) -> dict[str, Tensor]:
-    """Return `function` of every linear of `decoder` by key, on its device.
+class ByLinear:
+    """Divides the linears of a model over the devices that work together."""
 
-    If several devices work together, each computes the results of a part of the linears, and all
-    get all results.
+    def __init__(self, decoder: DecoderModel) -> None:
+        self._decoder = decoder
+        self._owners = decoder.peers.owners([linear.numel for linear in decoder])
 
-    Args:
-        decoder: the model.
-        function: function of a linear whose block is present.
-        shape: shape of its result.
-        dtype: dtype of its result.
-    """
-    peers, results = decoder.peers, dict[str, Tensor]()
-    owners = iter(peers.owners([linear.numel for linear in decoder]))
-    zero = torch.zeros((), dtype=dtype, device=decoder.device)
-    for _, linears in decoder.walk():
-        for linear in linears:
-            own = next(owners) == peers.rank
-            results[linear.key] = function(linear) if own else zero.expand(shape(linear))
-    return dict(zip(results, peers.sums(list(results.values())), strict=True))
+    def counts(
+        self,
+        function: Callable[[PrunableLinear], Tensor],
+        length: Callable[[PrunableLinear], int],
+    ) -> dict[str, Tensor]:
+        """Return `function` of every linear by key, each computed by one device.
+
+        Args:
+            function: returns a vector of int64 for a linear whose block is present.
+            length: length of this vector.
+        """
+        peers, owners = self._decoder.peers, iter(self._owners)
+        lengths = {linear.key: length(linear) for linear in self._decoder}
+        flat = torch.zeros(sum(lengths.values()), dtype=torch.int64, device=self._decoder.device)
+        parts = iter(flat.split(list(lengths.values())))
+        for _, linears in self._decoder.walk():
+            for linear in linears:
+                part = next(parts)
+                if next(owners) == peers.rank:
+                    part.copy_(function(linear))
+        (total,) = peers.sums([flat])
+        return dict(zip(lengths, total.split(list(lengths.values())), strict=True))

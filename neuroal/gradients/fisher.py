@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
 from neuroal.gradients.backward import BlockPass, Sums, repeatable, walk_back
-from neuroal.gradients.by_linear import by_linear
+from neuroal.gradients.by_linear import ByLinear
 from neuroal.gradients.head import Chunk, output_gradients
 from neuroal.gradients.information import (
     Information,
@@ -20,7 +20,7 @@ from neuroal.gradients.information import (
     factored,
     reduction,
 )
-from neuroal.gradients.row_costs import BANDS, costs_by_band, zeros_by_cost
+from neuroal.gradients.row_costs import costs_by_band, zeros_by_cost
 from neuroal.gradients.row_sparsity import HIGHEST
 from neuroal.gradients.threshold import Threshold, lowest_of_model
 from neuroal.gradients.weight_order import WeightOrder
@@ -167,23 +167,20 @@ class FisherRounds:
     def _zeros_in_mask(self) -> dict[str, Tensor]:
         threshold = self.threshold
         assert threshold is not None
-        return by_linear(
-            self._decoder,
+        return ByLinear(self._decoder).counts(
             lambda linear: threshold.mask(linear, self.terms(linear)).sum(1),
-            lambda linear: (linear.rows,),
+            lambda linear: linear.rows,
         )
 
     def _zeros_in_order(self, order: WeightOrder, sparsity: float) -> dict[str, Tensor]:
-        def costs_of(linear: PrunableLinear) -> Tensor:
-            costs = linear.weight.float().square() * self.values(linear)
-            return costs_by_band(costs, order.ranks(linear))
-
-        costs = by_linear(
-            self._decoder,
-            costs_of,
-            lambda linear: (linear.rows, min(BANDS, linear.cols)),
-            torch.float32,
-        )
+        costs, peers = dict[str, Tensor](), self._decoder.peers
+        for _, linears in self._decoder.walk():
+            peers.meet()
+            for linear in linears:
+                own = peers.rows(linear.rows)
+                single = linear.weight[own].float().square() * self.values(linear)[own]
+                by_band = costs_by_band(single, order.ranks(linear)[own])
+                (costs[linear.key],) = peers.joined_rows([by_band], [linear.rows])
         cols = {linear.key: linear.cols for linear in self._decoder}
         return zeros_by_cost(costs, cols, total_zeros(sparsity, self._decoder.numel))
 

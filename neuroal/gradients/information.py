@@ -84,9 +84,11 @@ class Factored:
 
     def joined(self, past: Information, share: float) -> Factored:
         assert isinstance(past, Factored)
-        pairs = (past.outputs, self.outputs), (past.inputs, self.inputs)
-        means = (old.mul(share).add_(new, alpha=1 - share) for old, new in pairs)
-        return Factored(*means, self.exponent)
+        return Factored(
+            past.outputs.mul(share).add_(self.outputs, alpha=1 - share),
+            past.inputs.mul(share).add_(self.inputs, alpha=1 - share),
+            self.exponent,
+        )
 
     def to(self, device: torch.device) -> Factored:
         return Factored(self.outputs.to(device), self.inputs.to(device), self.exponent)

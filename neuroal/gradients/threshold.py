@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroal.gradients.by_linear import by_linear
+from neuroal.gradients.by_linear import ByLinear
 from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_below
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -52,9 +52,9 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
 
     Of equal scores, those earlier in the model (block, linear, row, column) count first.
     """
-    prefix, remaining = 0, zeros
+    prefix, remaining, shares = 0, zeros, ByLinear(decoder)
     for shift, width in DIGITS:
-        counts = _histograms(decoder, terms_of, prefix, shift, width)
+        counts = _histograms(shares, terms_of, prefix, shift, width)
         running = torch.stack(list(counts.values())).sum(0).cumsum(0)
         digit = int((running < remaining).sum())
         remaining -= int(running[digit - 1]) if digit else 0
@@ -68,12 +68,12 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
 
 
 def _histograms(
-    decoder: DecoderModel, terms_of: TermsOf, prefix: int, shift: int, width: int
+    shares: ByLinear, terms_of: TermsOf, prefix: int, shift: int, width: int
 ) -> dict[str, Tensor]:
     """Return the histogram (2^width,) of a digit on the CPU, by linear."""
-    counts = by_linear(
-        decoder,
-        lambda linear: digit_histogram(linear.weight, terms_of(linear), prefix, shift, width),
-        lambda _: (2**width,),
-    )
+
+    def histogram(linear: PrunableLinear) -> Tensor:
+        return digit_histogram(linear.weight, terms_of(linear), prefix, shift, width)
+
+    counts = shares.counts(histogram, lambda _: 2**width)
     return dict(zip(counts, torch.stack(list(counts.values())).cpu(), strict=True))

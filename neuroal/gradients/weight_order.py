@@ -39,30 +39,36 @@ class WeightOrder:
         """Rank all weights by statistics on the windows of `runner`, and return the hidden states.
 
         With `counts`, the statistics are collected behind blocks pruned by these counts, as when
-        the model is finally pruned. The hidden states leave the last block, one tensor per batch,
-        for the windows of this device.
+        the model is finally pruned; without, behind dense blocks, each of which runs once. The
+        hidden states leave the last block, one tensor per batch, for the windows of this device.
         """
 
-        peers = self._decoder.peers
-
-        def rank_block(
-            linears: Sequence[PrunableLinear], statistics: Statistics
-        ) -> dict[str, Tensor]:
-            peers.meet()
-            for linear in linears:
-                with naming(linear.key), faults_of(self._pruner, linear.weight):
-                    scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
-                ranks = ranks_of(scores[peers.rows(linear.rows)])
-                (self._ranks[linear.key],) = peers.joined_rows([ranks], [linear.rows])
-            if counts is None:
-                return {linear.key: linear.weight for linear in linears}
+        def prune(linears: Sequence[PrunableLinear], statistics: Statistics) -> dict[str, Tensor]:
+            assert counts is not None
+            self._rank_block(linears, statistics)
             return self.masked(linears, counts)
 
-        walk = PrunedWalk(runner, rank_block, dense_needs=self._pruner.needs)
+        needs = self._pruner.needs
+        if counts is None:
+            walk = PrunedWalk(runner, _dense, sparse_needs=needs)
+        else:
+            walk = PrunedWalk(runner, prune, dense_needs=needs)
         with progress.stage("rank weights", len(self._decoder), "block") as step:
-            for _ in walk:
+            for block in walk:
+                if counts is None:
+                    self._rank_block(block.linears, block.sparse)
                 step.advance(1)
         return walk.hidden
+
+    def _rank_block(self, linears: Sequence[PrunableLinear], statistics: Statistics) -> None:
+        """Rank the weights of a block; each device ranks its rows."""
+        peers = self._decoder.peers
+        peers.meet()
+        for linear in linears:
+            with naming(linear.key), faults_of(self._pruner, linear.weight):
+                scores = self._pruner.checked_scores(linear.weight, statistics.get(linear.key))
+            ranks = ranks_of(scores[peers.rows(linear.rows)])
+            (self._ranks[linear.key],) = peers.joined_rows([ranks], [linear.rows])
 
     def update(self, runner: BlockRunner, progress: Progress, counts: Counts) -> None:
         """Rank all weights again, as they are pruned by `counts`."""
@@ -111,6 +117,10 @@ class WeightOrder:
         peers.meet()
         joined = peers.joined_rows(list(costs.values()), [rows[key] for key in costs])
         return dict(zip(costs, joined, strict=True))
+
+
+def _dense(linears: Sequence[PrunableLinear], _: Statistics) -> dict[str, Tensor]:
+    return {linear.key: linear.weight for linear in linears}
 
 
 def ranks_of(scores: Tensor) -> Tensor:

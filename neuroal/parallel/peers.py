@@ -1,7 +1,7 @@
 """The devices that do a stage together, as seen from one of them.
 
 Every device runs the same function on its own share of the windows, and the statistics of all
-shares are exchanged. Sums add the parts of the devices in the order of the devices, so that a
+shares are exchanged. Sums add the parts of the devices in a fixed order, so that a
 result is the same each time for a given number of devices. An exchange takes a fixed time besides
 that for its bytes, so small tensors are exchanged as one.
 """
@@ -55,13 +55,16 @@ class Peers:
             PeerFailed: another device failed, and this one did not.
         """
 
-    def all_of(self, tensor: Tensor) -> list[Tensor]:
-        """Return the tensors of all devices, which have the same shape, in their order."""
-        return [tensor]
+    def all_of(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all devices, which have the same shape: (size, …)."""
+        return tensor[None]
 
-    def exchanged(self, tensor: Tensor) -> list[Tensor]:
-        """Return part `rank` of every device's tensor, split in `size` along dimension 0."""
-        return [tensor]
+    def exchanged(self, tensor: Tensor) -> Tensor:
+        """Return part `rank` of every device's tensor, split in `size` along dimension 0.
+
+        The result is (size, …) in the order of the devices.
+        """
+        return tensor[None]
 
     def receive(self, tensor: Tensor, source: int) -> None:
         """Overwrite `tensor` by that of device `source`."""
@@ -80,8 +83,8 @@ class Peers:
         if self.size == 1:
             return matrix
         rows = self.rows(len(matrix))
-        total = added(self.exchanged(_padded(matrix, self.size)), torch.float32)
-        return total[: rows.stop - rows.start]
+        parts = self.exchanged(_padded(matrix, self.size))
+        return parts.sum(0, dtype=torch.float32)[: rows.stop - rows.start]
 
     def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
         """Return all rows of several tensors, of which each device has its `rows`.
@@ -97,10 +100,9 @@ class Peers:
         joined = list(parts)
         for group in _groups(padded):
             of_all = self.all_of(_flat([padded[index] for index in group]))
-            lengths = [padded[index].numel() for index in group]
-            pieces = zip(*(part.split(lengths) for part in of_all), strict=True)
+            pieces = of_all.split([padded[index].numel() for index in group], dim=1)
             for index, piece in zip(group, pieces, strict=True):
-                rows = torch.cat(piece).view(-1, *padded[index].shape[1:])
+                rows = piece.reshape(-1, *padded[index].shape[1:])
                 joined[index] = rows[: counts[index]]
         return joined
 
@@ -112,9 +114,9 @@ class Peers:
         totals = list(tensors)
         for group in _groups(tensors):
             flat = _flat([tensors[index] for index in group])
-            part = added(self.exchanged(_padded(flat, self.size)))
-            total = torch.cat(self.all_of(part))[: len(flat)]
-            pieces = total.split([tensors[index].numel() for index in group])
+            parts = self.exchanged(_padded(flat, self.size))
+            total = self.all_of(parts.sum(0, dtype=flat.dtype)).view(-1)
+            pieces = total[: len(flat)].split([tensors[index].numel() for index in group])
             for index, piece in zip(group, pieces, strict=True):
                 totals[index] = piece.view(tensors[index].shape)
         return totals
@@ -176,7 +178,7 @@ class Share:
             return value
         self._peers.meet()
         own = torch.tensor([value if self._own else 0.0], dtype=torch.float64)
-        return sum(float(part) for part in self._peers.all_of(own))
+        return float(self._peers.all_of(own).sum())
 
     def joined(self, tensor: Tensor) -> Tensor:
         """Return a tensor with one entry per window for all windows, from those of each device."""
@@ -189,18 +191,10 @@ class Share:
     def of_all(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all devices, which have the same shape, one after another."""
         self._peers.meet()
-        return torch.cat(self._peers.all_of(tensor))
+        return self._peers.all_of(tensor).flatten(0, 1)
 
     def _own_part(self, tensor: Tensor) -> Tensor:
         return tensor if self._own else tensor.new_zeros(tensor.shape)
-
-
-def added(parts: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
-    """Return the sum of `parts`, added in their order, in `dtype` or their own one."""
-    total = parts[0].to(dtype or parts[0].dtype, copy=True)
-    for part in parts[1:]:
-        total += part
-    return total
 
 
 def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:

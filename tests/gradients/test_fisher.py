@@ -292,7 +292,7 @@ def test_another_device_counts_the_scores_of_its_linears() -> None:
     owners = decoder.peers.owners([linear.numel for linear in decoder])
     terms = ScoreTerms(entries=torch.ones(1, 1))
     lowest_of_model(decoder, lambda _: terms, 10)
-    digits = [len(counts) for counts in tables[:: len(owners)]]
-    assert digits == [128, 256, 256, 256]
-    counted = [bool(counts.any()) for counts in tables[: len(owners)]]
+    by_linear = [table.view(len(owners), -1) for table in tables]
+    assert [table.shape[1] for table in by_linear] == [128, 256, 256, 256]
+    counted = [bool(row.any()) for row in by_linear[0]]
     assert counted == [owner == 0 for owner in owners]
