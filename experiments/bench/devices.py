@@ -106,7 +106,7 @@ def _exchanges(decoder: DecoderModel, *, progress: Progress) -> dict[str, float]
     work: dict[str, Callable[[], object]] = {
         "meet": peers.meet,
         "16 KiB": lambda: peers.sums([small]),
-        "rows of 128 MiB": lambda: peers.row_sums(matrix),
+        "rows of 128 MiB": lambda: peers.row_sums([matrix]),
     }
     seconds = {}
     for name, exchange in work.items():

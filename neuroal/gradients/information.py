@@ -117,9 +117,9 @@ def elementwise(sums: Sums, tokens: int, share: Share) -> tuple[dict[str, Inform
         tokens: number of tokens of all devices.
         share: joins the sums of all devices.
     """
-    rows = [len(part) for (part,) in sums.values()]
-    own = [share.row_sums(part).div_(tokens).bfloat16() for (part,) in sums.values()]
-    entries = share.joined_rows(own, rows)
+    parts = [part for (part,) in sums.values()]
+    own = [share.row_sums([part])[0].div_(tokens).bfloat16() for part in parts]
+    entries = share.joined_rows(own, [len(part) for part in parts])
     finite = torch.stack([part.amax() for part in entries]).isfinite().all()
     return {key: Elementwise(part) for key, part in zip(sums, entries, strict=True)}, finite
 

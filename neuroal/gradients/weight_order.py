@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from neuroal.execution.pruned_walk import PrunedWalk, Statistics
 from neuroal.execution.runner import BlockRunner
-from neuroal.kernels.bands import band_costs, zeroed_below_rank
+from neuroal.kernels.bands import band_costs, band_entries, zeroed_below_rank
 from neuroal.models.adapter import DecoderModel, PrunableLinear
+from neuroal.parallel.peers import Share
 from neuroal.pruners.base import Pruner, ScorePruner
 from neuroal.pruners.faults import faults_of, naming
 from neuroal.pruners.wanda import Wanda
@@ -91,6 +92,28 @@ class WeightOrder:
             for linear in linears
         }
 
+    def summed(
+        self,
+        gradients: Mapping[str, Tensor],
+        counts: Counts,
+        width_of: Callable[[int], int],
+        share: Share,
+    ) -> dict[str, Tensor]:
+        """Return the sums of all devices' gradients at weights, by key, for `costs`.
+
+        If several devices work together, these are the sums of this device's rows, and only of the
+        entries in the band, since an exchange of all entries takes longer. `width_of` returns the
+        half-width of the band from the number of columns.
+        """
+        if share.whole:
+            return dict(gradients)
+        entries = [
+            band_entries(gradient, self._ranks[key], counts[key], width_of(gradient.shape[1]))
+            for key, gradient in gradients.items()
+        ]
+        self._decoder.peers.meet()
+        return dict(zip(gradients, share.row_sums(entries), strict=True))
+
     def costs(
         self,
         linear: PrunableLinear,
@@ -102,8 +125,8 @@ class WeightOrder:
     ) -> Tensor:
         """Return the marginal cost of every row of `linear`, as `band_costs` defines it.
 
-        If several devices work together, `gradient` has only this device's rows (`Peers.rows`), of
-        which the costs are returned; `joined` gives those of all rows.
+        If several devices work together, `gradient` is that of `summed`, and the costs are those of
+        this device's rows (`Peers.rows`); `joined` gives those of all rows.
         """
         if not len(gradient):  # fewer rows than devices
             return torch.zeros(0, device=gradient.device)

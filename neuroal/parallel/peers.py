@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SMALL = 2**24
+SMALL = 2**25
 """Maximum size in bytes of a tensor that is copied to be exchanged together with others."""
 
 
@@ -78,13 +78,24 @@ class Peers:
         size = -(-count // self.size)
         return slice(min(self.rank * size, count), min((self.rank + 1) * size, count))
 
-    def row_sums(self, matrix: Tensor) -> Tensor:
-        """Return `rows` of the sum of all devices' matrices, in float32 if there are several."""
+    def row_sums(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """Return `rows` of the sum of all devices' matrices, for each of `matrices`.
+
+        The sums are in float32 if there are several devices, all of which have met before.
+        """
         if self.size == 1:
-            return matrix
-        rows = self.rows(len(matrix))
-        parts = self.exchanged(_padded(matrix, self.size))
-        return parts.sum(0, dtype=torch.float32)[: rows.stop - rows.start]
+            return list(matrices)
+        sums = list(matrices)
+        for group in _groups(matrices):
+            padded = [_padded(matrices[index], self.size) for index in group]
+            by_device = [matrix.reshape(self.size, -1) for matrix in padded]
+            parts = self.exchanged(torch.cat(by_device, 1) if len(group) > 1 else by_device[0])
+            total = parts.flatten(0, 1).sum(0, dtype=torch.float32)
+            pieces = total.split([matrix.shape[1] for matrix in by_device])
+            for index, piece in zip(group, pieces, strict=True):
+                rows = self.rows(len(matrices[index]))
+                sums[index] = piece.view(-1, *matrices[index].shape[1:])[: rows.stop - rows.start]
+        return sums
 
     def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
         """Return all rows of several tensors, of which each device has its `rows`.
@@ -164,9 +175,9 @@ class Share:
         """Return the sums of all devices' tensors."""
         return self._peers.sums([self._own_part(tensor) for tensor in tensors])
 
-    def row_sums(self, matrix: Tensor) -> Tensor:
-        """Return this device's rows of the sum of all devices' matrices (`Peers.row_sums`)."""
-        return self._peers.row_sums(self._own_part(matrix))
+    def row_sums(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """Return this device's rows of the sums of all devices' matrices (`Peers.row_sums`)."""
+        return self._peers.row_sums([self._own_part(matrix) for matrix in matrices])
 
     def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
         """Return all rows of several tensors (`Peers.joined_rows`)."""

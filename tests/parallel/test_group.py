@@ -67,6 +67,11 @@ def test_exchanges_add_and_join_in_the_order_of_the_devices(three: DecoderModel)
     assert results["rows"][1].tolist() == [1, 1, 2, 2, 3]
     expected = torch.arange(15.0).view(5, 3) + torch.tensor([0, 0, 100, 100, 200])[:, None]
     assert torch.equal(results["rows"][2], expected.half())
+    for part, expected in zip(
+        results["several rows"], (total, total, total[:, :1], total[:, :1]), strict=True
+    ):
+        assert part.dtype == torch.float32
+        assert bool((part == expected).all())
     assert results["own rows"] == (0, 2)
     assert results["few windows"].tolist() == [[0.0], [10.0]]  # the third device adds nothing
     assert results["few sums"][0].tolist() == [2.0, 2.0]
