@@ -6,24 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroal.parallel.peers import SMALL, Peers
-
-
-class Twins(Peers):
-    """The first of two devices that hold the same tensors; counts the exchanges."""
-
-    size = 2
-
-    def __init__(self) -> None:
-        self.exchanges = 0
-
-    def all_of(self, tensor: Tensor) -> Tensor:
-        self.exchanges += 1
-        return torch.stack([tensor, tensor])
-
-    def exchanged(self, tensor: Tensor) -> Tensor:
-        self.exchanges += 1
-        return tensor.chunk(2)[0].expand(2, *tensor.chunk(2)[0].shape)
+from neuroal.parallel.peers import SMALL
+from tests.parallel.twins import Twins
 
 
 def test_many_small_tensors_take_as_many_exchanges_as_one() -> None:
