@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench.common import DEVICE, Store, now, seconds_of
@@ -31,6 +32,8 @@ from neuroal.topups.uniform import Uniform
 from neuroal.tracking import Progress, QuietProgress
 
 STAGES = ("search", "fisher", "marginal", "prune", "evaluate")
+EXCHANGES = 20
+"""Number of exchanges that are timed together."""
 SECONDS = {"marginal": "seconds_an_iteration", "prune": "seconds_of_stage"}
 """Stage → the figure that is compared, if that is not `seconds`."""
 
@@ -63,17 +66,19 @@ def measure(
     """Time each stage twice on `count` devices; the first time includes compilation.
 
     `start_seconds` is the time until all processes are connected, and `copy_seconds` that until
-    every device has the model. `alone` has the seconds of each stage in the result `one` of one
-    device of the same host, and `equal` compares the reports to the last bit.
+    every device has the model. `exchange_seconds` has those of single exchanges (`_exchanges`).
+    `alone` has the seconds of each stage in the result `one` of one device of the same host, and
+    `equal` compares the reports to the last bit.
     """
     figures: dict[str, Any] = {"devices": count, "pruner": arguments.pruner}
     reports: dict[str, Any] = {}
     redraw(decoder)
     with replicated(decoder.model, pick_devices(DEVICE, count)):
-        together(decoder, _nothing, progress=QuietProgress())
+        exchanges = together(decoder, _exchanges, progress=QuietProgress())
         group = group_of(decoder.model)
         if group is not None:
             figures |= {f"{part}_seconds": seconds for part, seconds in group.seconds.items()}
+            figures["exchange_seconds"] = exchanges
         for stage in arguments.stages:
             work = _work(decoder, stage, arguments)
             first = seconds_of(work)
@@ -93,8 +98,24 @@ def compared(stage: str, report: Any, one: dict[str, Any]) -> dict[str, Any]:
     return {"alone": seconds, "equal": report == one["report"][stage]}
 
 
-def _nothing(decoder: DecoderModel, *, progress: Progress) -> None:
-    """Do nothing, which starts the devices."""
+def _exchanges(decoder: DecoderModel, *, progress: Progress) -> dict[str, float]:
+    """Return the seconds to meet, to add 16 KiB, and to add the rows of 128 MiB in float16."""
+    peers, device = decoder.peers, decoder.device
+    small = torch.zeros(2**12, device=device)
+    matrix = torch.zeros(2**13, 2**13, dtype=torch.float16, device=device)
+    work: dict[str, Callable[[], object]] = {
+        "meet": peers.meet,
+        "16 KiB": lambda: peers.sums([small]),
+        "rows of 128 MiB": lambda: peers.row_sums([matrix]),
+    }
+    seconds = {}
+    for name, exchange in work.items():
+        exchange()
+        begin = now()
+        for _ in range(EXCHANGES):
+            exchange()
+        seconds[name] = (now() - begin) / EXCHANGES
+    return seconds
 
 
 def _work(

@@ -37,13 +37,15 @@ class BlockError:
                 )
             total += runner.share.total(float(error.detach()))
             hidden = [part.detach() for part in sparse]
-            for linear, gradient in zip(linears, gradients, strict=True):
-                width = self._inputs.band.width(linear.cols)
-                rows = runner.share.row_sums(gradient)
-                costs[linear.key] = order.costs(
-                    linear, rows, counts[linear.key], width, scale=len(runner.decoder)
+            parts = {lin.key: part for lin, part in zip(linears, gradients, strict=True)}
+            width_of = self._inputs.band.width
+            sums = order.summed(parts, counts, width_of, runner.share)
+            for linear in linears:
+                key, width = linear.key, width_of(linear.cols)
+                costs[key] = order.costs(
+                    linear, sums[key], counts[key], width, scale=len(runner.decoder)
                 )
-        return MarginalCosts(total / len(runner.decoder), costs)
+        return MarginalCosts(total / len(runner.decoder), order.joined(costs))
 
 
 def _relative_error(sparse: Sequence[Tensor], dense: Sequence[Tensor], share: Share) -> Tensor:

@@ -18,7 +18,7 @@ from neuroal.execution.lm_head import logits_of
 from neuroal.execution.memory import free_memory
 from neuroal.execution.pruned_walk import PrunedWalk
 from neuroal.execution.runner import BlockRunner
-from neuroal.gradients.backward import BlockPass, walk_back
+from neuroal.gradients.backward import BlockPass, Sums, walk_back
 from neuroal.gradients.head import Chunk, LossOf, output_gradients, output_loss
 from neuroal.gradients.objective import MarginalCosts, ObjectiveInputs
 from neuroal.gradients.weight_order import Counts
@@ -97,12 +97,13 @@ class OutputDivergence:
             weights = {} if forward.calls else self._order.masked(linears, counts)
             with swapped_weights(linears if weights else (), weights):
                 gradients, upstream = walk_back(runner, index, forward, upstream, GRADIENTS)
-            self._decoder.peers.meet()
+            parts = {linear.key: _gradient(gradients, linear) for linear in linears}
+            sums = self._order.summed(parts, counts, self._inputs.band.width, share)
             for linear in linears:
-                (gradient,) = gradients.get(linear.key) or (torch.zeros_like(linear.weight),)
-                total_gradient = share.row_sums(gradient)
-                costs[linear.key] = self._costs(linear, total_gradient, counts[linear.key], windows)
-        return MarginalCosts(share.total(total) / self._terms(windows), costs)
+                key = linear.key
+                costs[key] = self._costs(linear, sums[key], counts[key], windows)
+        value = share.total(float(total)) / self._terms(windows)
+        return MarginalCosts(value, self._order.joined(costs))
 
     def _forward(
         self, runner: BlockRunner, counts: Counts, windows: Sequence[int]
@@ -152,6 +153,12 @@ class OutputDivergence:
         width, terms = self._inputs.band.width(linear.cols), self._terms(windows)
         scale, curvature = self._scale * terms, self._second_order * terms / 2
         return self._order.costs(linear, gradient, counts, width, scale, curvature)
+
+
+def _gradient(gradients: Sums, linear: PrunableLinear) -> Tensor:
+    """Return the gradient at the weight of `linear`, which is 0 if no token reached it."""
+    (gradient,) = gradients.get(linear.key) or (torch.zeros_like(linear.weight),)
+    return gradient
 
 
 def _graphs_that_fit(decoder: DecoderModel, tokens: int) -> int:

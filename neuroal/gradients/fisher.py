@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from neuroal.errors import UserError
 from neuroal.execution.runner import BlockRunner
-from neuroal.gradients.backward import BlockPass, repeatable, walk_back
+from neuroal.gradients.backward import BlockPass, Sums, repeatable, walk_back
+from neuroal.gradients.by_linear import ByLinear
 from neuroal.gradients.head import Chunk, output_gradients
 from neuroal.gradients.information import (
     Information,
-    finite,
-    information,
-    of_all_devices,
+    completed,
+    elementwise,
+    factored,
     reduction,
 )
 from neuroal.gradients.row_costs import costs_by_band, zeros_by_cost
@@ -26,6 +27,7 @@ from neuroal.gradients.weight_order import WeightOrder
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.models.weights import swapped_weights
+from neuroal.parallel.peers import Share
 from neuroal.sparsity.budget import total_zeros
 from neuroal.sparsity.plan import Ratio, SparsityPlan
 from neuroal.tracking.progress import Step
@@ -101,22 +103,40 @@ class FisherRounds:
                 hidden = runner.run(index, hidden)
         total, upstream = output_gradients(runner, hidden, own, self._loss)
         del hidden
-        settings, seqlen = self.settings, self.tokens.shape[1]
-        sums_of = reduction(settings.form, settings.skip)
-        terms, checks = len(windows) * (seqlen - settings.skip), list[Tensor]()
+        sums_of = reduction(self.settings.form, self.settings.skip)
+        checks, sums = list[Tensor](), Sums()
         for index, linears in self._decoder.walk(backwards=True):
             forward = BlockPass(inputs.pop())
             with swapped_weights(linears, self.masked(linears)):
-                sums, upstream = walk_back(runner, index, forward, upstream, sums_of)
-            sums = of_all_devices(sums, linears, settings.form, share)
-            checks += finite(sums)
-            self._join(information(sums, settings.form, settings.exponent, terms))
-        if checks and not bool(torch.stack(checks).all()):
+                block_sums, upstream = walk_back(runner, index, forward, upstream, sums_of)
+            sums |= completed(block_sums, linears, self.settings.form)
+            # The factors of all blocks are exchanged at once. Of entries, only one block has room.
+            if sums and (self.settings.form == "elementwise" or index == 0):
+                checks.append(self._learn(sums, share, len(windows)))
+                sums = {}
+        if not bool(torch.stack(checks).all()):
             raise UserError(
                 "topup: the gradients of the output are not finite; use model.dtype=bfloat16 "
                 "or float32"
             )
-        return share.total(total) / (len(windows) * seqlen)
+        return share.total(float(total)) / (len(windows) * self.tokens.shape[1])
+
+    def _learn(self, sums: Sums, share: Share, windows: int) -> Tensor:
+        """Update the running means by sums of this device; return whether those of all are finite.
+
+        The means are kept on the host if idle blocks are offloaded.
+        """
+        tokens = windows * (self.tokens.shape[1] - self.settings.skip)
+        offloads = self._decoder.placement.offloads
+        self._decoder.peers.meet()
+        if self.settings.form == "elementwise":
+            measured, finite = elementwise(sums, tokens, share)
+        else:
+            measured, finite = factored(sums, tokens, share, self.settings.exponent)
+        for key, latest in measured.items():
+            mean = latest.joined(self._of(key), PAST) if key in self.information else latest
+            self.information[key] = mean.to(torch.device("cpu")) if offloads else mean
+        return finite
 
     def terms(self, linear: PrunableLinear) -> ScoreTerms:
         """Return the terms of the scores of `linear`, which order its weights by W²·F̄."""
@@ -136,28 +156,31 @@ class FisherRounds:
         are pruned in this order.
         """
         zeros = self._zeros_in_mask() if order is None else self._zeros_in_order(order, sparsity)
+        flat = torch.cat([zeros[linear.key] for linear in self._decoder]).double().cpu()
+        parts = flat.split([linear.rows for linear in self._decoder])
         ratios: dict[str, Ratio] = {}
-        for linear in self._decoder:
-            rows = zeros[linear.key].double().cpu() / linear.cols
+        for linear, part in zip(self._decoder, parts, strict=True):
+            rows = part / linear.cols
             ratios[linear.key] = rows.clamp(max=HIGHEST) if by_row else float(rows.mean())
         return SparsityPlan(ratios, sparsity)
 
     def _zeros_in_mask(self) -> dict[str, Tensor]:
-        assert self.threshold is not None
-        return {
-            linear.key: self.threshold.mask(linear, self.terms(linear)).sum(1)
-            for _, linears in self._decoder.walk()
-            for linear in linears
-        }
+        threshold = self.threshold
+        assert threshold is not None
+        return ByLinear(self._decoder).counts(
+            lambda linear: threshold.mask(linear, self.terms(linear)).sum(1),
+            lambda linear: linear.rows,
+        )
 
     def _zeros_in_order(self, order: WeightOrder, sparsity: float) -> dict[str, Tensor]:
-        costs = {
-            linear.key: costs_by_band(
-                linear.weight.float().square() * self.values(linear), order.ranks(linear)
-            )
-            for _, linears in self._decoder.walk()
-            for linear in linears
-        }
+        costs, peers = dict[str, Tensor](), self._decoder.peers
+        for _, linears in self._decoder.walk():
+            peers.meet()
+            for linear in linears:
+                own = peers.rows(linear.rows)
+                single = linear.weight[own].float().square() * self.values(linear)[own]
+                by_band = costs_by_band(single, order.ranks(linear)[own])
+                (costs[linear.key],) = peers.joined_rows([by_band], [linear.rows])
         cols = {linear.key: linear.cols for linear in self._decoder}
         return zeros_by_cost(costs, cols, total_zeros(sparsity, self._decoder.numel))
 
@@ -171,13 +194,6 @@ class FisherRounds:
         return nn.functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten().to(logits.device), reduction="sum"
         )
-
-    def _join(self, measured: Mapping[str, Information]) -> None:
-        """Update the running means, which are kept on the host if idle blocks are offloaded."""
-        for key, latest in measured.items():
-            mean = latest.joined(self._of(key), PAST) if key in self.information else latest
-            offloads = self._decoder.placement.offloads
-            self.information[key] = mean.to(torch.device("cpu")) if offloads else mean
 
     def _of(self, key: str) -> Information:
         mean, offloads = self.information[key], self._decoder.placement.offloads

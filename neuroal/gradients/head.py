@@ -80,10 +80,11 @@ def output_gradients(
     windows: Sequence[int],
     loss_of: LossOf,
     scale: float = 1.0,
-) -> tuple[float, list[Tensor]]:
+) -> tuple[Tensor, list[Tensor]]:
     """Return the sum of a loss over all tokens, and the gradient of `scale` times it at `hidden`.
 
-    The sum instead of the mean keeps half-precision gradients away from underflow.
+    The sum instead of the mean keeps half-precision gradients away from underflow. It is a tensor
+    (), since reading it would wait for a GPU.
     """
     gradients = [torch.zeros_like(part) for part in hidden]
     losses = []
@@ -95,4 +96,4 @@ def output_gradients(
             (gradient,) = torch.autograd.grad(loss * scale, leaf)
         losses.append(loss.detach())
         gradients[chunk.part][where] = gradient
-    return float(torch.stack(losses).sum()), gradients
+    return torch.stack(losses).sum(), gradients

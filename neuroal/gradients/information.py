@@ -85,8 +85,8 @@ class Factored:
     def joined(self, past: Information, share: float) -> Factored:
         assert isinstance(past, Factored)
         return Factored(
-            share * past.outputs + (1 - share) * self.outputs,
-            share * past.inputs + (1 - share) * self.inputs,
+            past.outputs.mul(share).add_(self.outputs, alpha=1 - share),
+            past.inputs.mul(share).add_(self.inputs, alpha=1 - share),
             self.exponent,
         )
 
@@ -99,21 +99,9 @@ def reduction(form: str, skip: int) -> Reduction:
     return Reduction(_factored_sums if form == "factored" else _elementwise_sums, skip)
 
 
-def of_all_devices(sums: Sums, linears: Sequence[PrunableLinear], form: str, share: Share) -> Sums:
-    """Return the sums of all devices for `linears`, with zeros for those that no token reached."""
-    parts = {linear.key: sums.get(linear.key) or _zeros(linear, form) for linear in linears}
-    totals = iter(share.sums([part for pair in parts.values() for part in pair]))
-    return {key: tuple(next(totals) for _ in pair) for key, pair in parts.items()}
-
-
-def information(sums: Sums, form: str, exponent: float, tokens: int) -> dict[str, Information]:
-    """Return the information of linears by key, from their sums over `tokens` tokens."""
-    if form == "elementwise":
-        return {key: Elementwise(part.div_(tokens).bfloat16()) for key, (part,) in sums.items()}
-    return {
-        key: Factored(outputs / tokens, inputs / tokens, exponent)
-        for key, (outputs, inputs) in sums.items()
-    }
+def completed(sums: Sums, linears: Sequence[PrunableLinear], form: str) -> Sums:
+    """Return the sums of `linears`, with zeros for those that no token reached."""
+    return {linear.key: sums.get(linear.key) or _zeros(linear, form) for linear in linears}
 
 
 def _zeros(linear: PrunableLinear, form: str) -> tuple[Tensor, ...]:
@@ -121,9 +109,35 @@ def _zeros(linear: PrunableLinear, form: str) -> tuple[Tensor, ...]:
     return (zeros[:, 0], zeros[0]) if form == "factored" else (zeros,)
 
 
-def finite(sums: Sums) -> list[Tensor]:
-    """Return whether each of `sums` is finite, () bool each, without waiting for a GPU."""
-    return [part.amax().isfinite() for parts in sums.values() for part in parts]
+def elementwise(sums: Sums, tokens: int, share: Share) -> tuple[dict[str, Information], Tensor]:
+    """Return the information of linears by key, and whether it is finite: () bool.
+
+    Args:
+        sums: Σ δ²·x² over the tokens of this device, by linear.
+        tokens: number of tokens of all devices.
+        share: joins the sums of all devices.
+    """
+    parts = [part for (part,) in sums.values()]
+    own = [share.row_sums([part])[0].div_(tokens).bfloat16() for part in parts]
+    entries = share.joined_rows(own, [len(part) for part in parts])
+    finite = torch.stack([part.amax() for part in entries]).isfinite().all()
+    return {key: Elementwise(part) for key, part in zip(sums, entries, strict=True)}, finite
+
+
+def factored(
+    sums: Sums, tokens: int, share: Share, exponent: float
+) -> tuple[dict[str, Information], Tensor]:
+    """Return the information of linears by key, and whether it is finite; see `elementwise`.
+
+    Args:
+        sums: Σ δ² and Σ x² over the tokens of this device, by linear.
+        exponent: p.
+    """
+    parts = [part for pair in sums.values() for part in pair]
+    (flat,) = share.sums([torch.cat(parts)])
+    means = iter(flat.div_(tokens).split([len(part) for part in parts]))
+    information = {key: Factored(next(means), next(means), exponent) for key in sums}
+    return dict(information), flat.isfinite().all()
 
 
 def _factored_sums(x: Tensor, gradient: Tensor, skip: int) -> tuple[Tensor, ...]:

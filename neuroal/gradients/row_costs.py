@@ -53,7 +53,7 @@ def zeros_by_cost(
     low, high = -1, int(torch.tensor(torch.finfo(torch.float32).max).view(torch.int32))
     while high - low > 1:  # the bits of positive floats, read as integers, have their order
         middle = (low + high) // 2
-        if sum(int(part.sum()) for part in counts(_float(middle)).values()) < zeros:
+        if int(torch.cat(list(counts(_float(middle)).values())).sum()) < zeros:
             low = middle
         else:
             high = middle

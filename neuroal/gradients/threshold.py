@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.gradients.by_linear import ByLinear
 from neuroal.kernels.global_scores import digit_histogram, mask_below, zeroed_below
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
@@ -51,9 +52,9 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
 
     Of equal scores, those earlier in the model (block, linear, row, column) count first.
     """
-    prefix, remaining = 0, zeros
+    prefix, remaining, shares = 0, zeros, ByLinear(decoder)
     for shift, width in DIGITS:
-        counts = _histograms(decoder, terms_of, prefix, shift, width)
+        counts = _histograms(shares, terms_of, prefix, shift, width)
         running = torch.stack(list(counts.values())).sum(0).cumsum(0)
         digit = int((running < remaining).sum())
         remaining -= int(running[digit - 1]) if digit else 0
@@ -67,21 +68,12 @@ def lowest_of_model(decoder: DecoderModel, terms_of: TermsOf, zeros: int) -> Thr
 
 
 def _histograms(
-    decoder: DecoderModel, terms_of: TermsOf, prefix: int, shift: int, width: int
+    shares: ByLinear, terms_of: TermsOf, prefix: int, shift: int, width: int
 ) -> dict[str, Tensor]:
-    """Return the histogram (2^width,) of a digit on the CPU, by linear.
+    """Return the histogram (2^width,) of a digit on the CPU, by linear."""
 
-    If several devices work together, each counts the scores of a part of the linears.
-    """
-    peers = decoder.peers
-    owners = iter(peers.owners([linear.numel for linear in decoder]))
-    counts: dict[str, Tensor] = {}
-    for _, linears in decoder.walk():
-        for linear in linears:
-            if next(owners) == peers.rank:
-                weight, terms = linear.weight, terms_of(linear)
-                counts[linear.key] = digit_histogram(weight, terms, prefix, shift, width).long()
-            else:
-                counts[linear.key] = torch.zeros(2**width, dtype=torch.int64, device=decoder.device)
-    (table,) = peers.sums([torch.stack(list(counts.values()))])
-    return dict(zip(counts, table.cpu(), strict=True))
+    def histogram(linear: PrunableLinear) -> Tensor:
+        return digit_histogram(linear.weight, terms_of(linear), prefix, shift, width)
+
+    counts = shares.counts(histogram, lambda _: 2**width)
+    return dict(zip(counts, torch.stack(list(counts.values())).cpu(), strict=True))

@@ -9,6 +9,33 @@ from neuroal.kernels.selection import has_triton
 
 
 @torch.no_grad()
+def band_entries(values: Tensor, ranks: Tensor, counts: Tensor, width: int) -> Tensor:
+    """Return the entries of `values` that `band_costs` reads, which devices need to exchange.
+
+    Args:
+        values: (rows, cols).
+        ranks: rank of each entry in its row: (rows, cols) integers.
+        counts: k_r of each row: (rows,) integers.
+        width: half of the width of the band, in ranks.
+
+    Returns:
+        (rows, 2·width): the entries of each row from the first rank of its band on, and 0 behind
+        its last rank. If a row has no more columns than that, `values`.
+    """
+    if 2 * width >= values.shape[1]:
+        return values
+    low, high = _bounds(ranks, counts, width)
+    if values.is_cuda and has_triton():
+        from neuroal.kernels import bands_triton
+
+        return bands_triton.band_entries(values, ranks, low, high, 2 * width)
+    inside = (ranks >= low[:, None]) & (ranks < high[:, None])
+    place = (ranks.long() - low.long()[:, None]).masked_fill_(~inside, 2 * width)
+    entries = values.new_zeros(len(values), 2 * width + 1).scatter_(1, place, values)
+    return entries[:, :-1].contiguous()
+
+
+@torch.no_grad()
 def band_costs(
     gradient: Tensor,
     weight: Tensor,
@@ -25,7 +52,7 @@ def band_costs(
     has caused. The band of row r covers the ranks [k_r − width, k_r + width).
 
     Args:
-        gradient: G, gradient of the objective times `scale`: (rows, cols).
+        gradient: G, gradient of the objective times `scale`: (rows, cols), or its `band_entries`.
         weight: W, dense weight: (rows, cols).
         ranks: rank of each weight in its row, in pruning order: (rows, cols) integers.
         counts: k_r, number of zeros of each row: (rows,) integers.
@@ -36,8 +63,7 @@ def band_costs(
     Returns:
         Mean cost of each row: (rows,) float32.
     """
-    low = (counts - width).clamp(min=0).to(ranks.device, ranks.dtype)
-    high = (counts + width).clamp(max=ranks.shape[1]).to(ranks.device, ranks.dtype)
+    low, high = _bounds(ranks, counts, width)
     if gradient.is_cuda and has_triton():
         from neuroal.kernels.bands_triton import band_sums  # a CPU needs no Triton
 
@@ -45,6 +71,13 @@ def band_costs(
     else:
         sums = _band_sums(gradient, weight, ranks, low, high, scale, curvature)
     return sums / (high - low)
+
+
+def _bounds(ranks: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the first rank of the band of every row, and the first one behind it: (rows,)."""
+    low = (counts - width).clamp(min=0).to(ranks.device, ranks.dtype)
+    high = (counts + width).clamp(max=ranks.shape[1]).to(ranks.device, ranks.dtype)
+    return low, high
 
 
 def _band_sums(
@@ -56,6 +89,9 @@ def _band_sums(
     scale: float,
     curvature: float,
 ) -> Tensor:
+    if gradient.shape != ranks.shape:  # only the entries of the band
+        place = (ranks.long() - low.long()[:, None]).clamp_(0, gradient.shape[1] - 1)
+        gradient = gradient.gather(1, place)
     gains = gradient.float() * weight.float() * (-1 / scale)
     if curvature:
         gains = gains + curvature * gains.square()

@@ -20,8 +20,10 @@ def _band_sums(  # type: ignore[no-untyped-def]
     high,
     sums,
     cols,
+    span,
     inverse_scale,
     curvature,
+    BANDED: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -32,7 +34,8 @@ def _band_sums(  # type: ignore[no-untyped-def]
         place, there = row * cols + column, column < cols
         rank = tl.load(ranks + place, mask=there, other=-1)
         inside = there & (rank >= first) & (rank < beyond)
-        slope = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
+        entry = row * span + (rank - first).to(tl.int64) if BANDED else place
+        slope = tl.load(gradient + entry, mask=inside, other=0.0).to(tl.float32)
         value = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
         gain = -slope * value * inverse_scale
         total += gain + curvature * gain * gain
@@ -60,11 +63,45 @@ def band_sums(
             high,
             sums,
             cols,
+            gradient.shape[1],
             1 / scale,
             curvature,
+            BANDED=gradient.shape != ranks.shape,
             COLUMNS=COLUMNS,
         )
     return sums
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _entries(  # type: ignore[no-untyped-def]
+    values,
+    ranks,
+    low,
+    high,
+    output,
+    cols,
+    span,
+    COLUMNS: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    place, there = row * cols + column, column < cols
+    first, beyond = tl.load(low + row), tl.load(high + row)
+    rank = tl.load(ranks + place, mask=there, other=-1)
+    inside = there & (rank >= first) & (rank < beyond)
+    value = tl.load(values + place, mask=inside, other=0.0)
+    tl.store(output + row * span + (rank - first).to(tl.int64), value, mask=inside)
+
+
+def band_entries(values: Tensor, ranks: Tensor, low: Tensor, high: Tensor, span: int) -> Tensor:
+    """Return the entries with ranks [low, high) of each row, and zeros behind: (rows, span)."""
+    rows, cols = values.shape
+    output = values.new_zeros(rows, span)
+    with torch.cuda.device_of(values):
+        _entries[(rows, triton.cdiv(cols, COLUMNS))](
+            values.contiguous(), ranks, low, high, output, cols, span, COLUMNS=COLUMNS
+        )
+    return output
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -75,24 +75,24 @@ class Connected(Peers):
         if int(state) > event:
             raise PeerFailed if int(state) == Event.FAILED else PeerOutOfMemory
 
-    def all_of(self, tensor: Tensor) -> list[Tensor]:
+    def all_of(self, tensor: Tensor) -> Tensor:
         own = _bytes(tensor)
         received = own.new_empty(self.size * len(own))
         self._move(own, "_allgather_base", received, own)
-        return [_typed(part, tensor) for part in received.view(self.size, -1)]
+        return received.view(tensor.dtype).view(self.size, *tensor.shape)
 
-    def exchanged(self, tensor: Tensor) -> list[Tensor]:
+    def exchanged(self, tensor: Tensor) -> Tensor:
         own = _bytes(tensor)
         received = torch.empty_like(own)
         self._move(own, "alltoall_base", received, own, [], [])
-        like = tensor[: len(tensor) // self.size]
-        return [_typed(part, like) for part in received.view(self.size, -1)]
+        shape = self.size, len(tensor) // self.size, *tensor.shape[1:]
+        return received.view(tensor.dtype).view(shape)
 
     def receive(self, tensor: Tensor, source: int) -> None:
         own = _bytes(tensor)
         self._move(own, "broadcast", own, source)
         if own.data_ptr() != tensor.data_ptr():
-            tensor.copy_(_typed(own, tensor))
+            tensor.copy_(own.view(tensor.dtype).view(tensor.shape))
 
     def abort(self) -> None:
         """End exchanges between GPUs, also those that wait for a device that no longer exists."""
@@ -113,8 +113,3 @@ class Connected(Peers):
 def _bytes(tensor: Tensor) -> Tensor:
     """Return the bytes of `tensor` as one vector, which shares its memory if it is contiguous."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _typed(data: Tensor, like: Tensor) -> Tensor:
-    """Return bytes as a tensor of the dtype and shape of `like`."""
-    return data.view(like.dtype).view(like.shape)

@@ -1,8 +1,9 @@
 """The devices that do a stage together, as seen from one of them.
 
 Every device runs the same function on its own share of the windows, and the statistics of all
-shares are exchanged. Sums add the parts of the devices in the order of the devices, so that a
-result is the same each time for a given number of devices.
+shares are exchanged. Sums add the parts of the devices in a fixed order, so that a
+result is the same each time for a given number of devices. An exchange takes a fixed time besides
+that for its bytes, so small tensors are exchanged as one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+SMALL = 2**25
+"""Maximum size in bytes of a tensor that is copied to be exchanged together with others."""
 
 
 class Event(enum.IntEnum):
@@ -51,13 +55,16 @@ class Peers:
             PeerFailed: another device failed, and this one did not.
         """
 
-    def all_of(self, tensor: Tensor) -> list[Tensor]:
-        """Return the tensors of all devices, which have the same shape, in their order."""
-        return [tensor]
+    def all_of(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all devices, which have the same shape: (size, …)."""
+        return tensor[None]
 
-    def exchanged(self, tensor: Tensor) -> list[Tensor]:
-        """Return part `rank` of every device's tensor, split in `size` along dimension 0."""
-        return [tensor]
+    def exchanged(self, tensor: Tensor) -> Tensor:
+        """Return part `rank` of every device's tensor, split in `size` along dimension 0.
+
+        The result is (size, …) in the order of the devices.
+        """
+        return tensor[None]
 
     def receive(self, tensor: Tensor, source: int) -> None:
         """Overwrite `tensor` by that of device `source`."""
@@ -71,31 +78,59 @@ class Peers:
         size = -(-count // self.size)
         return slice(min(self.rank * size, count), min((self.rank + 1) * size, count))
 
-    def row_sums(self, matrix: Tensor) -> Tensor:
-        """Return `rows` of the sum of all devices' matrices, in float32 if there are several."""
-        if self.size == 1:
-            return matrix
-        rows = self.rows(len(matrix))
-        parts = [part.float() for part in self.exchanged(_padded(matrix, self.size))]
-        return added(parts)[: rows.stop - rows.start]
+    def row_sums(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """Return `rows` of the sum of all devices' matrices, for each of `matrices`.
 
-    def joined_rows(self, part: Tensor, count: int) -> Tensor:
-        """Return all `count` rows of a tensor, of which each device has its `rows`."""
+        The sums are in float32 if there are several devices, all of which have met before.
+        """
         if self.size == 1:
-            return part
-        size = -(-count // self.size)
-        return torch.cat(self.all_of(_lengthened(part, size)))[:count]
+            return list(matrices)
+        sums = list(matrices)
+        for group in _groups(matrices):
+            padded = [_padded(matrices[index], self.size) for index in group]
+            by_device = [matrix.reshape(self.size, -1) for matrix in padded]
+            parts = self.exchanged(torch.cat(by_device, 1) if len(group) > 1 else by_device[0])
+            total = parts.flatten(0, 1).sum(0, dtype=torch.float32)
+            pieces = total.split([matrix.shape[1] for matrix in by_device])
+            for index, piece in zip(group, pieces, strict=True):
+                rows = self.rows(len(matrices[index]))
+                sums[index] = piece.view(-1, *matrices[index].shape[1:])[: rows.stop - rows.start]
+        return sums
+
+    def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """Return all rows of several tensors, of which each device has its `rows`.
+
+        Args:
+            parts: the rows of this device.
+            counts: number of all rows of each tensor.
+        """
+        if self.size == 1:
+            return list(parts)
+        sizes = [-(-count // self.size) for count in counts]
+        padded = [_lengthened(part, size) for part, size in zip(parts, sizes, strict=True)]
+        joined = list(parts)
+        for group in _groups(padded):
+            of_all = self.all_of(_flat([padded[index] for index in group]))
+            pieces = of_all.split([padded[index].numel() for index in group], dim=1)
+            for index, piece in zip(group, pieces, strict=True):
+                rows = piece.reshape(-1, *padded[index].shape[1:])
+                joined[index] = rows[: counts[index]]
+        return joined
 
     def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the sum of all devices' tensors, for each of `tensors`, in their own dtype."""
         if self.size == 1:
             return list(tensors)
         self.meet()
-        return [self._sum(tensor) for tensor in tensors]
-
-    def _sum(self, tensor: Tensor) -> Tensor:
-        parts = self.exchanged(_padded(tensor.reshape(-1), self.size))
-        return torch.cat(self.all_of(added(parts)))[: tensor.numel()].view(tensor.shape)
+        totals = list(tensors)
+        for group in _groups(tensors):
+            flat = _flat([tensors[index] for index in group])
+            parts = self.exchanged(_padded(flat, self.size))
+            total = self.all_of(parts.sum(0, dtype=flat.dtype)).view(-1)
+            pieces = total[: len(flat)].split([tensors[index].numel() for index in group])
+            for index, piece in zip(group, pieces, strict=True):
+                totals[index] = piece.view(tensors[index].shape)
+        return totals
 
     def owners(self, sizes: Sequence[int]) -> list[int]:
         """Return a device for each of several pieces of work of the given `sizes`.
@@ -140,9 +175,13 @@ class Share:
         """Return the sums of all devices' tensors."""
         return self._peers.sums([self._own_part(tensor) for tensor in tensors])
 
-    def row_sums(self, matrix: Tensor) -> Tensor:
-        """Return this device's rows of the sum of all devices' matrices (`Peers.row_sums`)."""
-        return self._peers.row_sums(self._own_part(matrix))
+    def row_sums(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """Return this device's rows of the sums of all devices' matrices (`Peers.row_sums`)."""
+        return self._peers.row_sums([self._own_part(matrix) for matrix in matrices])
+
+    def joined_rows(self, parts: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """Return all rows of several tensors (`Peers.joined_rows`)."""
+        return self._peers.joined_rows(parts, counts)
 
     def total(self, value: float) -> float:
         """Return the sum of a number over all devices."""
@@ -150,7 +189,7 @@ class Share:
             return value
         self._peers.meet()
         own = torch.tensor([value if self._own else 0.0], dtype=torch.float64)
-        return sum(float(part) for part in self._peers.all_of(own))
+        return float(self._peers.all_of(own).sum())
 
     def joined(self, tensor: Tensor) -> Tensor:
         """Return a tensor with one entry per window for all windows, from those of each device."""
@@ -163,18 +202,25 @@ class Share:
     def of_all(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all devices, which have the same shape, one after another."""
         self._peers.meet()
-        return torch.cat(self._peers.all_of(tensor))
+        return self._peers.all_of(tensor).flatten(0, 1)
 
     def _own_part(self, tensor: Tensor) -> Tensor:
         return tensor if self._own else tensor.new_zeros(tensor.shape)
 
 
-def added(parts: Sequence[Tensor]) -> Tensor:
-    """Return the sum of `parts`, added in their order."""
-    total = parts[0].clone()
-    for part in parts[1:]:
-        total += part
-    return total
+def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of tensors to exchange together, which have one dtype and device."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        alone = None if tensor.nbytes <= SMALL else index
+        groups.setdefault((tensor.device, tensor.dtype, alone), []).append(index)
+    return list(groups.values())
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the entries of all `tensors` as one vector; a single tensor is not copied."""
+    vectors = [tensor.reshape(-1) for tensor in tensors]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
 def _lengthened(tensor: Tensor, length: int) -> Tensor:

@@ -220,8 +220,8 @@ class _Search:
         self.rows = RowSparsity.of(decoder, start)
         dense = self._runner.share.joined(hidden)
         share = min(settings.windows, len(tokens)) / len(tokens)
-        # Ranking takes two forward passes over all windows, an iteration three or four over some.
-        self._seconds = (time.perf_counter() - begin) * 2 * share
+        # Ranking takes one forward pass over all windows, an iteration three or four over some.
+        self._seconds = (time.perf_counter() - begin) * 4 * share
         self._objective = self._objective_on(dense)
 
     def _start(self) -> SparsityPlan | FisherRounds:

@@ -65,6 +65,8 @@ def test_devices_are_timed_stage_by_stage(bench: Bench) -> None:
     assert "start_seconds" not in one
     assert two["start_seconds"] > 0
     assert two["copy_seconds"] > 0
+    assert "exchange_seconds" not in one
+    assert all(seconds > 0 for seconds in two["exchange_seconds"].values())
     for stage in STAGES:
         assert two[stage]["seconds"] > 0
         assert "compile_seconds" in two[stage]

@@ -21,7 +21,7 @@ from neuroal.gradients.labels import draw_labels
 from neuroal.gradients.threshold import lowest_of_model
 from neuroal.kernels.score_terms import ScoreTerms
 from neuroal.models.adapter import DecoderModel, PrunableLinear
-from neuroal.parallel.peers import Peers
+from neuroal.parallel.peers import Event, Peers
 from neuroal.sparsity.budget import total_zeros
 from neuroal.topups.fisher import Fisher
 from neuroal.tracking import QuietProgress
@@ -292,6 +292,35 @@ def test_another_device_counts_the_scores_of_its_linears() -> None:
     owners = decoder.peers.owners([linear.numel for linear in decoder])
     terms = ScoreTerms(entries=torch.ones(1, 1))
     lowest_of_model(decoder, lambda _: terms, 10)
-    assert [table.shape[1] for table in tables] == [128, 256, 256, 256]
-    counted = [bool(row.any()) for row in tables[0]]
+    by_linear = [table.view(len(owners), -1) for table in tables]
+    assert [table.shape[1] for table in by_linear] == [128, 256, 256, 256]
+    counted = [bool(row.any()) for row in by_linear[0]]
     assert counted == [owner == 0 for owner in owners]
+
+
+def test_the_factors_of_all_blocks_are_exchanged_at_once() -> None:
+    class Counting(Peers):
+        meetings = 0
+
+        def meet(self, event: Event = Event.READY) -> None:
+            self.meetings += 1
+
+    meetings = {}
+    for form in ("factored", "elementwise"):
+        for blocks in (1, 4):
+            decoder = tiny_llama(num_hidden_layers=blocks)
+            peers = decoder.peers = Counting()
+            rounds_of(decoder, form=form).measure(CHOSEN)
+            meetings[form, blocks] = peers.meetings
+    assert meetings["factored", 4] == meetings["factored", 1]
+    assert meetings["elementwise", 4] == meetings["elementwise", 1] + 3
+
+
+def test_a_block_without_pruned_linears_has_no_information() -> None:
+    model = tiny_llama(num_hidden_layers=2).model
+    for form in ("factored", "elementwise"):
+        for block in ("0", "1"):
+            decoder = DecoderModel(model, (f"{block}.*",))
+            rounds = rounds_of(decoder, form=form)
+            rounds.measure(CHOSEN)
+            assert set(rounds.information) == {linear.key for linear in decoder}

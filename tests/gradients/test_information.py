@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from neuroal.execution.compiled_gradients import Reduction, weight_gradient
-from neuroal.gradients.information import FORMS, Factored, information, reduction
+from neuroal.gradients.information import FORMS, Factored, elementwise, factored, reduction
+from neuroal.parallel.peers import ALONE, Share
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -36,11 +37,24 @@ def test_gradients_of_weights_hold_all_tokens() -> None:
 
 def test_the_factored_form_is_the_power_of_the_outputs_times_the_inputs() -> None:
     sums = {"a": (torch.tensor([8.0, 18.0]), torch.tensor([2.0, 4.0, 6.0]))}
-    factored = information(sums, "factored", 0.5, tokens=2)["a"]
+    information, finite = factored(sums, 2, Share(ALONE, 1), 0.5)
+    assert finite
     expected = torch.tensor([[2.0], [3.0]]) * torch.tensor([1.0, 2.0, 3.0])
-    torch.testing.assert_close(factored.values(), expected)
+    torch.testing.assert_close(information["a"].values(), expected)
     weight = torch.tensor([[1.0, -2.0, 0.5], [-1.0, 0.0, 3.0]])
-    torch.testing.assert_close(factored.terms().scores(weight).square(), weight.square() * expected)
+    scores = information["a"].terms().scores(weight)
+    torch.testing.assert_close(scores.square(), weight.square() * expected)
+
+
+@pytest.mark.parametrize("wrong", [torch.inf, torch.nan])
+def test_sums_that_are_not_finite_are_seen_in_any_linear(wrong: float) -> None:
+    share, good = Share(ALONE, 1), torch.ones(2, 3)
+    bad = good.clone()
+    bad[1, 2] = wrong
+    for first, second, finite in ((good, good, True), (good, bad, False), (bad, good, False)):
+        assert bool(elementwise({"a": (first,), "b": (second,)}, 1, share)[1]) == finite
+        sums = {"a": (first[:, 2], first[0]), "b": (second[:, 2], second[0])}
+        assert bool(factored(sums, 1, share, 1.0)[1]) == finite
 
 
 def test_earlier_information_counts_by_its_share() -> None:

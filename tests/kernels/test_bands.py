@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroal.gradients.weight_order import ranks_of
-from neuroal.kernels.bands import band_costs, zeroed_below_rank
+from neuroal.kernels.bands import band_costs, band_entries, zeroed_below_rank
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -56,3 +56,25 @@ def test_the_lowest_ranks_of_each_row_are_zeroed(device: str, dtype: torch.dtype
         remaining = zeroed[row].cpu() != 0
         assert torch.equal(zeroed[row].cpu()[remaining], weight[row][remaining])
         assert bool((ranks[row][remaining] >= count).all())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("cols", "width"), [(40, 3), (40, 20), (40, 60), (3000, 300)])
+def test_costs_of_the_entries_of_a_band_are_those_of_all_entries(
+    device: str, dtype: torch.dtype, cols: int, width: int
+) -> None:
+    generator = torch.Generator().manual_seed(cols)
+    gradient, weight = (
+        part.to(device, dtype) for part in torch.randn(2, 6, cols, generator=generator)
+    )
+    ranks = ranks_of(weight.float().abs())
+    counts = torch.tensor([0, 1, cols // 3, cols // 2, cols - 1, cols])
+    entries = band_entries(gradient, ranks, counts, width)
+    assert entries.shape == (6, min(cols, 2 * width))
+    expected = band_entries(gradient.cpu(), ranks.cpu(), counts, width)
+    assert torch.equal(entries.cpu(), expected)
+    costs = [
+        band_costs(part, weight, ranks, counts, width, 2.0, 1.5) for part in (gradient, entries)
+    ]
+    assert torch.equal(*costs)

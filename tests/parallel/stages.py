@@ -14,7 +14,7 @@ from torch import Tensor
 from neuroal.errors import UserError
 from neuroal.execution.compile import CompiledBlocks
 from neuroal.models.adapter import DecoderModel
-from neuroal.parallel.peers import Peers
+from neuroal.parallel.peers import SMALL, Peers
 
 
 @torch.no_grad()
@@ -29,13 +29,25 @@ def collectives(decoder: DecoderModel, *, progress: object) -> dict[str, Any]:
     """Return results of every exchange, in which device r holds numbers that begin with r."""
     peers: Peers = decoder.peers
     matrix = torch.arange(15.0).view(5, 3) + 100 * peers.rank
+    long = matrix[:, :1].expand(5, SMALL // 20 + 1)
+    large = torch.full((SMALL // 4 + 1,), 1.0 + peers.rank)
     rows = peers.rows(5)
     share = peers.share(2)
     copied = torch.full((3,), float(peers.rank))
     peers.receive(copied, 1)
     return {
-        "sum": peers.sums([matrix, matrix.half()[0]]),
-        "rows": peers.joined_rows(peers.row_sums(matrix), 5),
+        "sum": peers.sums([matrix, matrix.half()[0], large, matrix[1]]),
+        "rows": peers.joined_rows(
+            [
+                *peers.row_sums([matrix]),
+                large[:1].expand(rows.stop - rows.start),
+                matrix[rows].half(),
+            ],
+            [5, 5, 5],
+        ),
+        "several rows": peers.joined_rows(
+            peers.row_sums([matrix, matrix.half(), matrix[:, :1], long]), [5, 5, 5, 5]
+        ),
         "own rows": (rows.start, rows.stop),
         "few windows": share.joined(torch.tensor([[w * 10.0] for w in share.windows])),
         "few sums": share.sums([torch.ones(2)]),

@@ -60,7 +60,18 @@ def test_exchanges_add_and_join_in_the_order_of_the_devices(three: DecoderModel)
     total = 3 * torch.arange(15.0).view(5, 3) + 300
     assert torch.equal(results["sum"][0], total)
     assert results["sum"][1].dtype == torch.float16
-    assert torch.equal(results["rows"], total)
+    assert torch.equal(results["sum"][1], total[0].half())
+    assert bool((results["sum"][2] == 6).all())  # too large to be copied
+    assert torch.equal(results["sum"][3], total[1])
+    assert torch.equal(results["rows"][0], total)
+    assert results["rows"][1].tolist() == [1, 1, 2, 2, 3]
+    expected = torch.arange(15.0).view(5, 3) + torch.tensor([0, 0, 100, 100, 200])[:, None]
+    assert torch.equal(results["rows"][2], expected.half())
+    for part, expected in zip(
+        results["several rows"], (total, total, total[:, :1], total[:, :1]), strict=True
+    ):
+        assert part.dtype == torch.float32
+        assert bool((part == expected).all())
     assert results["own rows"] == (0, 2)
     assert results["few windows"].tolist() == [[0.0], [10.0]]  # the third device adds nothing
     assert results["few sums"][0].tolist() == [2.0, 2.0]
