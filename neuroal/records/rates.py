@@ -145,7 +145,8 @@ def seconds_for(
     """Return the seconds of `work`, and whether they come from the same model; None: unknown.
 
     Uses the observations of the same card and stage whose amount of work is nearest, of the same
-    model if there are any, else of models that are not too small (`FAR`). For a method that was never run, the rate of forward passes counts.
+    model if there are any, else of models that are not too small (`FAR`). For a method that was
+    never run, the rate of forward passes counts.
     """
     if work <= 0:
         return 0.0, True
