@@ -23,7 +23,7 @@ from bench.page import Table as Columns
 
 from neuroal.files.atomic import write_bytes
 from neuroal.tables import findings, formats, plots, rivals
-from neuroal.tables.cases import CASE, Expected
+from neuroal.tables.cases import CASE, Case, Expected
 from neuroal.tables.figures import file_name, trade_plots
 from neuroal.tables.packed import Origin, origin_of, unpacked
 from neuroal.tables.relative import relative_table, relative_to_uniform
@@ -37,12 +37,12 @@ from neuroal.tables.wins import duels
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 GRIDS = (
     *("zoo", "zoo_sparsegpt", "zoo_alps", "zoo_seeds", "zoo_reference"),
-    *("smollm2", "alps", "marginal_seeds"),
+    *("real", "real_zero_shot", "alps", "marginal_seeds"),
 )
 """Grids with records, in the order of the pages."""
 POOLED = ("zoo", "zoo_sparsegpt", "zoo_alps")
 """Grids whose cases the comparisons of README.md count together."""
-ALONE = {"zoo", "smollm2"}
+ALONE = {"zoo", "real_zero_shot"}
 """Grids with zero-shot tasks, which have tables of their own in README.md."""
 RECORDS = (
     Column("grid", "grid"),
@@ -56,8 +56,8 @@ PARTS = (
     *("rivals-by-model", "rivals-by-pruner", "rivals-by-sparsity", "rivals-by-task", "losses"),
     *("rules", "seeds"),
     *(f"{name}-zoo" for name in ("performance-runtime", "chance", "carry-over")),
-    *(f"{name}-smollm2" for name in ("relative", "chance", "carry-over")),
-    *("relative-alps", "relative-marginal_seeds"),
+    *(f"{name}-real_zero_shot" for name in ("chance", "carry-over")),
+    *("relative-real", "relative-alps", "relative-marginal_seeds"),
 )
 """Marks in README.md, beside ``records`` and ``plots``."""
 DIGITS = "%.10g"
@@ -200,12 +200,19 @@ def records_rows(studies: Mapping[str, Study], sources: Mapping[str, Path]) -> l
         {
             "grid": f"[{name}](tables/{name}.md)",
             "records": len(data.costs),
-            "results": f"{data.counted['seeds'].sum():,} of {data.counted['wanted'].sum():,}",
+            "results": results_of(data),
             "size": sources[name].stat().st_size / 2**20,
             "device": distinct(data.costs["device"]),
         }
         for name, data in studies.items()
     ]
+
+
+def results_of(data: Study) -> str:
+    """Return how many of the results that can be had are there."""
+    cells = data.counted
+    there = [Case(*case) not in data.expected.unavailable for case in cells[CASE].to_numpy()]
+    return f"{cells['seeds'].sum():,} of {cells[there]['wanted'].sum():,}"
 
 
 def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:

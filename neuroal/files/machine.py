@@ -21,7 +21,12 @@ REMEDIES = {
     errno.ENOENT: f"it may have been deleted during the run; start again; {KEPT}",
 }
 """Error number → what helps."""
-ALLOCATORS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+ALLOCATORS = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+)
 """Message fragments of out-of-memory errors that are not raised as `torch.OutOfMemoryError`."""
 MEMORY = (*ALLOCATORS, "CUDA out of memory")
 """Message fragments of all out-of-memory errors."""

@@ -100,6 +100,24 @@ def test_a_single_window_that_does_not_fit_is_a_user_error() -> None:
         prune_tiny_llama(Uniform(), memory=Memory(0))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_an_allocation_outside_of_torch_that_fails_halves_the_batch(message: str) -> None:
+    def allocate(size: int) -> int:
+        if size > 2:
+            raise RuntimeError(message)
+        return size
+
+    with pytest.warns(UserWarning, match="batches of 4 windows; continuing with 2"):
+        assert AdaptiveBatch("evaluate", 4).run(allocate) == 2
+
+
 def test_other_errors_propagate() -> None:
     def fail(size: int) -> None:
         raise RuntimeError("shapes differ")
