@@ -79,7 +79,7 @@ test-matrix: $(STAMP) ## Run the tests with the oldest and newest PyTorch and tr
 coverage: $(STAMP) ## Run the quick tests; at least 92 % of the lines must run
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=92
 
-faults: $(STAMP) ## Inject faults into small runs and write results/reliability.md (half an hour)
+faults: $(STAMP) ## Inject faults into small runs and write results/reliability.md (ten minutes)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults
 
 # In an environment of its own, because its dependencies are not those of this package.

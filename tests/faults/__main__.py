@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -67,6 +68,8 @@ def inject(rig: Rig, injection: Injection, folder: Path) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Inject the faults whose names contain one of `words`; return the exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if started in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     counts: dict[str, Counter[str]] = {}
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="neuroal-faults-") as folder:
