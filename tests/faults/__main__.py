@@ -73,6 +73,7 @@ def main(words: Sequence[str]) -> int:
     counts: dict[str, Counter[str]] = {}
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="neuroal-faults-") as folder:
+        os.environ["NEUROAL_CACHE"] = f"{folder}/cache"  # not among the rates of this user's runs
         rig = Rig.build(Path(folder))
         chosen = [i for i in injections(rig) if not words or any(word in i.fault for word in words)]
         folders = [Path(folder) / str(number) for number in range(len(chosen))]
