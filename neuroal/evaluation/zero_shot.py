@@ -179,7 +179,7 @@ def _figures(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
 def quiet(portion: Portion | None = None) -> Iterator[None]:
     """Silence the libraries except for errors; `portion` receives what their bars would show."""
     with ExitStack() as stack:
-        for name in ("lm_eval", "lm-eval", "datasets"):
+        for name in ("lm_eval", "lm-eval", "datasets", "transformers"):
             logger = logging.getLogger(name)
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -150,6 +152,24 @@ def test_the_tokenizer_is_unchanged_and_nothing_is_printed(
     zero_shot(loaded.model, loaded.tokenizer, "rte", data_of(root, "rte"), limit=2)
     assert loaded.tokenizer.pad_token == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_request_beyond_the_length_of_the_tokenizer_logs_nothing(
+    loaded: LoadedModel, root: Path
+) -> None:
+    short = copy.deepcopy(loaded.tokenizer)
+    short.model_max_length = 4  # lm-eval truncates requests to the context of the model
+    logger, messages = logging.getLogger("transformers"), list[str]()
+    handler, before = logging.Handler(), logger.level
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    try:
+        zero_shot(loaded.model, short, "rte", data_of(root, "rte"), limit=2)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert not messages
 
 
 def test_requests_with_ids_beyond_the_embedding_are_refused(
