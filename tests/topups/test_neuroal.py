@@ -64,6 +64,15 @@ def test_only_reference_rules_clip_the_ratios_of_rows(rules: Rules) -> None:
     assert _row_ratios(ratios, delta, 0.1, rules).tolist() == pytest.approx([highest, 0.95, 0.85])
 
 
+def test_the_float64_operations_on_rows_have_the_order_of_the_reference_code() -> None:
+    """Another order differs in the last bits, which may change the budgets of ``rules=reference``."""
+    delta = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scaled = (delta - delta.min()) / (delta.max() - delta.min()) * 0.08 * 2
+    expected = 1 - (scaled - scaled.mean() + (1 - 0.7))
+    ratios = torch.full((100,), 0.7, dtype=torch.float64)
+    assert torch.equal(_row_ratios(ratios, delta, 0.08, Rules.REFERENCE), expected)
+
+
 def test_the_candidates_are_those_of_the_paper() -> None:
     hundredths = [*range(1, 11), 12, 15, 20, 25]
     assert list(PAPER_LAMBDAS) == [number / 100 for number in hundredths]
