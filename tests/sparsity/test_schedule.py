@@ -31,7 +31,7 @@ def test_equal_importances_give_the_target_density() -> None:
 
 
 def test_the_float64_operations_have_the_order_of_the_reference_code() -> None:
-    """Another order differs in the last bits, which may change the budgets of ``rules=reference``."""
+    """The last bits of another order may change the budgets of ``rules=reference``."""
     x = np.random.default_rng(0).random(100)
     scaled = (x - x.min()) / (x.max() - x.min()) * 0.08 * 2
     expected = scaled - scaled.mean() + (1 - 0.7)

@@ -65,7 +65,7 @@ def test_only_reference_rules_clip_the_ratios_of_rows(rules: Rules) -> None:
 
 
 def test_the_float64_operations_on_rows_have_the_order_of_the_reference_code() -> None:
-    """Another order differs in the last bits, which may change the budgets of ``rules=reference``."""
+    """The last bits of another order may change the budgets of ``rules=reference``."""
     delta = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scaled = (delta - delta.min()) / (delta.max() - delta.min()) * 0.08 * 2
     expected = 1 - (scaled - scaled.mean() + (1 - 0.7))
