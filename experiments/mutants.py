@@ -10,8 +10,8 @@ times, batching, memory and GPU code are not changed.
 
 Which test runs which line is measured first. Everything is kept in `--out`, so that an interrupted
 command continues. After a change of tests, killed mutants stay killed, and only survivors are run
-again. The page lists them with the reasons in experiments/mutation/reasons.yaml. The exit code is 1
-if fewer than 85 % are killed.
+again. The page has the share of killed mutants at first and now, and lists survivors with the
+reasons in experiments/mutation/reasons.yaml. The exit code is 1 if fewer than 85 % are killed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +66,9 @@ def main() -> int:
             copy_tree(ROOT, tree)
         coverage_map = _coverage_map(options.out, trees)
         outcomes = _outcomes(chosen, sources, coverage_map, options.out, trees)
-    page = _page(options, len(mutants), outcomes)
+    first = killed_at_first(options.out, {_id(mutant, sources) for mutant in chosen})
+    title = f"{len(chosen)} of {len(mutants):,} mutants (seed {options.seed})"
+    page = page_of(outcomes, first, title, _machine(options.workers))
     options.page.write_text(page)
     print(page)
     killed = sum(outcome == KILLED for outcome in outcomes.values())
@@ -87,6 +92,10 @@ def _modules() -> list[str]:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _id(mutant: Mutant, sources: dict[str, str]) -> str:
+    return _digest(sources[mutant.path], repr(mutant))
 
 
 def _digest_of_tests(*files: str) -> str:
@@ -141,7 +150,7 @@ def _outcomes(
         row = json.loads(line)
         if row["outcome"] == KILLED or row["tests"] == tests:
             outcomes[row["id"]] = row["outcome"]
-    ids = {mutant: _digest(sources[mutant.path], repr(mutant)) for mutant in mutants}
+    ids = {mutant: _id(mutant, sources) for mutant in mutants}
     names = {name: mutant for mutant, name in ids.items() if name not in outcomes}
 
     def jobs() -> Iterator[Job]:
@@ -170,16 +179,49 @@ def _outcomes(
     return {mutant: outcomes[name] for mutant, name in ids.items()}
 
 
-def _page(options: argparse.Namespace, total: int, outcomes: dict[Mutant, str]) -> str:
-    """Return the page of the results: the share of killed mutants, and the survivors."""
+def killed_at_first(out: Path, ids: set[str]) -> int:
+    """Return how many of the mutants `ids` were killed when they were first run."""
+    first: dict[str, str] = {}
+    for line in (out / "results.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        first.setdefault(row["id"], row["outcome"])
+    return sum(first[name] == KILLED for name in ids)
+
+
+def _machine(workers: int) -> str:
+    day, command = datetime.now(UTC).date().isoformat(), ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return f"{day}, commit {commit.strip()}, {workers} workers on {os.cpu_count()} cores"
+
+
+def page_of(outcomes: dict[Mutant, str], first: int, title: str, machine: str) -> str:
+    """Return the page of the results: the share of killed mutants, and the survivors.
+
+    Args:
+        outcomes: outcome of every mutant.
+        first: number of mutants that were killed when they were first run.
+        title: which mutants these are.
+        machine: when and where they were run.
+    """
     reasons = yaml.safe_load(REASONS.read_text()) or {}
-    killed = sum(outcome == KILLED for outcome in outcomes.values())
-    share = killed / len(outcomes)
+    killed, total = sum(outcome == KILLED for outcome in outcomes.values()), len(outcomes)
+    share = f"{first} were killed ({100 * first / total:.1f} %)"
+    if killed > first:
+        share += f" at first, and {killed} ({100 * killed / total:.1f} %) after tests were added"
     lines = [
         "# Mutation testing",
         "",
-        f"`make mutants`: {len(outcomes)} of {total} mutants (seed {options.seed}), "
-        f"{killed} killed ({share:.1%}).",
+        "Which small changes of the methods no test notices. A mutant is one change of one",
+        "expression or statement, and is killed if a test that runs its line fails. Statements on",
+        "progress, times, batching, memory and GPUs are left out where their names show it.",
+        "",
+        "```sh",
+        "make mutants",
+        "```",
+        "",
+        f"{title} were run: {share}.",
+        "",
+        f"{machine}.",
         "",
         "| survivor | line | change | reason |",
         "|---|---|---|---|",

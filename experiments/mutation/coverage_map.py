@@ -15,7 +15,10 @@ import pytest
 
 NO_TEST = ""
 """Context of lines that run while modules are imported."""
-DEFINITIONS = ("tests/config/test_defaults.py", "tests/test_versions.py::test_the_numbers")
+DEFINITIONS = (
+    *("tests/config/test_defaults.py", "tests/test_versions.py::test_the_numbers"),
+    "tests/topups/test_base.py",
+)
 """Tests of what classes define, which run no line of them."""
 OPTIONS = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
 

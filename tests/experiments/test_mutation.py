@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+from mutants import KILLED, SURVIVED, killed_at_first, page_of  # noqa: E402
 from mutation.coverage_map import CoverageMap  # noqa: E402
 from mutation.execution import ENDED, Job, run_jobs  # noqa: E402
 from mutation.operators import mutants_of  # noqa: E402
@@ -138,3 +140,17 @@ def test_a_job_sees_the_changed_module(tmp_path: Path) -> None:
     read = partial(lambda: int(Path("module.py").read_text() == "x = 2\n"))
     job = Job("name", read, 60, "module.py", "x = 1\n", "x = 2\n")
     assert [code for _, code, _ in run_jobs([job], [tmp_path], tmp_path)] == [1]
+
+
+def test_the_page_has_the_share_killed_at_first_and_with_further_tests(tmp_path: Path) -> None:
+    rows = [("a", KILLED), ("b", SURVIVED), ("c", SURVIVED), ("b", KILLED), ("other", KILLED)]
+    lines = [json.dumps({"id": name, "outcome": outcome}) for name, outcome in rows]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines))
+    first = killed_at_first(tmp_path, {"a", "b", "c"})
+    mutants = mutants_of("module.py", "x = a | 3\ny = 1\n")[:3]
+    page = page_of(
+        dict(zip(mutants, [SURVIVED, KILLED, KILLED], strict=True)), first, "3 of 4", "m"
+    )
+    assert "3 of 4 were run: 1 were killed (33.3 %) at first, and 2 (66.7 %) after" in page
+    assert "| module.py | `x = a \\| 3` | `4: a \\| 3 → (a & 3)` |  |" in page
+    assert page.count("module.py") == 1

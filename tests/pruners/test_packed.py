@@ -57,3 +57,10 @@ def test_all_masks_whose_copies_are_pending_are_awaited(
         masks.add("0.a", torch.tensor([[True, True]]))
         masks.add("0.b", torch.tensor([[True, False]]))
     assert read(masks) == expected
+
+
+def test_prescribed_masks_are_compared_in_words() -> None:
+    masks = PackedMasks()
+    assert masks.comparison(8) == ""
+    masks.differing = 3
+    assert masks.comparison(8) == "; pruning freely would choose 3 of their 8 entries differently"

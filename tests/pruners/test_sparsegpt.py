@@ -174,6 +174,17 @@ def test_always_zero_inputs_are_pruned_first() -> None:
     budget = LinearBudget(torch.tensor([1]), 0.2, Rules.EXACT)
     mask = SparseGPT().initial_mask(weight, inputs(5), budget)
     assert mask.tolist() == [[False, True, False, False, False]]
+    pruned = SparseGPT().prune(weight, inputs(5), budget)
+    assert torch.equal(pruned.mask, mask)
+    assert pruned.weight[0, 1] == 0
+
+
+def test_the_initial_mask_has_the_lowest_squares_of_weights_over_factors() -> None:
+    """d² is about 1/2 and 1/0.3, so that w²/d² is lower for the second weight, but not w²/d."""
+    weight = torch.tensor([[1.0, 2.0]])
+    statistics = InputStatistics(torch.ones(1, 2), gram=torch.tensor([1.0, 0.15]).diag())
+    budget = LinearBudget(torch.tensor([1]), 0.5, Rules.EXACT)
+    assert SparseGPT().initial_mask(weight, statistics, budget).tolist() == [[False, True]]
 
 
 def test_under_reference_rules_every_column_block_has_one_zero_more_than_its_share() -> None:

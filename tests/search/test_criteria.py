@@ -147,3 +147,10 @@ def test_a_mean_loss_beyond_the_range_of_float64_gives_a_finite_perplexity() -> 
     criterion = OutputPerplexity(runner, Wanda(), context.tokens)
     assert criterion._summary(1.5) == math.exp(1.5)
     assert criterion._summary(1e4) == math.exp(700)
+
+
+def test_alignment_skips_blocks_without_prunable_linears() -> None:
+    decoder = DecoderModel(tiny_llama(num_hidden_layers=2).model, exclude=["0.*"])
+    topup = NeuroAL(step="block", block_candidates=[0.1])
+    (criterion,) = topup.allocate(allocation_context(decoder)).report["criterion_block"]
+    assert 0 < criterion < 1

@@ -72,6 +72,14 @@ def test_dlp_keeps_blocks_of_low_average_saliency_denser(average: str) -> None:
     torch.testing.assert_close(block_densities(allocation), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_dlp_is_uniform_if_all_weights_are_zero() -> None:
+    decoder = tiny_llama()
+    for linear in decoder:
+        linear.weight = torch.zeros_like(linear.weight)
+    plan = DLP().allocate(allocation_context(decoder)).plan
+    assert list(plan.ratios.values()) == pytest.approx([0.6] * len(plan.ratios))
+
+
 def test_blocks_without_prunable_linears_are_skipped() -> None:
     decoder = DecoderModel(tiny_llama().model, exclude=["1.*"])
     plan = OWL().allocate(allocation_context(decoder)).plan

@@ -62,16 +62,22 @@ def test_on_a_smooth_curve_the_finalists_are_within_the_least_tolerance() -> Non
     assert finalists(LAMBDAS, estimates_of(curve)) == near
 
 
-@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [np.inf] * 6, [0.0] * 6])
+@pytest.mark.parametrize(
+    "values",
+    [[3.0, 1.0, 2.0], [np.inf] * 6, [1.0, 1.1, 1.2, 1.3, np.inf, 1.4], [0.0] * 6],
+)
 def test_all_candidates_are_finalists_if_estimates_are_uninformative(values: list[float]) -> None:
     possible = finalists(LAMBDAS[: len(values)], estimates_of(values))
     assert sorted(possible) == list(range(len(values)))
 
 
-def test_a_parabola_predicts_the_candidates_between_its_points_and_the_noise() -> None:
+@pytest.mark.parametrize("lowest", [0.03, 0.09])
+def test_a_parabola_predicts_the_candidates_between_its_points_and_the_noise(
+    lowest: float,
+) -> None:
     """The mean of parabola and interpolation inside, and interpolation outside of the points."""
     candidates = [*(0.01 * step for step in range(1, 11)), 0.2]
-    values = [1.0 + (x - 0.03) ** 2 + 0.001 * (-1) ** n for n, x in enumerate(candidates)]
+    values = [1.0 + (x - lowest) ** 2 + 0.001 * (-1) ** n for n, x in enumerate(candidates)]
     estimates = {index: values[index] for index in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10)}
     best = min(estimates, key=lambda index: estimates[index])
     criteria, noise = _predict(candidates, estimates, best)
@@ -85,3 +91,8 @@ def test_a_parabola_predicts_the_candidates_between_its_points_and_the_noise() -
         if x.min() <= candidate <= x.max():
             expected[index] = (expected[index] + parabola(candidate)) / 2
     assert criteria == pytest.approx(expected, abs=1e-12)
+
+
+def test_four_estimates_are_enough() -> None:
+    values = [1.0, 4.0, 9.0, 16.0]
+    assert finalists([0.1, 0.2, 0.3, 0.4], dict(enumerate(values))) == [0]

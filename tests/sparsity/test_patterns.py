@@ -11,7 +11,7 @@ from torch import Tensor
 from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import InputStatistics
-from neuroal.kernels.selection import lowest_per_row
+from neuroal.kernels.selection import Groups, lowest_per_row
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.alps import ALPS
 from neuroal.pruners.base import Pruner
@@ -223,3 +223,8 @@ def test_a_last_group_keeps_its_share_and_halves_are_rounded_up(
     keep: int, of: int, cols: int, remaining: int
 ) -> None:
     assert Pattern(keep, of).remaining(cols) == remaining
+
+
+def test_only_the_last_of_the_groups_has_fewer_columns() -> None:
+    assert Pattern(2, 4).groups(6) == Groups(of=4, zeros=2, zeros_of_last=1)
+    assert Pattern(2, 4).groups(8) == Groups(of=4, zeros=2, zeros_of_last=0)

@@ -28,3 +28,11 @@ def test_densities_span_twice_the_spread_around_their_mean() -> None:
 
 def test_equal_importances_give_the_target_density() -> None:
     assert densities_of_importances([3.0, 3.0], sparsity=0.6, spread=0.1).tolist() == [0.4, 0.4]
+
+
+def test_the_float64_operations_have_the_order_of_the_reference_code() -> None:
+    """The last bits of another order may change the budgets of ``rules=reference``."""
+    x = np.random.default_rng(0).random(100)
+    scaled = (x - x.min()) / (x.max() - x.min()) * 0.08 * 2
+    expected = scaled - scaled.mean() + (1 - 0.7)
+    assert densities_of_importances(x, 0.7, 0.08).tolist() == expected.tolist()

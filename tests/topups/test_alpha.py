@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroal.errors import UserError
+from neuroal.models.adapter import DecoderModel
 from neuroal.sparsity.budget import Rules
 from neuroal.topups.alpha import AlphaPruning, block_ratios, exponent_of, hill_exponent
 from tests.small_models import allocation_context, tiny_llama
@@ -84,6 +85,19 @@ def test_only_singular_values_at_the_level_of_rounding_errors_are_left_out() -> 
     linear.weight = left[:, :12] @ values.diag() @ right[:12]
     expected = hill_exponent(values.double().square().numpy())
     assert exponent_of(linear) == pytest.approx(expected, rel=0.01)
+
+
+def test_two_distinct_singular_values_are_enough() -> None:
+    linear = tiny_llama().linears[0][0]
+    linear.weight = torch.diag(torch.tensor([3.0, 2.0] + [0.0] * 30))
+    assert exponent_of(linear) == pytest.approx(1 + 2 / math.log(9 / 4))
+
+
+def test_the_exponent_of_a_block_is_the_mean_over_its_linears() -> None:
+    decoder = DecoderModel(tiny_llama().model, exclude=["0.mlp.*"])
+    exponents = AlphaPruning().allocate(allocation_context(decoder)).report["exponents"]
+    expected = [np.mean([exponent_of(linear) for linear in block]) for block in decoder.linears]
+    assert exponents == pytest.approx(expected)
 
 
 def test_lighter_tails_are_pruned_more_at_the_same_mean() -> None:

@@ -138,6 +138,7 @@ def test_patterns_take_one_ratio_per_linear() -> None:
         (lambda: Fisher(windows=0), r"topup\.windows=0"),
         (lambda: Fisher(skip=-1), r"topup\.skip=-1"),
         (lambda: Fisher(exponent=-0.5), r"topup\.exponent=-0\.5"),
+        (lambda: Fisher(exponent=4.5), r"topup\.exponent=4\.5"),
         (
             lambda: Fisher(form="elementwise", exponent=0.7),
             r"topup\.form=factored, or topup\.exponent=null",
@@ -155,3 +156,13 @@ def test_errors_name_invalid_settings_in_one_line(make: Any, message: str) -> No
     with pytest.raises(UserError, match=message) as raised:
         make()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 4.0])
+def test_exponents_from_zero_to_four_are_accepted(exponent: float) -> None:
+    assert Fisher(exponent=exponent).settings.exponent == exponent
+
+
+def test_only_the_elementwise_form_stores_a_number_for_every_weight() -> None:
+    assert Fisher(form="factored").search_bytes(weights=1e9, states=1e6) == 1e6
+    assert Fisher(form="elementwise").search_bytes(weights=1e9, states=1e6) == 1e9 + 1e6

@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 
-from neuroal.topups.marginal import EqualMarginals
+from neuroal.pruners.magnitude import Magnitude
+from neuroal.topups.marginal import EqualMarginals, _Search
 from tests.small_models import allocation_context, random_tokens, tiny_llama
 
 
@@ -26,3 +27,21 @@ def test_thirty_two_windows_are_enough(windows: int, warns: bool) -> None:
         warnings.simplefilter("always")
         topup.allocate(context)
     assert any("topup=marginal fits only" in str(warning.message) for warning in caught) == warns
+
+
+def test_objectives_of_tokens_accept_a_second_order_term() -> None:
+    assert EqualMarginals(objective="kl", second_order=0.1).resolved["second_order"] == 0.1
+
+
+@pytest.mark.parametrize(("seqlen", "skip"), [(64, 8), (10, 5)])
+def test_the_initial_information_skips_at_most_half_of_a_window(seqlen: int, skip: int) -> None:
+    assert EqualMarginals().fisher(random_tokens(4, seqlen)).skip == skip
+
+
+@pytest.mark.parametrize("step", ["linear", "row", "both"])
+def test_the_initial_plan_has_ratios_per_row_unless_the_step_is_by_linear(step: str) -> None:
+    tokens = random_tokens(4, 24)
+    context = allocation_context(tiny_llama(num_hidden_layers=1), Magnitude(), tokens=tokens)
+    rows = _Search(EqualMarginals(step=step, windows=2), context).rows
+    ratios = rows.plan(0.6, True).ratios.values()
+    assert any(bool((ratio != ratio[0]).any()) for ratio in ratios) == (step != "linear")

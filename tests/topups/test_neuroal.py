@@ -64,6 +64,37 @@ def test_only_reference_rules_clip_the_ratios_of_rows(rules: Rules) -> None:
     assert _row_ratios(ratios, delta, 0.1, rules).tolist() == pytest.approx([highest, 0.95, 0.85])
 
 
+def test_the_float64_operations_on_rows_have_the_order_of_the_reference_code() -> None:
+    """The last bits of another order may change the budgets of ``rules=reference``."""
+    delta = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scaled = (delta - delta.min()) / (delta.max() - delta.min()) * 0.08 * 2
+    expected = 1 - (scaled - scaled.mean() + (1 - 0.7))
+    ratios = torch.full((100,), 0.7, dtype=torch.float64)
+    assert torch.equal(_row_ratios(ratios, delta, 0.08, Rules.REFERENCE), expected)
+
+
+def test_the_candidates_are_those_of_the_paper() -> None:
+    hundredths = [*range(1, 11), 12, 15, 20, 25]
+    assert list(PAPER_LAMBDAS) == [number / 100 for number in hundredths]
+
+
+@pytest.mark.parametrize(("search", "passes"), [("exact", 58.0), ("adaptive", 0.6 * 58)])
+def test_a_candidate_takes_two_passes_and_fewer_in_an_adaptive_search(
+    search: str, passes: float
+) -> None:
+    assert NeuroAL(search=search).search_passes(8) == pytest.approx(passes)
+
+
+def test_the_row_step_alone_is_accepted_for_pruners_that_update_no_weights() -> None:
+    check(NeuroAL(step="row"), Magnitude(), 0.7, Rules.EXACT)
+
+
+def test_rows_whose_differences_sum_to_zero_keep_their_ratio_under_reference_rules() -> None:
+    ratios, delta = torch.full((2,), 0.6, dtype=torch.float64), torch.tensor([-1.0, 1.0])
+    assert torch.equal(_row_ratios(ratios, delta, 0.1, Rules.REFERENCE), ratios)
+    assert not torch.equal(_row_ratios(ratios, delta, 0.1, Rules.EXACT), ratios)
+
+
 def test_the_row_step_tries_zero_and_the_candidates_of_the_paper() -> None:
     topup = NeuroAL(step="row")
     report = topup.allocate(context(tiny_llama(num_hidden_layers=2))).report
