@@ -52,14 +52,13 @@ RECORDS = (
     Column("device", "device"),
 )
 PARTS = (
-    *("relative-to-uniform", "rivals-perplexity", "rivals-zero_shot"),
+    *("relative-to-dense", "rivals-perplexity", "rivals-zero_shot"),
     *("rivals-by-model", "rivals-by-pruner", "rivals-by-sparsity", "rivals-by-task", "losses"),
-    *("rules", "seeds"),
-    *(f"{name}-zoo" for name in ("performance-runtime", "chance", "carry-over")),
-    *(f"{name}-real_zero_shot" for name in ("chance", "carry-over")),
-    *("relative-real", "relative-alps", "relative-marginal_seeds"),
+    *("rules", "seeds", "performance-runtime"),
+    *(f"{name}-{grid}" for name in ("chance", "carry-over") for grid in ("zoo", "real_zero_shot")),
+    *(f"relative-{grid}" for grid in (*POOLED, "real", "alps", "marginal_seeds")),
 )
-"""Marks in README.md, beside ``records`` and ``plots``."""
+"""Possible marks in README.md, beside ``records`` and ``plots``."""
 DIGITS = "%.10g"
 """Fewer digits than a float has, because the last ones depend on the processor."""
 
@@ -161,12 +160,13 @@ def parts(studies: Mapping[str, Study], sources: Mapping[str, Path]) -> dict[str
     for name in ALONE & set(studies):
         data = studies[name]
         informative = rivals.without_chance(data.results)
-        trade = trade_off(data.costs, informative, data.expected)
-        built[f"performance-runtime-{name}"] = trade_off_table(trade)
         built[f"chance-{name}"] = findings.chance_table(data.results)
         built[f"carry-over-{name}"] = findings.carry_over_table(informative, data.expected)
     if "zoo" in studies:
-        built |= comparisons(pooled([studies[name] for name in POOLED if name in studies]))
+        pool = [studies[name] for name in POOLED if name in studies]
+        built |= comparisons(pooled(pool))
+        built["relative-to-dense"] = findings.dense_table(*pooled([studies["zoo"]]))
+        built["performance-runtime"] = trade_off_table(trades(pool))
     if {"zoo", "zoo_reference"} <= set(studies):
         built["rules"] = findings.rules_table(studies["zoo"], studies["zoo_reference"])
     if {"zoo", "zoo_seeds"} <= set(studies):
@@ -216,14 +216,22 @@ def results_of(data: Study) -> str:
 
 
 def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:
-    """Return the perplexities relative to uniform pruning of the grids on other models."""
-    return {
-        f"relative-{name}": relative_table(
-            relative_to_uniform(data.results, data.expected), data.expected
-        )
-        for name, data in studies.items()
-        if not name.startswith("zoo")
-    }
+    """Return the perplexities relative to uniform pruning of each grid, by name."""
+    tables_by_name = {}
+    for name, data in studies.items():
+        results, expected = pooled([data])
+        relative = relative_to_uniform(results, expected)
+        tables_by_name[f"relative-{name}"] = relative_table(relative, expected)
+    return tables_by_name
+
+
+def trades(pool: Sequence[Study]) -> pd.DataFrame:
+    """Return performance against runtime on texts, for the pruners of several grids."""
+    parts = []
+    for data in pool:
+        results, expected = pooled([data])
+        parts.append(trade_off(data.costs, findings.perplexities(results), expected))
+    return pd.concat(parts, ignore_index=True)
 
 
 def pooled(studies: Sequence[Study]) -> tuple[pd.DataFrame, Expected]:
@@ -243,10 +251,10 @@ def comparisons(pool: tuple[pd.DataFrame, Expected]) -> dict[str, Table]:
     gains, pairs = rivals.gains_over_rivals(results, others), duels(results, expected)
     texts = gains[gains["kind"] == "perplexity"]
     tables_of_rivals = [rivals.rivals_table(gains, pairs, kind) for kind in gains["kind"].unique()]
-    splits = [rivals.split_table(texts, by, expected.axis(by)) for by in CASE]
+    axes = {by: [v for v in expected.axis(by) if v in set(texts[by])] for by in CASE}
+    splits = [rivals.split_table(texts, by, values) for by, values in axes.items()]
     built = [*tables_of_rivals, *splits, rivals.losses_table(texts, expected)]
-    best = relative_table(relative_to_uniform(results, expected), expected)
-    return {table.name: table for table in (best, *built)}
+    return {table.name: table for table in built}
 
 
 if __name__ == "__main__":

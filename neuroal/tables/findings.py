@@ -82,10 +82,39 @@ def _drifts(reference: Study) -> dict[tuple[str, str], float]:
     return {**drifts, **{(name, ALL): float(value) for name, value in whole.items()}}
 
 
+def dense_table(results: pd.DataFrame, expected: Expected) -> Table:
+    """Return perplexity divided by that of the dense model, by sparsity.
+
+    Geometric means over the cases that all competitors of `expected` answered.
+    """
+    texts = perplexities(results)
+    cases = texts.groupby(CASE)["competitor"].transform("nunique")
+    common = texts[cases == len(expected.competitors)]
+    logs = np.log(common["value"].astype(float) / common["dense"].astype(float))
+    means = np.exp(logs.groupby([common["competitor"], common["sparsity"]]).mean())
+    sparsities = [s for s in expected.axis("sparsity") if s in set(common["sparsity"])]
+    columns = []
+    for sparsity in sparsities:
+        values = [float(means[name, sparsity]) for name in expected.competitors]
+        columns.append([figure_cell(value, f"{value:.2f}") for value in values])
+    rows = [
+        (*label_cells(name), *cells)
+        for name, *cells in zip(expected.competitors, *columns, strict=True)
+    ]
+    return Table(
+        name="relative-to-dense",
+        title="Perplexity relative to the dense model (lower is better)",
+        heads=("Top-up", *sparsities),
+        labels=1,
+        rows=tuple(rows),
+        data=common,
+    )
+
+
 def seeds_table(results: pd.DataFrame, competitors: Sequence[str]) -> Table:
     """Return NeuroAL's wins and factors by seed, and how much seeds change a perplexity.
 
-    The spread is the standard deviation of log perplexity over seeds: its median over cases.
+    The last column is the standard deviation of log perplexity over seeds: its median over cases.
     """
     texts = perplexities(results)
     seeds = sorted(set(texts["seed"]))
@@ -99,7 +128,7 @@ def seeds_table(results: pd.DataFrame, competitors: Sequence[str]) -> Table:
     return Table(
         name="seeds",
         title="By seed",
-        heads=("Against", *(f"Seed {seed}" for seed in seeds), "Spread over seeds"),
+        heads=("Against", *(f"Seed {seed}" for seed in seeds), "Standard deviation over seeds"),
         labels=1,
         rows=tuple(rows),
         data=texts,

@@ -50,8 +50,12 @@ def relative_to_uniform(results: pd.DataFrame, expected: Expected) -> pd.DataFra
 
 
 def relative_table(relative: pd.DataFrame, expected: Expected) -> Table:
-    """Return `relative_to_uniform` as a table: rows are competitors, columns are pruners."""
-    groups = [*expected.axis("pruner"), ALL]
+    """Return `relative_to_uniform` as a table: rows are competitors, columns are pruners.
+
+    The column of all pruners is left out if there is only one.
+    """
+    pruners = expected.axis("pruner")
+    groups = [*pruners, *([ALL] if len(pruners) > 1 else [])]
     by_pair = relative.set_index(["competitor", "pruner"])
     columns = [_ratios(by_pair["ratio"], group, expected.competitors) for group in groups]
     rows = []
@@ -62,10 +66,11 @@ def relative_table(relative: pd.DataFrame, expected: Expected) -> Table:
             for count in (total["better"], total["best"])
         ]
         rows.append((*label_cells(name), *ratios, *counts))
+    heads = ["All" if group == ALL else label(group) for group in groups]
     return Table(
         name="relative-to-uniform",
         title="Perplexity relative to uniform pruning (lower is better)",
-        heads=("Top-up", *map(label, groups[:-1]), "All", "Better than uniform", "Best"),
+        heads=("Top-up", *heads, "Better than uniform", "Best"),
         labels=1,
         rows=tuple(rows),
         data=relative,

@@ -51,7 +51,7 @@ def rivals_table(gains: pd.DataFrame, comparisons: Sequence[Duel], kind: str) ->
     """Return a row for each rival: wins, ties, losses, their test, and the size of the gain.
 
     The size is a factor of perplexities or a difference of accuracies, with the 95 % interval of
-    its mean by a bootstrap of pruned models and the range of the middle half of the cases.
+    its mean by a bootstrap of pruned models and the interquartile range of the cases.
     """
     own = [duel for duel in comparisons if duel.kind == kind]
     tests = {(d.one if d.other == NEUROAL else d.other): d.sign_holm for d in own if _is_neuroal(d)}
@@ -77,7 +77,7 @@ def rivals_table(gains: pd.DataFrame, comparisons: Sequence[Duel], kind: str) ->
     return Table(
         name=f"rivals-{kind}",
         title="NeuroAL against every other top-up",
-        heads=(*heads, size, "95 %", "Middle half"),
+        heads=(*heads, size, "95 %", "Interquartile range"),
         labels=1,
         rows=tuple(rows),
         data=part,

@@ -86,7 +86,7 @@ def trade_off(run_costs: pd.DataFrame, results: pd.DataFrame, expected: Expected
 
     Averages over the cases and seeds that all of them answered on the same device:
     ``increase`` = geometric mean of perplexity / dense perplexity, ``accuracy`` = mean accuracy,
-    ``seconds`` = mean seconds of allocation and pruning, ``results`` = number of results,
+    ``seconds`` = median seconds of allocation and pruning, ``results`` = number of results,
     ``front`` = whether no other competitor is both better and at least as fast.
     """
     results = results[~results["task"].isin(expected.beside)]
@@ -107,7 +107,7 @@ def trade_off(run_costs: pd.DataFrame, results: pd.DataFrame, expected: Expected
                 "pruner": pruner,
                 "competitor": name,
                 "device": device,
-                "seconds": float(part.drop_duplicates("identity")["together"].mean()),
+                "seconds": float(part.drop_duplicates("identity")["together"].median()),
                 "increase": math.exp(float(texts["log"].mean())) if len(texts) else math.nan,
                 "accuracy": float(part[part["kind"] == "zero_shot"]["value"].mean()),
                 "results": len(part),
@@ -133,19 +133,23 @@ def _on_front(frame: pd.DataFrame, row: pd.Series) -> bool:
 
 
 def trade_off_table(trade: pd.DataFrame) -> Table:
-    """Return the rows of `trade_off` as a table."""
-    rows = [
-        (
-            *label_cells(row["pruner"], row["device"], row["competitor"]),
-            Cell(plain(row["seconds"]), row["seconds"]),
-            figure_cell(row["increase"], number(row["increase"], "perplexity")),
-            figure_cell(row["accuracy"], number(row["accuracy"], "zero_shot")),
-            Cell(str(row["results"]), float(row["results"])),
-            Cell("yes" if row["front"] else "no"),
+    """Return the rows of `trade_off` as a table; accuracy has a column if there is any."""
+    with_accuracy = bool(trade["accuracy"].notna().any())
+    rows = []
+    for _, row in trade.iterrows():
+        accuracy = figure_cell(row["accuracy"], number(row["accuracy"], "zero_shot"))
+        rows.append(
+            (
+                *label_cells(row["pruner"], row["device"], row["competitor"]),
+                Cell(plain(row["seconds"]), row["seconds"]),
+                figure_cell(row["increase"], number(row["increase"], "perplexity")),
+                *([accuracy] if with_accuracy else []),
+                Cell(str(row["results"]), float(row["results"])),
+                Cell("yes" if row["front"] else "no"),
+            )
         )
-        for _, row in trade.iterrows()
-    ]
-    heads = ("Pruner", "Device", "Top-up", "Seconds", "Perplexity / dense", "Accuracy, %")
+    accuracy_head = ["Accuracy, %"] if with_accuracy else []
+    heads = ["Pruner", "Device", "Top-up", "Seconds", "Perplexity / dense", *accuracy_head]
     return Table(
         name="performance-runtime",
         title="Performance against runtime",
@@ -155,7 +159,7 @@ def trade_off_table(trade: pd.DataFrame) -> Table:
         data=trade,
         notes=(
             "Over the cases that all top-ups answered on one device: geometric mean of perplexity "
-            "divided by dense perplexity, mean accuracy, mean seconds of allocation and pruning. "
+            "divided by dense perplexity, mean accuracy, median seconds of allocation and pruning. "
             "On the front: no other top-up is both better and at least as fast.",
         ),
         groups=rules_between(rows, 2),

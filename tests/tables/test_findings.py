@@ -11,7 +11,13 @@ import pytest
 from neuroal.records.schema import Record
 from neuroal.records.store import save_record
 from neuroal.tables.cases import Case, Expected
-from neuroal.tables.findings import carry_over_table, chance_table, rules_table, seeds_table
+from neuroal.tables.findings import (
+    carry_over_table,
+    chance_table,
+    dense_table,
+    rules_table,
+    seeds_table,
+)
 from neuroal.tables.study import Study, study
 from tests.synthetic import record
 from tests.tables.rows import result
@@ -58,6 +64,20 @@ def test_seeds_have_columns_of_their_own_and_a_spread(tmp_path: Path) -> None:
     uniform_row, own = texts(table)
     assert uniform_row[1:] == ["1 of 1 · 0.500", "0 of 1 · 1.000", "0 of 1 · 2.000", "0.0 %"]
     assert own[1:] == ["–", "–", "–", f"{100 * math.log(2):.1f} %"]
+
+
+def test_perplexities_are_divided_by_the_dense_one_in_cases_that_all_answered() -> None:
+    figures = [("60 %", "uniform", 40.0), ("60 %", "owl", 20.0), ("70 %", "uniform", 80.0)]
+    frame = pd.DataFrame(
+        [
+            result(name, v, task="ptb", kind="perplexity", dense=10.0, sparsity=s)
+            for s, name, v in figures
+        ]
+    )
+    cases = tuple(Case("zoo/llama", "wanda", sparsity, "ptb") for sparsity in ("60 %", "70 %"))
+    table = dense_table(frame, Expected(cases, ("uniform", "owl")))
+    assert table.heads == ("Top-up", "60 %")
+    assert texts(table) == [["Uniform", "4.00"], ["OWL", "2.00"]]
 
 
 def both_kinds(accuracies: dict[str, float], perplexities: dict[str, float]) -> pd.DataFrame:

@@ -200,6 +200,14 @@ def test_performance_against_runtime_uses_common_cases(tmp_path: Path) -> None:
     assert fast["front"]
 
 
+def test_seconds_against_performance_are_the_median_of_the_runs(tmp_path: Path) -> None:
+    for seed, allocate in enumerate((1.0, 2.0, 60.0)):
+        fields = record(seed=seed).to_dict()
+        fields["costs"]["seconds"] |= {"allocate": allocate, "prune": 0.5}
+        save_record(type(record())(**fields), tmp_path)
+    assert study(tmp_path).trade()["seconds"].tolist() == [2.5]
+
+
 def test_names_have_the_usual_spelling_and_a_fixed_order() -> None:
     assert label("uniform+dsnot") == "Uniform + DSnoT"
     assert label("neuroal(step=block)") == "NeuroAL (step=block)"
