@@ -9,7 +9,6 @@ from typing import ClassVar
 from neuroal.errors import UserError, check_choice
 from neuroal.models.adapter import DecoderModel
 from neuroal.pruners.settings import PruningSettings
-from neuroal.sparsity.budget import check_coverage
 from neuroal.sparsity.plan import SparsityPlan, check_plan_file
 from neuroal.sparsity.ratio_files import RatioFile, read_ratios
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
@@ -83,7 +82,6 @@ class PlanFile(TopUp):
             settings.check_row_ratios(key, "a plan without ratios per row")
 
     def _check_mean(self, plan: SparsityPlan, decoder: DecoderModel) -> None:
-        check_coverage(plan, {linear.key: (linear.rows, linear.cols) for linear in decoder})
         means = plan.means()
         mean = sum(means[linear.key] * linear.numel for linear in decoder) / decoder.numel
         if abs(mean - plan.sparsity) > TOLERANCE:
