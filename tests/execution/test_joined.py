@@ -25,8 +25,8 @@ class Second(Peers):
     def __init__(self, first: Sequence[Tensor]) -> None:
         self._first = list(first)
 
-    def all_of(self, tensor: Tensor) -> list[Tensor]:
-        return [self._first.pop(0), tensor]
+    def all_of(self, tensor: Tensor) -> Tensor:
+        return torch.stack([self._first.pop(0), tensor])
 
     def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [self._first.pop(0) + tensor for tensor in tensors]
