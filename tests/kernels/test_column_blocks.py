@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-import pytest
 import torch
 from torch import Tensor
 
 from neuroal.kernels.column_blocks import eliminate, eliminate_groups, lowest_overall
-from neuroal.kernels.selection import has_triton
 from neuroal.sparsity.patterns import Pattern
+from tests.kernels.interpreter import needs_triton, run_in_interpreter
 
 KERNELS = """
 from tests.kernels.test_column_blocks import check_elimination, check_groups, check_selection
@@ -102,9 +97,6 @@ def test_the_elimination_minimises_the_error_of_the_output() -> None:
     torch.testing.assert_close(block[0, remaining], expected)
 
 
-@pytest.mark.skipif(
-    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
-)
+@needs_triton
 def test_kernels_equal_the_reference_in_the_interpreter() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)
+    run_in_interpreter(KERNELS)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from neuroal.kernels.global_scores import digit_histogram, mask_below
 from neuroal.kernels.score_terms import ScoreTerms
-from neuroal.kernels.selection import has_triton
+from tests.kernels.interpreter import needs_triton, run_in_interpreter
 
 KERNELS = """
 import torch
@@ -57,9 +53,6 @@ def test_digits_count_all_scores_and_a_mask_has_the_lowest(seed: int) -> None:
     assert float(terms.scores(weight)[mask].max()) < float(terms.scores(weight)[~mask].min())
 
 
-@pytest.mark.skipif(
-    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
-)
+@needs_triton
 def test_the_kernels_compute_what_pytorch_does() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)
+    run_in_interpreter(KERNELS)

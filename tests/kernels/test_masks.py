@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroal.kernels import masks
-from neuroal.kernels.selection import has_triton
+from tests.kernels.interpreter import needs_triton, run_in_interpreter
 
 KERNELS = """
 from neuroal.kernels import masks_triton
@@ -66,9 +63,6 @@ def test_masks_are_packed_and_compared(device: str) -> None:
     check(device)
 
 
-@pytest.mark.skipif(
-    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
-)
+@needs_triton
 def test_kernels_equal_the_reference_in_the_interpreter() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)
+    run_in_interpreter(KERNELS)

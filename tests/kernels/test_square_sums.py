@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from neuroal.kernels import square_sums
-from neuroal.kernels.selection import has_triton
+from tests.kernels.interpreter import needs_triton, run_in_interpreter
 
 KERNELS = """
 from neuroal.kernels import square_sums_triton
@@ -47,9 +43,6 @@ def test_a_value_that_is_not_finite_reaches_the_sum(device: str) -> None:
     assert square_sums.square_sums(x).isfinite().tolist() == [[True] * 3, [True, True, False]]
 
 
-@pytest.mark.skipif(
-    not has_triton(), reason="Triton is not installed; its interpreter needs no GPU"
-)
+@needs_triton
 def test_the_kernel_equals_the_reference_in_the_interpreter() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", KERNELS], check=True, env=environment)
+    run_in_interpreter(KERNELS)
