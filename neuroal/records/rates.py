@@ -145,20 +145,23 @@ def seconds_for(
     """Return the seconds of `work`, and whether they come from the same model; None: unknown.
 
     Uses the observations of the same card and stage whose amount of work is nearest, of the same
-    model if there are any, else of models that are not too small (`FAR`). For a method that was
-    never run, the rate of forward passes counts.
+    model if there are any, else of models that are not too small (`FAR`). Without any, as for a
+    method that was never run, the rate of forward passes counts.
     """
     if work <= 0:
         return 0.0, True
-    on_card = [o for o in observations if o.card == card and o.work > 0]
-    of_stage = [o for o in on_card if o.stage == stage]
+    near = [
+        o
+        for o in observations
+        if o.card == card and o.work > 0 and (o.model == model or work <= FAR * o.work)
+    ]
+    of_stage = [o for o in near if o.stage == stage]
     if not of_stage and stage.partition(" ")[0] == "calibrate":
-        of_stage = [o for o in on_card if o.stage.startswith("calibrate ")]
+        of_stage = [o for o in near if o.stage.startswith("calibrate ")]
     if is_new := not of_stage:
-        of_stage = [o for o in on_card if o.stage == FORWARD]
+        of_stage = [o for o in near if o.stage == FORWARD]
     same = [o for o in of_stage if o.model == model]
-    others = [o for o in of_stage if work <= FAR * o.work]
-    candidates = sorted(same or others, key=lambda o: abs(math.log(o.work / work)))
+    candidates = sorted(same or of_stage, key=lambda o: abs(math.log(o.work / work)))
     if not candidates:
         return None
     rate = median(o.seconds / o.work for o in candidates[:NEAREST])

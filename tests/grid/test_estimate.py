@@ -121,6 +121,15 @@ def test_a_small_model_says_nothing_about_a_large_one() -> None:
     assert seconds_for("evaluate", 31.0, "card", "small", small) == (pytest.approx(31.0), True)
 
 
+def test_a_dense_pass_of_the_model_counts_more_than_the_method_on_small_models() -> None:
+    earlier = [
+        Observation("card", "small", "prune wanda", 1.0, 1.0),
+        Observation("card", "m", "evaluate", 10.0, 0.1),
+    ]
+    estimated = seconds_for("prune wanda", 1000.0, "card", "m", earlier)
+    assert estimated == (pytest.approx(10.0), False)
+
+
 def test_the_nearest_amount_of_work_counts() -> None:
     earlier = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
     assert seconds_for("evaluate", 1e4, "card", "m", earlier) == (pytest.approx(1e-4), True)
