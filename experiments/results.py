@@ -216,13 +216,14 @@ def results_of(data: Study) -> str:
 
 
 def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:
-    """Return the perplexities relative to uniform pruning of each grid, by name."""
-    tables_by_name = {}
+    """Return the perplexities relative to uniform pruning of the grids that `PARTS` names."""
+    built = {}
     for name, data in studies.items():
-        results, expected = pooled([data])
-        relative = relative_to_uniform(results, expected)
-        tables_by_name[f"relative-{name}"] = relative_table(relative, expected)
-    return tables_by_name
+        if f"relative-{name}" in PARTS:
+            results, expected = pooled([data])
+            relative = relative_to_uniform(results, expected)
+            built[f"relative-{name}"] = relative_table(relative, expected)
+    return built
 
 
 def trades(pool: Sequence[Study]) -> pd.DataFrame:
@@ -251,7 +252,8 @@ def comparisons(pool: tuple[pd.DataFrame, Expected]) -> dict[str, Table]:
     gains, pairs = rivals.gains_over_rivals(results, others), duels(results, expected)
     texts = gains[gains["kind"] == "perplexity"]
     tables_of_rivals = [rivals.rivals_table(gains, pairs, kind) for kind in gains["kind"].unique()]
-    axes = {by: [v for v in expected.axis(by) if v in set(texts[by])] for by in CASE}
+    present = {by: set(texts[by]) for by in CASE}
+    axes = {by: [v for v in expected.axis(by) if v in present[by]] for by in CASE}
     splits = [rivals.split_table(texts, by, values) for by, values in axes.items()]
     built = [*tables_of_rivals, *splits, rivals.losses_table(texts, expected)]
     return {table.name: table for table in built}

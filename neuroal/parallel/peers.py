@@ -1,9 +1,9 @@
 """The devices that do a stage together, as seen from one of them.
 
 Every device runs the same function on its own share of the windows, and the statistics of all
-shares are exchanged. Sums add the parts of the devices in a fixed order, so that a
-result is the same each time for a given number of devices. An exchange takes a fixed time besides
-that for its bytes, so small tensors are exchanged as one.
+shares are exchanged. Sums add the parts of the devices in a fixed order, so that a result is the
+same each time for a given number of devices. An exchange takes a fixed time besides that for its
+bytes, so small tensors are exchanged as one.
 """
 
 from __future__ import annotations
