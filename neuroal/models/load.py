@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from neuroal.errors import UserError, check_choice
 from neuroal.models.compressed import is_compressed, without_format
 from neuroal.models.devices import pick_devices
 from neuroal.models.finite import check_finite
+from neuroal.models.gguf_reader import headers_parsed_once
 from neuroal.models.gguf_tokenizer import check_gguf_tokenizer
 from neuroal.models.intact import check_configuration, check_gguf, check_weights
 from neuroal.models.location import Location, locate_model
@@ -90,25 +92,26 @@ def load_model(
         )
     folder, where = location.folder, str(location)
     options = _loading_options(config, location)
-    with reading(where, "cannot be loaded"):
-        if location.gguf:
-            check_gguf(Path(where))
-        elif not location.on_hub:
-            check_configuration(Path(folder))
-        model = _read_model(config, folder, options, device, offload, scratch)
-    model = model.eval().requires_grad_(False)
-    if offload == "none":
-        model = model.to(device)
-    if offload == "blocks":
-        place_on_host(model, device)
-    if offload == "devices":
-        place_on_devices(model, pick_devices(device, devices))
-    check_finite(model)
-    with reading(where, "the tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        check_tokenizer(tokenizer, where)
-        if location.gguf:
-            check_gguf_tokenizer(tokenizer, Path(where))
+    with headers_parsed_once() if location.gguf else nullcontext():
+        with reading(where, "cannot be loaded"):
+            if location.gguf:
+                check_gguf(Path(where))
+            elif not location.on_hub:
+                check_configuration(Path(folder))
+            model = _read_model(config, folder, options, device, offload, scratch)
+        model = model.eval().requires_grad_(False)
+        if offload == "none":
+            model = model.to(device)
+        if offload == "blocks":
+            place_on_host(model, device)
+        if offload == "devices":
+            place_on_devices(model, pick_devices(device, devices))
+        check_finite(model)
+        with reading(where, "the tokenizer cannot be loaded"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            check_tokenizer(tokenizer, where)
+            if location.gguf:
+                check_gguf_tokenizer(tokenizer, Path(where))
     if offload == "none":
         _check_runs(model, where)
     stored = None if location.gguf else _stored_dtype(folder, options)

@@ -86,6 +86,24 @@ def test_a_whole_file_is_accepted(tmp_path: Path) -> None:
     assert len(loaded.model.model.layers) == BLOCKS
 
 
+def test_the_package_gguf_parses_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf
+
+    reader, parsed = gguf.GGUFReader, []
+
+    def counting(path: str) -> Any:
+        parsed.append(path)
+        return reader(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", counting)
+    path = write(tmp_path / "x.gguf", tensors())
+    load(path)
+    assert parsed == [str(path)]
+    assert getattr(gguf, "GGUFReader") is counting  # noqa: B009 – the patch ends with the load
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
