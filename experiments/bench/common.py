@@ -135,12 +135,11 @@ def compile_seconds(
 
 
 def reset_peak() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    for device in range(torch.cuda.device_count()):
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_gib() -> float | None:
-    """Return the peak memory of tensors since `reset_peak`; None without a GPU."""
-    if DEVICE.type != "cuda":
-        return None
-    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    """Return the peak memory of tensors since `reset_peak` on the fullest GPU, if there is one."""
+    peaks = [torch.cuda.max_memory_allocated(n) for n in range(torch.cuda.device_count())]
+    return round(max(peaks) / 2**30, 2) if peaks else None

@@ -19,8 +19,8 @@ FIRST_SHARE = 0.7
 class DeviceBlocks(BufferedBlocks):
     """Source that keeps the matrices of each block in the memory of one of several devices.
 
-    The first device computes. The others store as many blocks as fit there, and the first one
-    stores the rest. A block is copied to the first device when it is needed.
+    The first device computes. The others share the blocks, as many as fit there, and the first
+    one stores the rest. A block is copied to the first device when it is needed.
 
     Args:
         layouts: layout of each block.
@@ -47,27 +47,26 @@ def capacity(device: torch.device, *, first: bool) -> int | None:
 
 
 def homes(sizes: Sequence[int], capacities: Sequence[int | None]) -> list[int]:
-    """Return the index of the device that stores each block: 1, 2, … as blocks fit, then 0.
+    """Return the index of the device that stores each block.
+
+    Each block goes to the storing device with the most room left, so that all are used alike, and
+    to device 0 if it fits on none of them.
 
     Raises:
         UserError: the blocks do not fit.
     """
-    order = [*range(1, len(capacities)), 0]
-    homes, taken = list[int](), 0
+    room = [float("inf") if limit is None else limit for limit in capacities]
+    taken = [0] * len(capacities)
+    homes = list[int]()
     for size in sizes:
-        while order and not _fits(taken + size, capacities[order[0]]):
-            order.pop(0)
-            taken = 0
-        if not order:
+        fitting = [n for n in range(len(room)) if taken[n] + size <= room[n]]
+        if not fitting:
             needed, present = sum(sizes), sum(limit or 0 for limit in capacities)
             raise UserError(
                 f"offload=devices: the blocks take {needed / 2**30:.1f} GiB, and the devices have "
                 f"{present / 2**30:.1f} GiB for them; use more devices, or offload=blocks"
             )
-        homes.append(order[0])
-        taken += size
+        home = max(fitting, key=lambda n: (n > 0, room[n] - taken[n], -taken[n]))
+        homes.append(home)
+        taken[home] += size
     return homes
-
-
-def _fits(size: int, limit: int | None) -> bool:
-    return limit is None or size <= limit

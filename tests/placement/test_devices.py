@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 def test_other_devices_are_filled_before_the_one_that_computes() -> None:
-    assert homes([10] * 6, [None, 25, 30]) == [1, 1, 2, 2, 2, 0]
+    assert homes([10] * 6, [None, 25, 30]) == [2, 1, 2, 1, 2, 0]
+    assert homes([10] * 4, [None, None, None]) == [1, 2, 1, 2]
     assert homes([10] * 2, [0, 25]) == [1, 1]
     assert homes([10], [None]) == [0]
 
