@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
 from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
-from neuroal.records.dense_cache import evaluate_cached
+from neuroal.records.dense_cache import Abandoned, DenseFigures
 from neuroal.records.identity import environment, identity_of, note_former_record
 from neuroal.records.model_card import model_card
 from neuroal.records.outputs import Outputs, structure_of
@@ -153,6 +152,19 @@ def _due_tasks(job: _Job, record: Record | None) -> TaskConfig:
 
 
 def _work(job: _Job) -> Record:
+    """Load the model and do the missing stages of a run; return its record.
+
+    Start again if another process dies whose figures of the dense model this run waits for.
+    """
+    while True:
+        try:
+            return _attempt(job)
+        except Abandoned as reason:
+            log.info("%s; this process takes over", reason)
+            job.files.read()
+
+
+def _attempt(job: _Job) -> Record:
     """Load the model and do the missing stages of a run; return its record."""
     config, costs = job.config, job.costs
     text = CalibrationText.find(config.calibration, config.data.root)
@@ -174,8 +186,9 @@ def _stages(job: _Job, loaded: LoadedModel, text: CalibrationText) -> Record:
         pruning, search = calibration_windows(config, text, loaded)
         due = _due_tasks(job, files.record)
         tasks = prepare(due, loaded.tokenizer, loaded.context, config.data.root)
+    dense = DenseFigures(loaded, tasks, out)
     with costs.stage("evaluate dense", more=True):
-        dense = evaluate_cached(loaded, tasks, config.task.batch, out, progress, "evaluate dense")
+        dense.evaluate(config.task.batch, progress, "evaluate dense")
     samples = _samples_before(job, loaded, due.samples)
     allocation = files.allocation or allocate(decoder, job.recipe, search.tokens, costs, progress)
     files.keep_allocation(allocation, costs.to_dict())
@@ -223,20 +236,16 @@ def _restore_or_prune(
 
 
 def _evaluate_pruned(
-    job: _Job,
-    loaded: LoadedModel,
-    tasks: Sequence[Task],
-    dense: Mapping[str, dict[str, Any]],
-    record: Record,
+    job: _Job, loaded: LoadedModel, tasks: Sequence[Task], dense: DenseFigures, record: Record
 ) -> Record:
     """Evaluate the pruned model; save and return the record with the figures of each task."""
     batch = job.config.task.batch
     evaluations = evaluate_tasks(loaded, tasks, batch, job.progress, "evaluate pruned")
-    for task, measured in job.costs.each("evaluate", evaluations):
+    for task, before, measured in dense.beside(job.costs.each("evaluate", evaluations)):
         path = samples_path(job.files.record_path.parent, record.identity, task.name)
         figures = take_samples(measured, path)
         terms = {**task.terms, "content": job.data[task.name]}
-        metrics = {**terms, "dense": dense[task.name], "pruned": figures}
+        metrics = {**terms, "dense": before, "pruned": figures}
         record = record.with_task(task.name, task.description, metrics, job.costs.to_dict())
         job.files.save(record)
     return record

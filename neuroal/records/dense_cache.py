@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,110 @@ FOLDER = "measured"
 """Folder under ``out`` that caches the results of unpruned models."""
 
 
+class Abandoned(Exception):
+    """The process that was computing a figure has ended without it."""
+
+
+class DenseFigures:
+    """Figures of an unpruned model on some tasks, which all processes of one ``out`` share.
+
+    Processes that start together share the work: each takes tasks that no other process holds. If a
+    process dies, another one takes over its task. Create this before the weights are changed: they
+    are part of the cache key.
+
+    Args:
+        loaded: the model.
+        tasks: tasks to evaluate.
+        out: folder of records, whose folder `FOLDER` holds one file for each `CacheEntry`.
+    """
+
+    def __init__(self, loaded: LoadedModel, tasks: Sequence[Task], out: Path) -> None:
+        weights = fingerprint(loaded.model)
+        self._loaded, self._tasks = loaded, tasks
+        self._entries = {t.name: CacheEntry.of(t, weights, loaded, out / FOLDER) for t in tasks}
+        self._figures: dict[str, dict[str, Any]] = {}
+
+    def evaluate(
+        self, batch: int | None, progress: Progress, stage: str, *, wait: bool = False
+    ) -> None:
+        """Compute the figures that are not cached and that no other process is computing.
+
+        Before computing any, log a warning if the model's perplexity depends on BOS.
+
+        Args:
+            batch: windows or requests in one forward pass; None: chosen by free memory.
+            progress: receives progress updates.
+            stage: name of the stage in `progress`.
+            wait: whether to wait for the figures that other processes are computing.
+        """
+        due = [task for task in self._tasks if not self._entries[task.name].path.exists()]
+        if warning := bos_warning(self._loaded, due):
+            log.warning("%s", warning)
+        with progress.stage(stage, *counted(self._tasks)) as step:
+            portions = {task.name: Portion(step, task.units) for task in self._tasks}
+            pending = list(self._tasks)
+            while pending:
+                for task in pending:
+                    entry, portion = self._entries[task.name], portions[task.name]
+                    figures = entry.fill(self._loaded, task, batch, portion)
+                    if figures is not None:
+                        portion.finish(**{task.name: self._take(task, figures)[task.headline]})
+                waiting = [task for task in pending if task.name not in self._figures]
+                if not wait:
+                    for task in waiting:
+                        portions[task.name].finish()
+                    return
+                if len(waiting) == len(pending):
+                    time.sleep(POLL)
+                pending = waiting
+
+    def _take(self, task: Task, figures: dict[str, Any]) -> dict[str, Any]:
+        self._figures[task.name] = figures
+        warn_if_chance(task.name, figures, self._loaded.vocabulary)
+        return figures
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the figures of each task that are present."""
+        return {task.name: self._figures[task.name] for task in self._tasks}
+
+    def beside(
+        self, evaluations: Iterable[tuple[Task, dict[str, Any]]]
+    ) -> Iterator[tuple[Task, dict[str, Any], dict[str, Any]]]:
+        """Yield each task with its dense figures and those of `evaluations`, once both exist.
+
+        After the last evaluation, wait for the figures that other processes are computing.
+
+        Raises:
+            Abandoned: such a process has ended without them.
+        """
+        due: list[tuple[Task, dict[str, Any]]] = []
+        for task, figures in evaluations:
+            due.append((task, figures))
+            yield from self._complete(due)
+        if due:
+            names = ", ".join(task.name for task, _ in due)
+            log.info("waits for the dense model's %s, which another process computes", names)
+        while due:
+            for task, _ in due:
+                self._entries[task.name].require_holder(task.name)
+            yield from self._complete(due)
+            if due:
+                time.sleep(POLL)
+
+    def _complete(
+        self, due: list[tuple[Task, dict[str, Any]]]
+    ) -> Iterator[tuple[Task, dict[str, Any], dict[str, Any]]]:
+        """Yield the tasks of `due` whose dense figures exist, and remove them from it."""
+        for pair in list(due):
+            task, figures = pair
+            dense = self._figures.get(task.name)
+            if dense is None and (cached := self._entries[task.name].read()) is not None:
+                dense = self._take(task, cached)
+            if dense is not None:
+                due.remove(pair)
+                yield task, dense, figures
+
+
 def evaluate_cached(
     loaded: LoadedModel,
     tasks: Sequence[Task],
@@ -41,41 +145,10 @@ def evaluate_cached(
     progress: Progress,
     stage: str,
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of each task, and compute only those that are not cached.
-
-    Before computing any, log a warning if the model's perplexity depends on BOS.
-
-    Processes that start together share the work: each takes tasks that no other process holds, and
-    waits for the results of the others. If a process dies, another one takes over its task.
-
-    Args:
-        loaded: the model; its current weights are part of the cache key.
-        tasks: tasks to evaluate.
-        batch: windows or requests in one forward pass; None: chosen by free memory.
-        out: folder of records, whose folder `FOLDER` holds one file for each `CacheEntry`.
-        progress: receives progress updates.
-        stage: name of the stage in `progress`.
-    """
-    weights = fingerprint(loaded.model)
-    entries = {task.name: CacheEntry.of(task, weights, loaded, out / FOLDER) for task in tasks}
-    due = [task for task in tasks if not entries[task.name].path.exists()]
-    if warning := bos_warning(loaded, due):
-        log.warning("%s", warning)
-    pending, results = list(tasks), {}
-    with progress.stage(stage, *counted(tasks)) as step:
-        portions = {task.name: Portion(step, task.units) for task in tasks}
-        while pending:
-            for task in pending:
-                figures = entries[task.name].fill(loaded, task, batch, portions[task.name])
-                if figures is not None:
-                    results[task.name] = figures
-                    warn_if_chance(task.name, figures, loaded.vocabulary)
-                    portions[task.name].finish(**{task.name: figures[task.headline]})
-            waiting = [task for task in pending if task.name not in results]
-            if len(waiting) == len(pending):
-                time.sleep(POLL)
-            pending = waiting
-    return {task.name: results[task.name] for task in tasks}
+    """Return the figures of each task, also those that other processes compute (`DenseFigures`)."""
+    figures = DenseFigures(loaded, tasks, out)
+    figures.evaluate(batch, progress, stage, wait=True)
+    return figures.to_dict()
 
 
 @dataclass(frozen=True)
@@ -113,6 +186,12 @@ class CacheEntry:
         content = read_sealed(self.path)
         figures: dict[str, Any] | None = content["figures"] if content else None
         return figures
+
+    def require_holder(self, name: str) -> None:
+        """Raise `Abandoned` if neither the figures of task `name` exist nor a process holds it."""
+        with leased(self.path.with_suffix(".lock")) as mine:
+            if mine and self.read() is None:
+                raise Abandoned(f"the process that evaluated the dense model on {name} has ended")
 
     def fill(
         self, loaded: LoadedModel, task: Task, batch: int | None, portion: Portion

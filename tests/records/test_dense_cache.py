@@ -12,9 +12,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from neuroal.files.lock import leased
 from neuroal.models.fingerprint import fingerprint
 from neuroal.models.load import LoadedModel
-from neuroal.records.dense_cache import FOLDER, CacheEntry, evaluate_cached
+from neuroal.records.dense_cache import (
+    FOLDER,
+    Abandoned,
+    CacheEntry,
+    DenseFigures,
+    evaluate_cached,
+)
 from neuroal.tracking import QuietProgress
 from tests.small_models import tiny_llama
 
@@ -93,16 +100,39 @@ def test_processes_that_start_together_share_the_work(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.lock"))
 
 
+def lock_of(task: Counting, model: Any, out: Path) -> Path:
+    entry = CacheEntry.of(task, fingerprint(model), LoadedModel(model, None, "tiny"), out / FOLDER)
+    return entry.path.with_suffix(".lock")
+
+
 def test_the_task_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     model, task = tiny_llama().model, Counting("a")
-    loaded = LoadedModel(model, None, "tiny")
-    lock = CacheEntry.of(task, fingerprint(model), loaded, tmp_path / FOLDER).path.with_suffix(
-        ".lock"
-    )
+    lock = lock_of(task, model, tmp_path)
     lock.parent.mkdir()
     lock.write_text("{}")
     os.utime(lock, (time.time() - 600,) * 2)
     assert evaluate(model, [task], tmp_path) == {"a": {"value": 1.5}}
+
+
+def test_figures_of_another_process_are_awaited_last(tmp_path: Path) -> None:
+    model, tasks = tiny_llama().model, [Counting("a"), Counting("b")]
+    figures = DenseFigures(LoadedModel(model, None, "tiny"), tasks, tmp_path)
+    with leased(lock_of(tasks[0], model, tmp_path)):
+        figures.evaluate(None, QuietProgress(), "evaluate")
+    assert [len(task.evaluations) for task in tasks] == [0, 1]
+    pairs = figures.beside((task, {"value": 9.0}) for task in tasks)
+    assert next(pairs) == (tasks[1], {"value": 1.5}, {"value": 9.0})
+    evaluate(model, tasks, tmp_path)
+    assert list(pairs) == [(tasks[0], {"value": 1.5}, {"value": 9.0})]
+
+
+def test_figures_that_no_process_computes_any_more_are_reported(tmp_path: Path) -> None:
+    model, task = tiny_llama().model, Counting("a")
+    figures = DenseFigures(LoadedModel(model, None, "tiny"), [task], tmp_path)
+    with leased(lock_of(task, model, tmp_path)):
+        figures.evaluate(None, QuietProgress(), "evaluate")
+    with pytest.raises(Abandoned, match="the dense model on a has ended"):
+        list(figures.beside([(task, {"value": 9.0})]))
 
 
 def test_a_fingerprint_depends_on_weights_and_dtype() -> None:
