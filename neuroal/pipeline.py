@@ -1,4 +1,4 @@
-"""The stages ``allocate`` and ``prune`` of a run."""
+"""The stages ``allocate`` and ``prune`` of a run, and what they need of its configuration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuroal.config.instantiate import build
+from neuroal.config.schema import RunConfig, default_seqlen
+from neuroal.config.search_windows import search_windows
+from neuroal.data.text import CalibrationText, Windows
 from neuroal.errors import UserError
 from neuroal.execution.costs import StageCosts
 from neuroal.execution.memory import batch_by_memory
@@ -17,6 +21,8 @@ from neuroal.execution.oom import AdaptiveBatch
 from neuroal.execution.rates import CPU_RATE, GPU_RATE
 from neuroal.gradients.row_sparsity import duration
 from neuroal.models.adapter import DecoderModel
+from neuroal.models.devices import replicas, resolve_device
+from neuroal.models.load import LoadedModel
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, together
 from neuroal.pruners.base import MaskRefiner
@@ -26,7 +32,7 @@ from neuroal.pruners.prune_model import RefinedPruner, prune_model
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.sparsity.allocation import Allocation
-from neuroal.sparsity.budget import LinearBudget, check_coverage
+from neuroal.sparsity.budget import LinearBudget, Rules, check_coverage
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.topups.base import TopUp
 from neuroal.tracking.progress import Progress
@@ -200,3 +206,34 @@ def _prune(
 ) -> PackedMasks:
     batch.peers = decoder.peers
     return prune_model(decoder, pruner, budgets, tokens, batch, progress, masks=masks)
+
+
+def make_recipe(config: RunConfig) -> Recipe:
+    """Instantiate the methods of `config` and check that they can be combined."""
+    settings = PruningSettings(
+        pruner=build("pruner", config.pruner),
+        sparsity=config.sparsity.ratio,
+        rules=Rules(config.rules),
+        group=config.sparsity.of,
+        seed=config.seed,
+        devices=replicas(resolve_device(config.device), config.devices, config.offload),
+        batch=config.batch,
+    )
+    recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))
+    recipe.check()
+    recipe.topup.check_windows(search_windows(config), config.calibration.seqlen)
+    return recipe
+
+
+def calibration_windows(
+    config: RunConfig, text: CalibrationText, loaded: LoadedModel
+) -> tuple[Windows, Windows]:
+    """Draw calibration windows for pruning and for the search, both from the same seed."""
+    calibration = config.calibration
+    seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
+    seed = config.seed if calibration.seed is None else calibration.seed
+    numbers, bos = (calibration.windows, search_windows(config)), calibration.bos
+    pruning, search = (text.windows(loaded.tokenizer, n, seqlen, seed, bos) for n in numbers)
+    for windows in (pruning, search):
+        loaded.check_tokens(windows.tokens, windows.source)
+    return pruning, search

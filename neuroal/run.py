@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from neuroal.config.instantiate import build
-from neuroal.config.schema import RunConfig, TaskConfig, default_seqlen
-from neuroal.config.search_windows import search_windows
-from neuroal.data.text import CalibrationText, Windows
+from neuroal.config.schema import RunConfig, TaskConfig
+from neuroal.data.text import CalibrationText
 from neuroal.errors import UserError
 from neuroal.evaluation.continuations import Samples
 from neuroal.evaluation.samples import samples_path, take_samples
@@ -23,15 +21,15 @@ from neuroal.execution.costs import StageCosts
 from neuroal.files.machine import machine_errors
 from neuroal.files.outputs import ModelFolder
 from neuroal.models.adapter import DecoderModel
-from neuroal.models.devices import replicas, resolve_device
+from neuroal.models.devices import resolve_device
+from neuroal.models.last import LastModel
 from neuroal.models.load import LoadedModel, load_model
 from neuroal.models.save import save_model, saved_dtype
 from neuroal.models.totals import Totals
 from neuroal.parallel.replicated import copy_to_all, replicated, starting
-from neuroal.pipeline import Recipe, allocate, prune
+from neuroal.pipeline import Recipe, allocate, calibration_windows, make_recipe, prune
 from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import apply_masks
-from neuroal.pruners.settings import PruningSettings
 from neuroal.records.contents import Contents
 from neuroal.records.dense_cache import Abandoned, DenseFigures
 from neuroal.records.identity import environment, identity_of, note_former_record
@@ -44,7 +42,6 @@ from neuroal.records.schema import Record, first_record
 from neuroal.records.store import prepare_out
 from neuroal.records.summary import Summary
 from neuroal.sparsity.allocation import Allocation
-from neuroal.sparsity.budget import Rules
 from neuroal.tracking import Progress, TrackedProgress, progress_for, progress_of, tracker_for
 from neuroal.tracking.log_file import LoggedProgress, log_file
 
@@ -52,7 +49,11 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, progress: Progress | bool | None = None, *, identity: str | None = None
+    config: RunConfig,
+    progress: Progress | bool | None = None,
+    *,
+    identity: str | None = None,
+    models: LastModel | None = None,
 ) -> tuple[Record, Path]:
     """Do one run and write its record.
 
@@ -63,6 +64,7 @@ def run(
         progress: receives progress updates; None: as ``progress`` of `config` says; True and False:
             bars, or nothing.
         identity: identity of `config`, if already computed; None: compute it.
+        models: loads the model, for many runs of one process; None: read it from its files.
 
     Returns:
         The record and its path.
@@ -79,14 +81,18 @@ def run(
         receiver: Progress = LoggedProgress(shown)
         if tracker:
             receiver = TrackedProgress(receiver, tracker)
-        record, path = _run(config, identity, contents, receiver)
+        record, path = _run(config, identity, contents, receiver, models)
         if tracker:
             tracker.record(record, path)
     return record, path
 
 
 def _run(
-    config: RunConfig, identity: str, contents: Contents, progress: Progress
+    config: RunConfig,
+    identity: str,
+    contents: Contents,
+    progress: Progress,
+    models: LastModel | None,
 ) -> tuple[Record, Path]:
     if config.task.speed:
         raise UserError("task.speed=true: measures a saved model; use it with neuroal-eval")
@@ -97,9 +103,9 @@ def _run(
         outputs = Outputs.of(config.save, identity)
         outputs.prepare(again=config.force)
         record = files.record
-        job = _Job(
-            config, recipe, files, outputs, StageCosts(device), progress, contents.tasks(config)
-        )
+        costs, data = StageCosts(device), contents.tasks(config)
+        load = models.load if models else load_model
+        job = _Job(config, recipe, files, outputs, costs, progress, data, load)
         if record is None or _is_due(job, record):
             note_former_record(config)
             with log_file(files.record_path.with_suffix(".log")) as write:
@@ -116,7 +122,10 @@ def _run(
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A run in progress; `data` is the content of each task's data."""
+    """A run in progress.
+
+    `data` is the content of each task's data; `load` loads the model, as `load_model` does.
+    """
 
     config: RunConfig
     recipe: Recipe
@@ -125,6 +134,7 @@ class _Job:
     costs: StageCosts
     progress: Progress
     data: Mapping[str, str | None]
+    load: Callable[..., LoadedModel]
 
     @contextmanager
     def stage(self, name: str, costs: str) -> Iterator[None]:
@@ -172,7 +182,7 @@ def _attempt(job: _Job) -> Record:
     scratch, devices = job.files.scratch, job.recipe.settings.devices
     with starting(devices) as group:
         with job.stage("load model", "load"):
-            loaded = load_model(config.model, costs.device, config.offload, scratch, config.devices)
+            loaded = job.load(config.model, costs.device, config.offload, scratch, config.devices)
         with replicated(loaded.model, devices, group):
             return _stages(job, loaded, text)
 
@@ -275,34 +285,3 @@ def _save_model(job: _Job, target: ModelFolder, loaded: LoadedModel, record: Rec
         card = model_card(own, saved_dtype(loaded), loaded.stored_dtype)
         save_model(loaded, target, saved_plan(record), card, structure_of(record))
         step.advance()
-
-
-def make_recipe(config: RunConfig) -> Recipe:
-    """Instantiate the methods of `config` and check that they can be combined."""
-    settings = PruningSettings(
-        pruner=build("pruner", config.pruner),
-        sparsity=config.sparsity.ratio,
-        rules=Rules(config.rules),
-        group=config.sparsity.of,
-        seed=config.seed,
-        devices=replicas(resolve_device(config.device), config.devices, config.offload),
-        batch=config.batch,
-    )
-    recipe = Recipe(settings, build("topup", config.topup), build("refine", config.refine))
-    recipe.check()
-    recipe.topup.check_windows(search_windows(config), config.calibration.seqlen)
-    return recipe
-
-
-def calibration_windows(
-    config: RunConfig, text: CalibrationText, loaded: LoadedModel
-) -> tuple[Windows, Windows]:
-    """Draw calibration windows for pruning and for the search, both from the same seed."""
-    calibration = config.calibration
-    seqlen = default_seqlen(calibration.seqlen, loaded.context, "calibration.seqlen")
-    seed = config.seed if calibration.seed is None else calibration.seed
-    numbers, bos = (calibration.windows, search_windows(config)), calibration.bos
-    pruning, search = (text.windows(loaded.tokenizer, n, seqlen, seed, bos) for n in numbers)
-    for windows in (pruning, search):
-        loaded.check_tokens(windows.tokens, windows.source)
-    return pruning, search

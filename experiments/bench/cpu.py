@@ -78,7 +78,8 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
 def prepare(overrides: list[str]) -> tuple[LoadedModel, Recipe, Tensor]:
     """Return the model, the recipe and the search windows that `overrides` select."""
     from neuroal.cli.main import composed
-    from neuroal.run import calibration_for, make_recipe
+    from neuroal.data.text import CalibrationText
+    from neuroal.pipeline import calibration_windows, make_recipe
 
     config = composed(
         [
@@ -90,7 +91,8 @@ def prepare(overrides: list[str]) -> tuple[LoadedModel, Recipe, Tensor]:
         ]
     )
     loaded = load_model(config.model, resolve_device(config.device))
-    _, windows = calibration_for(config, loaded)
+    text = CalibrationText.find(config.calibration, config.data.root)
+    _, windows = calibration_windows(config, text, loaded)
     return loaded, make_recipe(config), windows.tokens
 
 

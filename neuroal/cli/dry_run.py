@@ -20,10 +20,10 @@ def dry_run(config: RunConfig) -> Result:
         UserError: methods that cannot be combined, on any device.
     """
     from neuroal.grid.estimate import estimate  # late: imports torch
+    from neuroal.pipeline import make_recipe
     from neuroal.records.contents import Contents
     from neuroal.records.identity import identity_of
     from neuroal.records.summary import read_summary
-    from neuroal.run import make_recipe
 
     make_recipe(dataclasses.replace(config, device="cpu", devices=1, offload="none"))
     contents = Contents()

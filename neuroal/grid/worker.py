@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError, first_line
@@ -20,6 +20,9 @@ from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, failure_path
 from neuroal.records.identity import identity_of
+
+if TYPE_CHECKING:
+    from neuroal.models.last import LastModel
 
 WAIT = 5.0
 """Seconds between two checks of runs that other workers hold."""
@@ -39,8 +42,11 @@ class Outcome:
     content: Mapping[str, Any] | None = None
 
 
-def attempt(config: RunConfig) -> Outcome:
-    """Execute a run; record an error of any type in a file beside the records."""
+def attempt(config: RunConfig, models: LastModel | None = None) -> Outcome:
+    """Execute a run; record an error of any type in a file beside the records.
+
+    `models` loads the models of many runs; None: each is read from its files.
+    """
     from neuroal.records.result_line import result_content
     from neuroal.records.resume import Busy  # imports torch, which takes seconds
     from neuroal.run import run
@@ -49,7 +55,7 @@ def attempt(config: RunConfig) -> Outcome:
     failure = failure_path(Path(config.out), identity)
     try:
         own = dataclasses.replace(config, device=own_device(config.device))
-        record, path = run(own, identity=identity)
+        record, path = run(own, identity=identity, models=models)
     except Busy:
         return Outcome(RunState.RUNNING)
     except Exception as error:  # an error of any type must not stop the other runs
@@ -89,12 +95,16 @@ def work_off(
         wait: seconds between two checks of runs that other workers hold.
     """
     counts = Counter[RunState]()
-    pending = list(enumerate(runs, 1))
+    if not runs:
+        return counts
+    from neuroal.models.last import LastModel  # imports torch, which takes seconds
+
+    models, pending = LastModel(), list(enumerate(runs, 1))
     while pending:
         held = []
         for number, planned in pending:
             begin = time.perf_counter()
-            outcome = attempt(planned.config)
+            outcome = attempt(planned.config, models)
             if outcome.state is RunState.RUNNING:
                 held.append((number, planned))
                 continue

@@ -78,7 +78,7 @@ def test_python_calls_take_the_same_number() -> None:
 
 
 def test_windows_that_do_not_suffice_are_reported_before_a_model_is_loaded() -> None:
-    from neuroal.run import make_recipe
+    from neuroal.pipeline import make_recipe
 
     few = composed(["topup=fisher", "calibration.search_windows=4"])
     with pytest.raises(neuroal.UserError, match=r"calibration\.search_windows=8 or more"):

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import benchmark  # noqa: E402
+from bench import cpu  # noqa: E402
 from bench.common import Store  # noqa: E402
 from bench.devices import STAGES, compared  # noqa: E402
 from bench.page import Column, Table, blank, fill  # noqa: E402
@@ -281,3 +282,10 @@ def test_the_committed_page_has_every_table_and_is_up_to_date() -> None:
     for name in TABLES:
         assert text.count(f"<!-- table: {name} -->") == 1
         assert f"<!-- table: {name} -->" in blank(TABLES)
+
+
+def test_the_cpu_benchmark_prepares_a_search() -> None:
+    loaded, recipe, tokens = cpu.prepare(["model=zoo/llama"])
+    assert loaded.name == "zoo/llama"
+    assert recipe.topup.name == "neuroal"
+    assert tokens.shape == (8, 256)

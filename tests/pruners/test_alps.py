@@ -17,7 +17,7 @@ from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.kernels.selection import lowest_per_row
-from neuroal.pipeline import Recipe
+from neuroal.pipeline import Recipe, make_recipe
 from neuroal.pruners.alps import ALPS, GROWTH, least_squares
 from neuroal.pruners.base import Pruner
 from neuroal.pruners.packed import PackedMasks
@@ -26,7 +26,6 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.refine.dsnot import DSnoT
-from neuroal.run import make_recipe
 from neuroal.search.criteria.base import pruned_by
 from neuroal.sparsity.budget import LinearBudget, Rules, linear_budgets
 from neuroal.sparsity.patterns import Pattern
