@@ -23,10 +23,10 @@ from bench.page import Table as Columns
 
 from neuroal.files.atomic import write_bytes
 from neuroal.tables import findings, formats, plots, rivals
-from neuroal.tables.cases import CASE, Case, Expected
+from neuroal.tables.cases import CASE, Case, Expected, answered_by_all
 from neuroal.tables.figures import file_name, trade_plots
 from neuroal.tables.packed import Origin, origin_of, unpacked
-from neuroal.tables.relative import relative_table, relative_to_uniform
+from neuroal.tables.relative import relative_by_sparsity, relative_table, relative_to_uniform
 from neuroal.tables.report import write_report
 from neuroal.tables.runtime import trade_off, trade_off_table
 from neuroal.tables.selection import Selection
@@ -57,6 +57,7 @@ PARTS = (
     *("rules", "seeds", "performance-runtime"),
     *(f"{name}-{grid}" for name in ("chance", "carry-over") for grid in ("zoo", "real_zero_shot")),
     *(f"relative-{grid}" for grid in (*POOLED, "real", "alps", "marginal_seeds")),
+    "by-sparsity-real",
 )
 """Possible marks in README.md, beside ``records`` and ``plots``."""
 DIGITS = "%.10g"
@@ -157,6 +158,8 @@ def runtime_plots(name: str, data: Study) -> dict[str, str]:
 def parts(studies: Mapping[str, Study], sources: Mapping[str, Path]) -> dict[str, Part]:
     """Return the marked tables of README.md by name; one without its records has no lines."""
     built = relative_tables(studies)
+    if "real" in studies:
+        built["by-sparsity-real"] = relative_by_sparsity(*pooled([studies["real"]]))
     for name in ALONE & set(studies):
         data = studies[name]
         informative = rivals.without_chance(data.results)
@@ -216,12 +219,16 @@ def results_of(data: Study) -> str:
 
 
 def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:
-    """Return the perplexities relative to uniform pruning of the grids that `PARTS` names."""
+    """Return the perplexities relative to uniform pruning of the grids that `PARTS` names.
+
+    A case that some top-up has not answered is left out, so that all means are over the same cases.
+    """
     built = {}
     for name, data in studies.items():
         if f"relative-{name}" in PARTS:
             results, expected = pooled([data])
-            relative = relative_to_uniform(results, expected)
+            common = answered_by_all(results, expected.competitors)
+            relative = relative_to_uniform(common, expected)
             built[f"relative-{name}"] = relative_table(relative, expected)
     return built
 

@@ -14,6 +14,11 @@ MISSING = "–"
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether both measurements had the same versions of this package and its libraries."""
+    return one.get("packages") == other.get("packages")
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.

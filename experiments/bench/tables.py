@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.common import Store
-from bench.page import Column, Part, Results, Row, Table, blank, fill, named
+from bench.page import Column, Part, Results, Row, Table, blank, comparable, fill, named
 from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
 from bench.tables_parts import DEVICES, PROFILE, draw_profile, starts
 
@@ -75,12 +75,17 @@ SEARCH = Table(
 
 
 def search_differences(results: Results) -> Iterator[str]:
-    """Yield the differences between the criteria of compiled and uncompiled blocks."""
-    for name in sorted(results):
+    """Yield the differences between the criteria of compiled and uncompiled blocks.
+
+    Searches with different versions are left out, as their criteria differ for other reasons too.
+    """
+    for name, plain in sorted(results.items()):
         compiled = results.get(name.replace("-uncompiled", ""))
-        if name.startswith("search-exact-uncompiled-") and compiled:
+        if not (name.startswith("search-exact-uncompiled-") and compiled):
+            continue
+        if comparable(plain, compiled):
             subject = name.removeprefix("search-exact-uncompiled-")
-            yield f"- {subject}: {difference(results[name], compiled)}"
+            yield f"- {subject}: {difference(plain, compiled)}"
 
 
 def difference(plain: Mapping[str, Any], compiled: Mapping[str, Any]) -> str:

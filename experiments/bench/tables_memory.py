@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.page import Column, Results, Row, Table
+from bench.page import Column, Results, Row, Table, comparable
 from neuroal.topups.marginal import EqualMarginals
 
 Targets = dict[str, tuple[float | None, float | None]]
@@ -39,7 +39,10 @@ def offload_rows(results: Results) -> Iterator[Row]:
 def offload_row(
     name: str, stage: str, result: Mapping[str, Any], plain: Mapping[str, Any] | None
 ) -> Row:
-    """Return one stage, beside the one without offloading if that had the same windows."""
+    """Return one stage, beside the one without offloading.
+
+    They are compared only if they had the same windows and versions.
+    """
     gib, slowest = OFFLOAD_TARGETS.get(name, {}).get(stage, (None, None))
     row = {
         **result,
@@ -49,7 +52,9 @@ def offload_row(
         "slowest": slowest,
         "gib": gib,
     }
-    if plain is None or plain is result or _size(plain) != _size(result):
+    if plain is None or plain is result:
+        return row
+    if _size(plain) != _size(result) or not comparable(plain, result):
         return row
     ratio = result["seconds"] / plain["seconds"]
     return {**row, "ratio": ratio, "same": agreement(result["found"], plain["found"])}

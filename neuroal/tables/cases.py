@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
@@ -129,6 +129,12 @@ def _plain(value: object) -> str:
     if value is None or value != value:
         return "null"
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def answered_by_all(results: pd.DataFrame, competitors: Collection[str]) -> pd.DataFrame:
+    """Return the results of the cases that all `competitors` answered."""
+    answers = results.groupby(CASE)["competitor"].transform("nunique")
+    return results[answers == len(competitors)]
 
 
 def cells(results: pd.DataFrame, expected: Expected) -> pd.DataFrame:

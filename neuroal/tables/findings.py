@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from neuroal.evaluation.task_table import TASKS
-from neuroal.tables.cases import CASE, Expected, kinds_of
+from neuroal.tables.cases import CASE, Expected, answered_by_all, kinds_of
 from neuroal.tables.chance import at_chance, marked
 from neuroal.tables.labels import in_order, label
 from neuroal.tables.relative import BASELINE
@@ -87,9 +87,7 @@ def dense_table(results: pd.DataFrame, expected: Expected) -> Table:
 
     Geometric means over the cases that all competitors of `expected` answered.
     """
-    texts = perplexities(results)
-    cases = texts.groupby(CASE)["competitor"].transform("nunique")
-    common = texts[cases == len(expected.competitors)]
+    common = answered_by_all(perplexities(results), expected.competitors)
     logs = np.log(common["value"].astype(float) / common["dense"].astype(float))
     means = np.exp(logs.groupby([common["competitor"], common["sparsity"]]).mean())
     sparsities = [s for s in expected.axis("sparsity") if s in set(common["sparsity"])]

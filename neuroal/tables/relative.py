@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from neuroal.tables.cases import CASE, Expected, kinds_of
 from neuroal.tables.labels import label
-from neuroal.tables.table import Cell, Table, figure_cell, label_cells, standings
+from neuroal.tables.table import Cell, Table, figure_cell, label_cells, rules_between, standings
 from neuroal.tables.wins import by_competitor, gains_over
 
 BASELINE = "uniform"
@@ -78,6 +79,33 @@ def relative_table(relative: pd.DataFrame, expected: Expected) -> Table:
             "Perplexity divided by the perplexity of uniform pruning; geometric mean over cases "
             "that both answered, after averaging over seeds. Counts refer to these cases.",
         ),
+    )
+
+
+def relative_by_sparsity(results: pd.DataFrame, expected: Expected) -> Table:
+    """Return perplexity divided by that of uniform pruning, by model, pruner and sparsity.
+
+    Geometric means over the texts; a dash where the competitor or uniform lacks a text.
+    """
+    texts = results[results["kind"] == "perplexity"]
+    values, kinds = by_competitor(texts), kinds_of(texts)
+    gains = {n: gains_over(values, kinds, n, BASELINE) for n in expected.competitors}
+    columns = list(product(expected.axis("pruner"), expected.axis("sparsity")))
+    rows = []
+    for model, name in product(expected.axis("model"), expected.competitors):
+        number = texts[texts["model"] == model]["task"].nunique()
+        own = gains[name][gains[name]["model"] == model].groupby(["pruner", "sparsity"])["gain"]
+        means = np.exp(-own.mean())[own.size() == number]
+        ratios = [float(means.get(column, np.nan)) for column in columns]
+        rows.append((*label_cells(model, name), *(figure_cell(r, f"{r:.3f}") for r in ratios)))
+    return Table(
+        name="relative-by-sparsity",
+        title="Perplexity relative to uniform pruning, by model (lower is better)",
+        heads=("Model", "Top-up", *(f"{label(pruner)}, {share}" for pruner, share in columns)),
+        labels=2,
+        rows=tuple(rows),
+        data=texts,
+        groups=rules_between(rows, 1),
     )
 
 

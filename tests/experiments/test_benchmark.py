@@ -22,6 +22,7 @@ from bench.profile import PARTS as SHARES  # noqa: E402
 from bench.profile import by_kind  # noqa: E402
 from bench.search import VARIANTS  # noqa: E402
 from bench.tables import PARTS as TABLES  # noqa: E402
+from bench.tables import search_differences  # noqa: E402
 from bench.tables_memory import MARGINAL as MARGINAL_TABLE  # noqa: E402
 from bench.tables_memory import OFFLOAD as OFFLOAD_TABLE  # noqa: E402
 from bench.tables_memory import agreement  # noqa: E402
@@ -235,15 +236,26 @@ def test_a_missed_target_is_marked() -> None:
     assert column.cell({"seconds": "five", "most": None}) == "five"
 
 
-def test_offloading_is_compared_only_for_the_same_windows() -> None:
+def test_offloading_is_compared_only_for_the_same_windows_and_versions() -> None:
     size = {"windows": 8, "seqlen": 2048, "host_gib": 13.0, "found": 2.0}
     plain = {**size, "seconds": 10.0, "peak_gib": 16.0}
     slow = {**size, "seconds": 14.0, "peak_gib": 5.5}
     names = ("offload-7b-none-perplexity", "offload-7b-blocks-perplexity")
     *_, row = OFFLOAD_TABLE(dict(zip(names, (plain, slow), strict=True)))
     assert "| 1.3 | 1.40 (missed) | 5 | 5.50 (missed) | 13.0 | yes |" in row
-    *_, row = OFFLOAD_TABLE(dict(zip(names, ({**plain, "windows": 2}, slow), strict=True)))
-    assert "| 1.3 | – | 5 |" in row
+    for change in ({"windows": 2}, {"packages": {"neuroal": "0.1.0"}}):
+        *_, row = OFFLOAD_TABLE(dict(zip(names, (plain | change, slow), strict=True)))
+        assert "| 1.3 | – | 5 |" in row
+        assert row.endswith("| 13.0 | – |")
+
+
+def test_criteria_of_different_versions_are_not_compared() -> None:
+    report = {f"criterion_{step}": [1.0, 2.0] for step in ("block", "row")} | {"lambda_block": 0.1}
+    search = {"report": report, "lambda_block": 0.1, "lambda_row": 0.1}
+    names = ("search-exact-7b", "search-exact-uncompiled-7b")
+    assert len(list(search_differences(dict.fromkeys(names, search)))) == 1
+    old = search | {"packages": {"neuroal": "0.1.0"}}
+    assert not list(search_differences(dict(zip(names, (search, old), strict=True))))
 
 
 def test_equal_marginals_have_targets_at_full_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from importlib.metadata import version
@@ -42,6 +43,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(folder / "records", "zoo", tasks=("ptb", "rte", "boolq"))
     publish(folder / "records", "zoo_seeds", tasks=("ptb",), seeds=(1, 2))
     publish(folder / "records", "zoo_alps", tasks=("ptb",), pruners=("alps",))
+    publish(folder / "records", "real", tasks=("ptb",), models=("a",), sparsities=(0.5, 0.7))
     reference = [record(competitor=name, tasks=("ptb",), rules="reference") for name in NAMES]
     pack(reference, folder / "records" / "zoo_reference.parquet", Origin())
     (folder / "README.md").write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
@@ -58,7 +60,7 @@ def test_all_files_are_made_and_a_second_time_to_the_same_bytes(
     published: Path, tmp_path: Path
 ) -> None:
     before = contents(published)
-    for name in ("zoo", "zoo_seeds", "zoo_alps", "zoo_reference"):
+    for name in ("zoo", "zoo_seeds", "zoo_alps", "zoo_reference", "real"):
         assert {f"tables/{name}.md", f"tables/{name}.csv"} <= before.keys()
     assert {"README.md", "report.html"} <= before.keys()
     assert any(re.fullmatch(r"plots/zoo-wanda-.*\.svg", name) for name in before)
@@ -78,6 +80,7 @@ def test_the_text_between_the_tables_stays_and_the_tables_are_filled(published: 
     }
     assert {"records", "rules", "seeds", "rivals-perplexity", "losses", "chance-zoo"} <= filled
     assert {"relative-zoo", "relative-to-dense", "performance-runtime"} <= filled
+    assert {"relative-real", "by-sparsity-real"} <= filled
     assert "| [zoo](tables/zoo.md) | 3 | 9 of 9 |" in page
 
 
@@ -90,6 +93,21 @@ def test_every_table_with_records_has_its_place_in_the_page() -> None:
     without = {n for n in script.PARTS if n.rpartition("-")[2] in {*script.GRIDS} - present}
     assert {*script.PARTS} - without <= {*marks}
     assert "Not measured." not in page
+
+
+def test_means_over_the_cases_of_a_grid_leave_out_those_that_a_top_up_lacks(
+    tmp_path: Path,
+) -> None:
+    publish(tmp_path / "results" / "records", "real", tasks=("ptb",), sparsities=(0.5, 0.7))
+    data = script.read(tmp_path / "results" / "records" / "real.parquet")
+    lacking = (data.results["competitor"] == "owl") & (data.results["sparsity"] == "70 %")
+    part = dataclasses.replace(data, results=data.results[~lacking])
+    counts = [
+        [row[-2].text for row in script.relative_tables({"real": each})["relative-real"].rows]
+        for each in (data, part)
+    ]
+    assert all(text.endswith(" of 2") for text in counts[0])
+    assert all(text.endswith(" of 1") for text in counts[1])
 
 
 def test_a_page_names_command_device_and_versions(published: Path) -> None:

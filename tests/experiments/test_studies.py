@@ -16,7 +16,6 @@ COUNTS = {
     "topups_rows": 4 * 3 * 3,
     "zoo_ladder": 4 * 2 * 4,
     "dsnot_cycles": 4 * 2 * 9,
-    "smollm2": 4 * 4,
     "marginal": 2 * 4 * 19,
     "marginal_ablation": 30,
     "alps": 2 * 4 * 3 * 3 * 5,
@@ -73,7 +72,7 @@ def test_gemma_has_bos_in_every_window_and_smollm2_has_not() -> None:
 
 
 def test_fisher_and_equal_marginals_see_64_windows_in_every_study() -> None:
-    for study in ("topups", "smollm2", "paper"):
+    for study in ("topups", "real", "paper"):
         _, runs = planned([f"+experiment={study}", "topup=uniform,neuroal,fisher,marginal"])
         for run in runs:
             windows = run.config.calibration.search_windows

@@ -8,8 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from neuroal.tables.cases import Case, Expected
-from neuroal.tables.relative import ALL, relative_table, relative_to_uniform
+from neuroal.tables.cases import Case, Expected, answered_by_all
+from neuroal.tables.relative import (
+    ALL,
+    relative_by_sparsity,
+    relative_table,
+    relative_to_uniform,
+)
 from neuroal.tables.study import named, study, tables
 from tests.synthetic import fill
 
@@ -73,6 +78,48 @@ def test_one_pruner_has_no_column_of_all() -> None:
     table = relative_table(relative_to_uniform(frame, expected), expected)
     assert table.heads == ("Top-up", "Wanda", "Better than uniform", "Best")
     assert [cell.text for cell in table.rows[1]] == ["OWL", "0.500", "3 of 3", "3 of 3"]
+
+
+def test_a_case_that_one_competitor_lacks_is_not_answered_by_all() -> None:
+    frame = results({"uniform": UNIFORM, "owl": [5.0, None, 20.0, 40.0, 10.0, 10.0]})
+    common = answered_by_all(frame, ("uniform", "owl"))
+    lacking = tuple(CASES[1])
+    assert lacking in set(frame[list(Case._fields)].itertuples(index=False, name=None))
+    assert lacking not in set(common[list(Case._fields)].itertuples(index=False, name=None))
+    assert len(common) == 2 * 5
+    assert answered_by_all(frame, ("uniform", "owl", "dlp")).empty
+
+
+def test_ratios_by_sparsity_need_every_text_of_both() -> None:
+    figures = {
+        ("50 %", "ptb"): {"uniform": 10.0, "owl": 5.0, "dlp": 10.0},
+        ("50 %", "wikitext2"): {"uniform": 10.0, "owl": 20.0, "dlp": 40.0},
+        ("70 %", "ptb"): {"uniform": 10.0, "owl": 5.0, "dlp": 10.0},
+        ("70 %", "wikitext2"): {"uniform": 10.0, "dlp": 40.0},
+        ("80 %", "ptb"): {"owl": 5.0},
+        ("80 %", "rte"): {"uniform": 0.5, "owl": 0.5},
+    }
+    kinds = {"rte": "zero_shot"}
+    cases = {key: Case("a", "wanda", *key) for key in figures}
+    rows = [
+        {
+            **cases[key]._asdict(),
+            "competitor": n,
+            "seed": 0,
+            "kind": kinds.get(key[1], "perplexity"),
+        }
+        | {"value": value}
+        for key, values in figures.items()
+        for n, value in values.items()
+    ]
+    expected = Expected(tuple(cases.values()), ("uniform", "owl", "dlp"))
+    table = relative_by_sparsity(pd.DataFrame(rows), expected)
+    assert table.heads == ("Model", "Top-up", "Wanda, 50 %", "Wanda, 70 %", "Wanda, 80 %")
+    assert [[cell.text for cell in row][1:] for row in table.rows] == [
+        ["Uniform", "1.000", "1.000", "–"],
+        ["OWL", "1.000", "–", "–"],
+        ["DLP", "2.000", "2.000", "–"],
+    ]
 
 
 def test_the_table_is_written_if_uniform_is_a_competitor(tmp_path: Path) -> None:
