@@ -26,6 +26,7 @@ from neuroal.grid.report import (
     states_text,
 )
 from neuroal.grid.status import RunState, Status, status_of
+from neuroal.records.rates import Observation
 
 EPILOG = """\
 plan    print cases and runs, their states, and an estimate of the remaining time and memory; loads
@@ -118,11 +119,12 @@ def print_plan(
     statuses: Sequence[Status],
 ) -> None:
     """Print cases and runs, and an estimate of what is left."""
+    measured: Sequence[Observation] = ()
     if options.measure:
         from neuroal.grid.measure import measure
 
-        measure([planned.config for planned in runs])
-    left = estimate_grid(runs, statuses)
+        measured = measure([planned.config for planned in runs])
+    left = estimate_grid(runs, statuses, measured)
     if options.json:
         print_json({**states_content(runs, statuses), "left": left.to_dict()})
     else:

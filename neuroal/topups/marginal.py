@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
@@ -28,6 +29,7 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
+from neuroal.topups.fisher import PASSES as FISHER_PASSES
 from neuroal.topups.fisher import Fisher, ordered
 
 STEPS = ("linear", "row", "both")
@@ -148,8 +150,14 @@ class EqualMarginals(TopUp):
         self.plan_of_file(settings.sparsity)
 
     def search_passes(self, windows: int) -> float:
-        iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
-        return float(PASSES * iterations * self.windows / windows)
+        passes = PASSES * (self.resolved["linear_iterations"] + self.resolved["row_iterations"])
+        passes += FISHER_PASSES * Fisher.rounds * (self.resolved["start"] == "fisher")
+        return float(passes * self.windows / windows)
+
+    def brief(self) -> EqualMarginals:
+        keys = ("linear_iterations", "row_iterations")
+        few = {key: min(2, self.resolved[key]) or None for key in keys}
+        return dataclasses.replace(self, **few)
 
     def search_bytes(self, weights: float, states: float) -> float:
         return states + weights  # gradients of a batch, and the order of all weights
