@@ -27,7 +27,7 @@ LOST_GPU = (
     "neuroal-grid retry for the run that failed;"
 )
 WAIT = 5.0
-"""Seconds between two checks of runs that other workers hold."""
+"""Seconds between two checks of runs that other workers hold, or of the memory of a full GPU."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Outcome:
     `recorded`: whether a failure is described beside the records, as `grid.status` reads it.
     `content`: result of a run that is done, as `result_content` returns it.
     `lost_gpu`: whether this process cannot use its GPU any more, so that every run would fail.
+    `gpu_is_full`: whether a run failed for lack of memory in a process that uses a GPU.
     """
 
     state: RunState
@@ -44,6 +45,7 @@ class Outcome:
     recorded: bool = True
     content: Mapping[str, Any] | None = None
     lost_gpu: bool = False
+    gpu_is_full: bool = False
 
 
 def attempt(config: RunConfig) -> Outcome:
@@ -60,7 +62,9 @@ def attempt(config: RunConfig) -> Outcome:
 
 
 def _attempt(config: RunConfig) -> Outcome:
-    from neuroal.files.gpu_errors import lost_gpu
+    import torch
+
+    from neuroal.files.gpu_errors import is_memory_error, lost_gpu
     from neuroal.records.result_line import result_content
     from neuroal.records.resume import Busy
     from neuroal.run import run
@@ -79,7 +83,13 @@ def _attempt(config: RunConfig) -> Outcome:
         if lost:
             reason += f"; this process cannot use its GPU any more ({lost})"
         fault = _record_failure(failure, reason)
-        return Outcome(RunState.FAILED, reason + fault, recorded=not fault, lost_gpu=bool(lost))
+        return Outcome(
+            RunState.FAILED,
+            reason + fault,
+            recorded=not fault,
+            lost_gpu=bool(lost),
+            gpu_is_full=is_memory_error(error.__cause__ or error) and torch.cuda.is_initialized(),
+        )
     failure.unlink(missing_ok=True)
     return Outcome(RunState.DONE, content=result_content(config, record, path))
 
@@ -116,7 +126,8 @@ def work_off(
     Args:
         runs: runs to execute.
         say: receives one line for every finished run.
-        wait: seconds between two checks of runs that other workers hold.
+        wait: seconds between two checks of runs that other workers hold, and after a run that
+            lacked memory of a GPU.
 
     Raises:
         MachineError: this process cannot use its GPU any more.
@@ -138,6 +149,8 @@ def work_off(
             if outcome.lost_gpu:
                 left = len(runs) - counts.total()
                 raise MachineError(f"{LOST_GPU} {left} of {len(runs)} runs are left")
+            if outcome.gpu_is_full:
+                time.sleep(wait)  # other workers on the GPU may free memory
         if len(held) == len(pending):
             time.sleep(wait)
         pending = held

@@ -156,7 +156,7 @@ class EqualMarginals(TopUp):
 
     def brief(self) -> EqualMarginals:
         keys = ("linear_iterations", "row_iterations")
-        few = {key: min(2, self.resolved[key]) or None for key in keys}
+        few: dict[str, Any] = {key: min(2, self.resolved[key]) or None for key in keys}
         return dataclasses.replace(self, **few)
 
     def search_bytes(self, weights: float, states: float) -> float:

@@ -237,6 +237,23 @@ def test_a_full_gpu_stops_no_worker(
     assert "memory does not suffice (CUDA error: out of memory" in capsys.readouterr().out
 
 
+def test_a_worker_waits_for_memory_of_a_full_gpu_before_its_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(model: object, where: str) -> None:
+        raise MachineError("memory does not suffice") from torch.OutOfMemoryError()
+
+    waits: list[float] = []
+    monkeypatch.setattr("neuroal.models.load._check_runs", check)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device=None: None)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+    monkeypatch.setattr(worker.time, "sleep", waits.append)
+    _, runs = planned([*FOUR, "refine=none", f"out={tmp_path}"])
+    assert worker.work_off(runs, lambda line: None, wait=3.0)[RunState.FAILED] == 2
+    assert waits == [3.0, 3.0]
+
+
 STAGES = ("models.load._check_runs", "run.evaluate_cached", "run.allocate", "run.evaluate_tasks")
 
 
