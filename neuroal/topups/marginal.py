@@ -155,9 +155,9 @@ class EqualMarginals(TopUp):
         return float(passes * self.windows / windows)
 
     def brief(self) -> EqualMarginals:
-        keys = ("linear_iterations", "row_iterations")
-        few: dict[str, Any] = {key: min(2, self.resolved[key]) or None for key in keys}
-        return dataclasses.replace(self, **few)
+        numbers = (self.resolved[f"{unit}_iterations"] for unit in ("linear", "row"))
+        linears, rows = (min(2, number) or None for number in numbers)
+        return dataclasses.replace(self, linear_iterations=linears, row_iterations=rows)
 
     def search_bytes(self, weights: float, states: float) -> float:
         return states + weights  # gradients of a batch, and the order of all weights
