@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,7 +28,6 @@ from neuroal.pruners.base import Pruner
 from neuroal.pruners.settings import PruningSettings
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.topups.base import Allocation, AllocationContext, RowRatios, TopUp
-from neuroal.topups.fisher import PASSES as FISHER_PASSES
 from neuroal.topups.fisher import Fisher, ordered
 
 STEPS = ("linear", "row", "both")
@@ -150,14 +148,15 @@ class EqualMarginals(TopUp):
         self.plan_of_file(settings.sparsity)
 
     def search_passes(self, windows: int) -> float:
-        passes = PASSES * (self.resolved["linear_iterations"] + self.resolved["row_iterations"])
-        passes += FISHER_PASSES * Fisher.rounds * (self.resolved["start"] == "fisher")
-        return float(passes * self.windows / windows)
+        iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
+        passes = float(PASSES * iterations * self.windows / windows)
+        start = Fisher(windows=self.windows).search_passes(windows)
+        return passes + start * (self.resolved["start"] == "fisher")
 
     def brief(self) -> EqualMarginals:
         numbers = (self.resolved[f"{unit}_iterations"] for unit in ("linear", "row"))
         linears, rows = (min(2, number) or None for number in numbers)
-        return dataclasses.replace(self, linear_iterations=linears, row_iterations=rows)
+        return replace(self, linear_iterations=linears, row_iterations=rows)
 
     def search_bytes(self, weights: float, states: float) -> float:
         return states + weights  # gradients of a batch, and the order of all weights
