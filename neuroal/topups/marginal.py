@@ -151,7 +151,7 @@ class EqualMarginals(TopUp):
         iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
         passes = float(PASSES * iterations * self.windows / windows)
         start = Fisher(windows=self.windows).search_passes(windows)
-        return passes + start * (self.resolved["start"] == "fisher")
+        return passes + (start if self.resolved["start"] == "fisher" else 0.0)
 
     def brief(self) -> EqualMarginals:
         numbers = (self.resolved[f"{unit}_iterations"] for unit in ("linear", "row"))
