@@ -36,6 +36,7 @@ from neuroal.config.locations import check_writable
 from neuroal.config.schema import RunConfig
 from neuroal.config.validation import message_of, resolve
 from neuroal.errors import FULL_ERROR, UserError, first_line, full_error, one_line
+from neuroal.files.gpu_errors import lost_gpu
 from neuroal.files.machine import machine_errors
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
@@ -150,7 +151,7 @@ class _Attempts:
 
         self.models = self.models or LastModel()
         outcome = attempt(config, self.models)
-        if not outcome.recorded:
+        if outcome.lost_gpu or not outcome.recorded:
             raise UserError(outcome.reason)
         if outcome.reason:
             print(f"neuroal: {outcome.reason}", file=sys.stderr)
@@ -163,9 +164,9 @@ class _Attempts:
 def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> int:
     """Let Hydra call `work` for every run; return the exit code.
 
-    In a multirun, a run that fails prints its line and does not stop the others, and a table of all
-    runs is printed last. The code is 2 if all failures are mistakes of the user, else 1. A single
-    run raises its error.
+    In a multirun, a run that fails prints its line and does not stop the others, unless the GPU
+    itself has failed, and a table of all runs is printed last. The code is 2 if all failures are
+    mistakes of the user, else 1. A single run raises its error.
     """
     multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
     sys.argv = [sys.argv[0], *for_hydra(flags), *overrides]
@@ -175,6 +176,8 @@ def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Wor
             with _unchanged_exceptions(), without_notes_of_hydra(flags.json or flags.quiet):
                 decorate = hydra.main(str(schema.conf_dir()), "config", version_base="1.3")
                 decorate(lambda composed: job.run(composed))()
+        except GpuLost:
+            print("neuroal: the GPU failed; the further runs are left", file=sys.stderr)
         except WorkerFailed as failure:
             print("neuroal: runs failed; the processes that did them printed why", file=sys.stderr)
             job.codes.extend(failure.args)
@@ -217,8 +220,13 @@ class _Job:
 
     def run(self, composed: DictConfig) -> None:
         """Do the run of a composed configuration."""
+        failures = len(self.codes)
         if os.getpid() == self.parent:
             self._run(composed)
+            if len(self.codes) > failures and "torch" in sys.modules:
+                from neuroal.execution.oom import release_memory
+
+                release_memory()  # here, as a traceback keeps the tensors of its frames alive
         else:
             with messages_as_lines(self.level):
                 self._run(composed)
@@ -238,6 +246,8 @@ class _Job:
             self.jobs.add(number, overrides, {"reason": first_line(error)})
             if os.getpid() != self.parent:  # the launcher passes the first error of its workers on
                 raise WorkerFailed(self.codes[-1]) from None
+            if lost_gpu(str(composed.device)):
+                raise GpuLost from None
             return
         if result is not None:
             if self.as_json:
@@ -273,6 +283,10 @@ def _unchanged_exceptions() -> Iterator[None]:
             del os.environ[FULL_ERROR]
         else:
             os.environ[FULL_ERROR] = before
+
+
+class GpuLost(BaseException):
+    """This process cannot use its GPU any more; Hydra would catch an `Exception`, and go on."""
 
 
 class WorkerFailed(Exception):

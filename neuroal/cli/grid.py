@@ -26,10 +26,11 @@ from neuroal.grid.report import (
     states_text,
 )
 from neuroal.grid.status import RunState, Status, status_of
+from neuroal.records.rates import Observation
 
 EPILOG = """\
 plan    print cases and runs, their states, and an estimate of the remaining time and memory; loads
-        no model, except with --measure, which times one pass of each
+        no model, except with --measure, which times short parts of the runs of each
 status  print how many runs are done, running, failed (with the reason) or missing
 run     do the missing runs; several workers, also on several machines, share the grid
 retry   do the failed runs again
@@ -38,7 +39,8 @@ retry   do the failed runs again
   neuroal-grid run experiment=paper data.root=FOLDER out=FOLDER --chunk 3/40
 
 Overrides are those of the command neuroal; several values, separated by commas, narrow or extend an
-axis of the grid. Exit code 1: a run has failed.
+axis of the grid. Exit code 1: a run has failed. Exit code 2: an error of the command, or a GPU that
+failed; the further runs are then left.
 """
 
 
@@ -90,7 +92,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", action="store_true", help="print MODEL RUNS MISSING per model")
     parser.add_argument("--all-done", action="store_true", help="status: fail unless all is done")
     parser.add_argument("--all", action="store_true", help="plan: list every run")
-    parser.add_argument("--measure", action="store_true", help="plan: time one pass per model")
+    parser.add_argument("--measure", action="store_true", help="plan: time parts of the runs")
     parser.add_flags(OUTPUT_FLAGS)
     return parser.parse_intermixed_args(arguments)
 
@@ -118,11 +120,12 @@ def print_plan(
     statuses: Sequence[Status],
 ) -> None:
     """Print cases and runs, and an estimate of what is left."""
+    measured: Sequence[Observation] = ()
     if options.measure:
         from neuroal.grid.measure import measure
 
-        measure([planned.config for planned in runs])
-    left = estimate_grid(runs, statuses)
+        measured = measure([planned.config for planned in runs])
+    left = estimate_grid(runs, statuses, measured)
     if options.json:
         print_json({**states_content(runs, statuses), "left": left.to_dict()})
     else:

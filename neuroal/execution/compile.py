@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from neuroal.errors import first_line
+from neuroal.files.gpu_errors import is_memory_error
 from neuroal.models.forwards import replaced_forwards
 
 ENOUGH_WORK = 5e11
@@ -104,6 +105,8 @@ class CompiledBlocks:
             with replaced_forwards(linears, _recording_forward):
                 output, inputs = function(block, call, hidden, order.leader, outputs)
         except torch._dynamo.exc.TorchDynamoException as error:
+            if is_memory_error(error):
+                raise
             self._broken = True
             warnings.warn(
                 f"blocks run uncompiled, which is slower: {first_line(error)}", stacklevel=2

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroal.errors import first_line
 from neuroal.execution.compile import BlockCall, CallOrder, CompiledBlocks, compiled
+from neuroal.files.gpu_errors import is_memory_error
 from neuroal.models.forwards import replaced_forwards
 from neuroal.models.linears import PrunableLinear
 
@@ -115,6 +116,8 @@ class CompiledGradients:
                     block, call, hidden, upstream, rows, reduction.function, reduction.constants
                 )
         except torch._dynamo.exc.TorchDynamoException as error:
+            if is_memory_error(error):
+                raise
             self._broken = True
             warnings.warn(
                 f"backward passes run uncompiled, which is slower: {first_line(error)}",

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from neuroal.errors import UserError
-from neuroal.files.machine import ALLOCATORS
+from neuroal.files.gpu_errors import is_memory_error
 from neuroal.parallel.peers import ALONE, Event, PeerOutOfMemory, Peers
 
 Result = TypeVar("Result")
@@ -45,13 +45,12 @@ class AdaptiveBatch:
         except PeerOutOfMemory:
             pass
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_memory_error(error):
                 raise
             self.peers.meet(Event.OUT_OF_MEMORY)
         # The traceback keeps the tensors of `work` alive, so free memory after the except block.
         if torch.cuda.is_available():
-            gc.collect()
-            torch.cuda.empty_cache()
+            release_memory()
         self._halve()
         return False
 
@@ -78,7 +77,8 @@ class AdaptiveBatch:
         )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` reports that the memory of a device does not suffice."""
-    is_message = any(message in str(error) for message in ALLOCATORS)
-    return is_message or isinstance(error, torch.OutOfMemoryError)
+def release_memory() -> None:
+    """Free the tensors that only reference cycles keep, and what CUDA's allocator caches."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from neuroal.errors import UserError, first_line, shortened
+from neuroal.files.gpu_errors import is_memory_error
 
 KEPT = "finished stages are kept"
 FREE = f"free some space and start again; {KEPT}"
+MORE_MEMORY = (
+    "use a smaller batch, offload=blocks, fewer workers per GPU or a machine with more memory"
+)
 REMEDIES = {
     errno.ENOSPC: FREE,
     errno.EDQUOT: FREE,
@@ -21,15 +25,6 @@ REMEDIES = {
     errno.ENOENT: f"it may have been deleted during the run; start again; {KEPT}",
 }
 """Error number → what helps."""
-ALLOCATORS = (
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "Triton Error [CUDA]: out of memory",
-)
-"""Message fragments of out-of-memory errors that are not raised as `torch.OutOfMemoryError`."""
-MEMORY = (*ALLOCATORS, "CUDA out of memory")
-"""Message fragments of all out-of-memory errors."""
 IN_TEXT = {f"(os error {number})": number for number in REMEDIES}
 """How libraries that are written in Rust, such as safetensors, name an error of the system."""
 
@@ -57,9 +52,8 @@ def line_of(error: Exception, where: str = "") -> str | None:
     """Return the line for an error of the machine, or None for another error."""
     if isinstance(error, UserError | ConnectionError):  # the latter: not an error of a file
         return None
-    if isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY):
-        remedy = "use a smaller batch, offload=blocks or a machine with more memory"
-        return f"memory does not suffice ({first_line(error)}); {remedy}"
+    if is_memory_error(error):
+        return f"memory does not suffice ({first_line(error)}); {MORE_MEMORY}"
     number = _number(error)
     if number is None:
         return None

@@ -18,9 +18,11 @@ from neuroal.records.rates import (
     card_of,
     kept_observations,
     observations_in,
+    seconds_by_parts,
     seconds_for,
+    seconds_once,
 )
-from neuroal.records.work import FORWARD, work_of
+from neuroal.records.work import FINGERPRINT, FORWARD, Parts, parts_of, work_of
 
 
 @dataclass(frozen=True)
@@ -46,56 +48,92 @@ class Estimate:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def estimate_grid(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> Estimate:
-    """Estimate the unfinished runs of a grid."""
+def estimate_grid(
+    runs: Sequence[PlannedRun],
+    statuses: Sequence[Status],
+    measured: Sequence[Observation] = (),
+) -> Estimate:
+    """Estimate the unfinished runs of a grid; `measured` is what `measure` has just observed."""
     unfinished = [
         planned.config
         for planned, status in zip(runs, statuses, strict=True)
         if status.state is not RunState.DONE
     ]
-    return estimate(unfinished)
+    return estimate(unfinished, measured)
 
 
-def estimate(configs: Sequence[RunConfig]) -> Estimate:
+def estimate(configs: Sequence[RunConfig], measured: Sequence[Observation] = ()) -> Estimate:
     """Estimate runs one after the other.
 
     Time follows finished runs in the folders of records and earlier runs of this user, each stage
-    by the amount of its work (`work_of`): of the same model and card, else of the same card. Memory
-    follows from the placement.
+    by the amount of its work (`work_of`): of the same model and card, else of the same card. Where
+    no run of the model is similar, what `measure` has observed of it counts first (`parts_of`).
+    Memory follows from the placement.
     """
     if not configs:
         return Estimate(0.0, 0.0, 0, 0, "")
     outs = {Path(config.out) for config in configs}
     observations = [o for out in outs for o in observations_in(out, config_of)]
     observations += kept_observations()
+    observations += [o for o in measured if o not in observations]
     device, on_gpu = device_of(configs[0], observations)
-    seconds, peak, measured = list[float | None](), list[float | None](), 0
-    evaluated: set[tuple[str, ...]] = set()
+    times, peak = _Times(device, observations), list[float | None]()
+    seconds = [times.of(config) for config in configs]
     for config in configs:
-        key = (config.model.path, *config.task.names)
-        spent, is_measured = _seconds(config, device, observations, with_dense=key not in evaluated)
-        evaluated.add(key)
-        seconds.append(spent)
         shape = shape_of(config.model)
         peak.append(None if shape is None else memory_of(config, shape, on_gpu))
-        measured += is_measured
-    return Estimate(_combined(sum, seconds), _combined(max, peak), len(configs), measured, device)
+    return Estimate(
+        _combined(sum, seconds), _combined(max, peak), len(configs), times.by_runs, device
+    )
 
 
-def _seconds(
-    config: RunConfig, device: str, observations: Sequence[Observation], *, with_dense: bool
-) -> tuple[float | None, bool]:
-    """Return the seconds of a run, and whether its model was run before on this card."""
-    shape = shape_of(config.model)
-    if shape is None:
-        return None, False
-    work = list(work_of(config, shape).items())
-    if with_dense:
-        work.append((FORWARD, dict(work)[FORWARD]))
-    card, model = card_of(config, device), config.model.path
-    stages = [seconds_for(stage, amount, card, model, observations) for stage, amount in work]
-    is_measured = all(stage is not None and stage[1] for stage in stages)
-    return _combined(sum, [None if stage is None else stage[0] for stage in stages]), is_measured
+class _Times:
+    """Estimates runs that one process does one after the other.
+
+    Attributes:
+        by_runs: number of runs so far whose model was run before on this card.
+    """
+
+    def __init__(self, device: str, observations: Sequence[Observation]) -> None:
+        self._device, self._observations = device, observations
+        self._begun: set[str] = set()
+        """What a process does once: dense evaluations, and first executions of a stage."""
+        self.by_runs = 0
+
+    def of(self, config: RunConfig) -> float | None:
+        """Return the seconds of the next run; None: unknown."""
+        shape = shape_of(config.model)
+        if shape is None:
+            return None
+        card, model = card_of(config, self._device), config.model.path
+        parts = parts_of(config, shape)
+        stages = [(name, work, parts[name]) for name, work in work_of(config, shape).items()]
+        if self._is_first(f"{model} {config.task.names}"):
+            _, work, own = stages[-1]
+            stages.append((FORWARD, work, {**own, FINGERPRINT: shape.parameters}))
+        seconds, by_runs = list[float | None](), True
+        for name, work, own in stages:
+            spent, by_run = self._stage(name, work, own, card, model)
+            seconds.append(spent)
+            by_runs &= by_run
+        self.by_runs += by_runs
+        return _combined(sum, seconds)
+
+    def _stage(
+        self, name: str, work: float, parts: Parts, card: str, model: str
+    ) -> tuple[float | None, bool]:
+        """Return the seconds of a stage, and whether they come from runs of the model."""
+        measured = seconds_by_parts(name, work, parts, card, model, self._observations)
+        if measured is None:
+            return seconds_for(name, work, card, model, self._observations) or (None, False)
+        if self._is_first(f"{model} {name}"):
+            measured += seconds_once(name, card, model, self._observations)
+        return measured, False
+
+    def _is_first(self, name: str) -> bool:
+        is_first = name not in self._begun
+        self._begun.add(name)
+        return is_first
 
 
 def device_of(config: RunConfig, observations: Sequence[Observation]) -> tuple[str, bool]:

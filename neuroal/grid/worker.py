@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError, first_line
 from neuroal.files.atomic import write_json
+from neuroal.files.machine import MachineError
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, failure_path
@@ -24,8 +25,12 @@ from neuroal.records.identity import identity_of
 if TYPE_CHECKING:
     from neuroal.models.last import LastModel
 
+LOST_GPU = (
+    "the GPU failed, and this process cannot use it any more; start neuroal-grid run again, and "
+    "neuroal-grid retry for the run that failed;"
+)
 WAIT = 5.0
-"""Seconds between two checks of runs that other workers hold."""
+"""Seconds between two checks of runs that other workers hold, or of the memory of a full GPU."""
 
 
 @dataclass(frozen=True)
@@ -34,46 +39,78 @@ class Outcome:
 
     `recorded`: whether a failure is described beside the records, as `grid.status` reads it.
     `content`: result of a run that is done, as `result_content` returns it.
+    `lost_gpu`: whether this process cannot use its GPU any more, so that every run would fail.
+    `gpu_is_full`: whether a run failed for lack of memory in a process that uses a GPU.
     """
 
     state: RunState
     reason: str = ""
     recorded: bool = True
     content: Mapping[str, Any] | None = None
+    lost_gpu: bool = False
+    gpu_is_full: bool = False
 
 
 def attempt(config: RunConfig, models: LastModel | None = None) -> Outcome:
     """Execute a run; record an error of any type in a file beside the records.
 
-    `models` loads the models of many runs; None: each is read from its files.
+    A run that failed leaves none of its tensors in memory. `models` loads the models of many runs;
+    None: each is read from its files.
     """
+    from neuroal.execution.oom import release_memory  # imports torch, which takes seconds
+
+    outcome = _attempt(config, models)
+    if outcome.state is RunState.FAILED and not outcome.lost_gpu:
+        release_memory()  # here, as a traceback keeps the tensors of its frames alive
+    return outcome
+
+
+def _attempt(config: RunConfig, models: LastModel | None) -> Outcome:
+    import torch
+
+    from neuroal.files.gpu_errors import is_memory_error, lost_gpu
     from neuroal.records.result_line import result_content
-    from neuroal.records.resume import Busy  # imports torch, which takes seconds
+    from neuroal.records.resume import Busy
     from neuroal.run import run
 
     identity = identity_of(config)
     failure = failure_path(Path(config.out), identity)
+    own = config
     try:
         own = dataclasses.replace(config, device=own_device(config.device))
         record, path = run(own, identity=identity, models=models)
     except Busy:
         return Outcome(RunState.RUNNING)
     except Exception as error:  # an error of any type must not stop the other runs
+        lost = lost_gpu(own.device)
         reason = _reason(error)
-        report = {
-            "reason": reason,
-            "traceback": traceback.format_exc(),
-            "machine": socket.gethostname(),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        try:
-            write_json(failure, report)
-        except OSError as fault:  # such as a full disk, which may be why the run failed
-            reason += f" ({failure.name}: {fault.strerror})"
-            return Outcome(RunState.FAILED, reason, recorded=False)
-        return Outcome(RunState.FAILED, reason)
+        if lost:
+            reason += f"; this process cannot use its GPU any more ({lost})"
+        fault = _record_failure(failure, reason)
+        return Outcome(
+            RunState.FAILED,
+            reason + fault,
+            recorded=not fault,
+            lost_gpu=bool(lost),
+            gpu_is_full=is_memory_error(error.__cause__ or error) and torch.cuda.is_initialized(),
+        )
     failure.unlink(missing_ok=True)
     return Outcome(RunState.DONE, content=result_content(config, record, path))
+
+
+def _record_failure(path: Path, reason: str) -> str:
+    """Describe the failure that is being handled; return why it cannot be written, if so."""
+    report = {
+        "reason": reason,
+        "traceback": traceback.format_exc(),
+        "machine": socket.gethostname(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        write_json(path, report)
+    except OSError as fault:  # such as a full disk, which may be why the run failed
+        return f" ({path.name}: {fault.strerror})"
+    return ""
 
 
 def _reason(error: Exception) -> str:
@@ -87,12 +124,17 @@ def work_off(
 ) -> dict[RunState, int]:
     """Execute `runs`, and wait for those that other workers hold; return state → number of runs.
 
-    If such a worker dies, its runs are executed here.
+    If such a worker dies, its runs are executed here. A run that lacks memory does not stop the
+    others; a process that has lost its GPU stops, because every run would fail at once.
 
     Args:
         runs: runs to execute.
         say: receives one line for every finished run.
-        wait: seconds between two checks of runs that other workers hold.
+        wait: seconds between two checks of runs that other workers hold, and after a run that
+            lacked memory of a GPU.
+
+    Raises:
+        MachineError: this process cannot use its GPU any more.
     """
     counts = Counter[RunState]()
     if not runs:
@@ -112,6 +154,11 @@ def work_off(
             spent = f"{time.perf_counter() - begin:.1f} s"
             line = f"{number}/{len(runs)}  {outcome.state}  {spent}  {planned.run}"
             say(f"{line}: {outcome.reason}" if outcome.reason else line)
+            if outcome.lost_gpu:
+                left = len(runs) - counts.total()
+                raise MachineError(f"{LOST_GPU} {left} of {len(runs)} runs are left")
+            if outcome.gpu_is_full:
+                time.sleep(wait)  # other workers on the GPU may free memory
         if len(held) == len(pending):
             time.sleep(wait)
         pending = held

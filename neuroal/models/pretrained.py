@@ -9,12 +9,13 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from neuroal.errors import UserError, first_line, shortened
+from neuroal.files.gpu_errors import is_gpu_failure, is_memory_error
+from neuroal.files.machine import MachineError, line_of
 from neuroal.models.completeness import (
     AGAIN,
     Comparison,
@@ -161,19 +162,25 @@ class _Report:
 
 @contextmanager
 def reading(path: str, problem: str) -> Iterator[None]:
-    """Silence the progress bars of `transformers`, and raise all errors as `UserError`.
+    """Silence the progress bars of `transformers`, and raise errors of the files as `UserError`.
 
     Args:
         path: folder, file or hub name that is read.
         problem: what is not possible, for the message.
+
+    Raises:
+        UserError: the files at `path` cannot be used.
+        MachineError: the memory of the machine or the GPU does not suffice.
     """
     try:
         with without_bars():
             yield
     except UserError:
         raise
-    except Exception as error:  # of many packages, and all due to the files at `path`
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:  # of many packages, and mostly due to the files at `path`
+        if is_memory_error(error):
+            raise MachineError(f"model.path={path}: {line_of(error)}") from error
+        if is_gpu_failure(error):
             raise
         raise UserError(f"model.path={path}: {problem} ({_cause(error)})") from error
 

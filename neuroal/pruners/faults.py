@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import FULL_ERROR, UserError, first_line
-from neuroal.execution.oom import is_out_of_memory
+from neuroal.files.gpu_errors import is_memory_error
 from neuroal.parallel.peers import PeerFailed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def faults_of(method: Method, weight: Tensor | None = None) -> Iterator[None]:
     except (UserError, PeerFailed):
         raise
     except Exception as error:
-        if type(method).__module__.partition(".")[0] == PACKAGE or is_out_of_memory(error):
+        if type(method).__module__.partition(".")[0] == PACKAGE or is_memory_error(error):
             raise
         shape = "" if weight is None else f", on a weight of shape {tuple(weight.shape)}"
         problem = f"{type(error).__name__}: {first_line(error) or 'no message'}"

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 from neuroal.config.schema import RunConfig
 from neuroal.errors import first_line
 from neuroal.files.atomic import without_ratios, write_bytes
 from neuroal.models.shape import ModelShape, shape_of
 from neuroal.records.schema import Record
-from neuroal.records.work import FORWARD, evaluated_tokens, work_of
+from neuroal.records.work import FORWARD, PASS, Parts, evaluated_tokens, work_of
 
 log = logging.getLogger(__name__)
 CACHE = "NEUROAL_CACHE"
@@ -26,6 +26,10 @@ MOST_LINES, MOST_RECORDS = 4000, 200
 """Most observations that are kept, and most records that are read in a folder."""
 NEAREST = 3
 """Number of observations whose median is used."""
+SIMILAR = 3.0
+"""Amounts of work that differ by at most this factor are similar."""
+FIRST = "first"
+"""Prefix of the stages of observations of what a process does once, as compiling and importing."""
 FAR = 30.0
 """A stage is not estimated from another model's if it has more than this many times its work: the
 device mostly waits in runs of small models, so their rates say nothing about large ones."""
@@ -82,16 +86,31 @@ def rates_path() -> Path:
     return Path(folder) / "rates.jsonl"
 
 
-def keep(observations: Iterable[Observation]) -> None:
-    """Add observations to this user's file; log if it cannot be written."""
-    lines = [json.dumps(asdict(observation)) for observation in observations]
+def keep(observations: Iterable[Observation]) -> bool:
+    """Add observations to this user's file; return whether it could be written, and log if not.
+
+    The lines are appended, so that workers that end together lose none.
+    """
+    text = "".join(f"{json.dumps(asdict(observation))}\n" for observation in observations)
     path = rates_path()
     try:
-        earlier = path.read_text("utf-8").splitlines() if path.exists() else []
-        text = "\n".join([*earlier[-MOST_LINES:], *lines, ""])
-        write_bytes(path, text.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.tell() and not _ends_a_line(file):  # a write that was cut off
+                text = "\n" + text
+            file.write(text.encode())
+        lines = path.read_bytes().splitlines(keepends=True)
+        if len(lines) > 2 * MOST_LINES:
+            write_bytes(path, b"".join(lines[-MOST_LINES:]))
     except OSError as error:
         log.debug("%s: cannot be written (%s); estimates lack this run", path, first_line(error))
+        return False
+    return True
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def keep_run(config: RunConfig, record: Record) -> None:
@@ -159,10 +178,51 @@ def seconds_for(
     if not of_stage and stage.partition(" ")[0] == "calibrate":
         of_stage = [o for o in near if o.stage.startswith("calibrate ")]
     if is_new := not of_stage:
-        of_stage = [o for o in near if o.stage == FORWARD]
+        of_stage = [o for o in near if o.stage in (FORWARD, PASS)]
     same = [o for o in of_stage if o.model == model]
-    candidates = sorted(same or of_stage, key=lambda o: abs(math.log(o.work / work)))
-    if not candidates:
+    if not of_stage:
         return None
-    rate = median(o.seconds / o.work for o in candidates[:NEAREST])
-    return rate * work, bool(same) and not is_new
+    return _rate(same or of_stage, work) * work, bool(same) and not is_new
+
+
+def _rate(observations: Sequence[Observation], work: float) -> float:
+    """Return the median seconds per unit of work of the observations nearest to `work`."""
+    candidates = sorted(observations, key=lambda o: abs(math.log(o.work / work)))
+    similar = [o for o in candidates if _is_similar(o, work)]
+    return median(o.seconds / o.work for o in (similar or candidates)[:NEAREST])
+
+
+def _is_similar(observation: Observation, work: float) -> bool:
+    return abs(math.log(observation.work / work)) <= math.log(SIMILAR)
+
+
+def seconds_by_parts(
+    stage: str,
+    work: float,
+    parts: Parts,
+    card: str,
+    model: str,
+    observations: Sequence[Observation],
+) -> float | None:
+    """Return the seconds of a stage of `parts`, each by its measured rate (`grid.measure`).
+
+    None: a part was not measured for this model and card, or a run of the model did a similar
+    amount of `work` in this stage, whose time says more.
+    """
+    same = [o for o in observations if o.card == card and o.model == model and o.work > 0]
+    if any(o.stage == stage and _is_similar(o, work) for o in same):
+        return None
+    total = 0.0
+    for part, amount in parts.items():
+        measured = [o for o in same if o.stage == part]
+        if not measured:
+            return None
+        total += amount * _rate(measured, amount)
+    return total
+
+
+def seconds_once(stage: str, card: str, model: str, observations: Sequence[Observation]) -> float:
+    """Return the measured seconds that a process needs for a stage once, as for compiling."""
+    first = [o for o in observations if o.card == card and o.stage == f"{FIRST} {stage}"]
+    same = [o for o in first if o.model == model]
+    return (same or first)[-1].seconds if first else 0.0

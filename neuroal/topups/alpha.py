@@ -13,6 +13,8 @@ from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.sparsity.schedule import clip_blocks, plan_of_blocks
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
 
+OPERATIONS = 10.0
+"""Operations per weight and input of a linear, of its singular values."""
 BINS = 100
 """Bins of the histogram of log10 eigenvalues."""
 
@@ -40,6 +42,9 @@ class AlphaPruning(TopUp):
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < 1:
             raise UserError(f"topup.epsilon={self.epsilon}: must be at least 0 and below 1")
+
+    def operations_per_weight(self, cols: float) -> float:
+        return OPERATIONS * cols
 
     def allocate(self, context: AllocationContext) -> Allocation:
         decoder, settings = context.decoder, context.settings

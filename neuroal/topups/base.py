@@ -79,6 +79,20 @@ class TopUp(Method, ABC):
         """Return the approximate number of times that the search prunes the model by `pruner`."""
         return 0
 
+    def operations_per_weight(self, cols: float) -> float:
+        """Return the approximate operations per weight besides forward passes; 0: negligible.
+
+        `cols` is the number of inputs of a linear. Estimates of time use it.
+        """
+        return 0.0
+
+    def brief(self) -> TopUp:
+        """Return this method with fewer repetitions, from whose time that of all follows.
+
+        The times differ by the factor of their `search_passes`.
+        """
+        return self
+
     @abstractmethod
     def allocate(self, context: AllocationContext) -> Allocation:
         """Return the plan."""

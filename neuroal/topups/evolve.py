@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,9 @@ class Evolve(TopUp):
 
     def search_passes(self, windows: int) -> float:
         return float(self.passes)
+
+    def brief(self) -> Evolve:
+        return dataclasses.replace(self, passes=min(self.passes, 8))
 
     def _mutate(
         self, parent: Mapping[str, float], sizes: Mapping[str, int], generator: random.Random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,9 @@ class Fisher(TopUp):
 
     def search_passes(self, windows: int) -> float:
         return PASSES * self.rounds * self.windows / windows
+
+    def brief(self) -> Fisher:
+        return dataclasses.replace(self, rounds=1)
 
     def search_bytes(self, weights: float, states: float) -> float:
         return states + (weights if self.form == "elementwise" else 0.0)

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -149,7 +149,14 @@ class EqualMarginals(TopUp):
 
     def search_passes(self, windows: int) -> float:
         iterations = self.resolved["linear_iterations"] + self.resolved["row_iterations"]
-        return float(PASSES * iterations * self.windows / windows)
+        passes = float(PASSES * iterations * self.windows / windows)
+        start = Fisher(windows=self.windows).search_passes(windows)
+        return passes + (start if self.resolved["start"] == "fisher" else 0.0)
+
+    def brief(self) -> EqualMarginals:
+        numbers = (self.resolved[f"{unit}_iterations"] for unit in ("linear", "row"))
+        linears, rows = (min(2, number) or None for number in numbers)
+        return replace(self, linear_iterations=linears, row_iterations=rows)
 
     def search_bytes(self, weights: float, states: float) -> float:
         return states + weights  # gradients of a batch, and the order of all weights

@@ -116,6 +116,15 @@ class NeuroAL(TopUp):
         searched = self if self._has_rows(pruner) else dataclasses.replace(self, step="block")
         return searched._candidates()
 
+    def brief(self) -> NeuroAL:
+        blocks, rows = self.block_candidates or PAPER_LAMBDAS, self.row_candidates or PAPER_LAMBDAS
+        return dataclasses.replace(
+            self,
+            search="exact",
+            block_candidates=list(blocks[:2]),
+            row_candidates=list(rows[:2]),
+        )
+
     def _candidates(self) -> int:
         """Return the number of candidates of an exact search."""
         blocks = len(self.block_candidates or PAPER_LAMBDAS) if self.step != "row" else 1

@@ -105,6 +105,22 @@ def test_blocks_run_uncompiled_after_a_compile_error() -> None:
     assert not hasattr(decoder.linears[0][0].module.__dict__, "forward")
 
 
+def test_a_compiler_that_lacks_memory_leaves_the_blocks_to_be_compiled_later() -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    torch._dynamo.reset()
+    decoder = tiny_llama()
+    runner = BlockRunner.capture(decoder, TOKENS, batch=4)
+    decoder.memo["compiled"] = on_cpu(fail)
+    decoder.memo["compiled gradients"] = CompiledGradients(on_cpu(fail))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runner.run(0, runner.embedded)
+    upstream = [torch.ones_like(part) for part in runner.embedded]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        walk_back(runner, 0, BlockPass(runner.embedded), upstream, Reduction(weight_gradient))
+
+
 def test_small_blocks_and_gradients_are_not_compiled() -> None:
     decoder = tiny_llama()
     decoder.memo["compiled"] = CompiledBlocks("eager", least_work=1e12, devices=("cpu",))

@@ -106,6 +106,7 @@ def test_a_single_window_that_does_not_fit_is_a_user_error() -> None:
         "CUDA error: out of memory",
         "Triton Error [CUDA]: out of memory",
         "CUBLAS_STATUS_ALLOC_FAILED",
+        "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
     ],
 )
 def test_an_allocation_outside_of_torch_that_fails_halves_the_batch(message: str) -> None:

@@ -19,6 +19,7 @@ from neuroal.files.machine import MachineError, line_of, machine_errors
         (OSError(errno.EIO, os.strerror(errno.EIO)), ["out=runs: input/output", "file system"]),
         (FileNotFoundError(errno.ENOENT, "No such file", "gone"), ["gone: ", "deleted"]),
         (MemoryError(), ["memory does not suffice", "smaller batch"]),
+        (RuntimeError("CUDA error: out of memory"), ["not suffice", "fewer workers", "offload"]),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ["memory does not suffice"]),
         (Exception("I/O error: No space left on device (os error 28)"), ["no space left", "free"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ from neuroal.models.shape import ModelShape, shape_of
 from neuroal.records import rates
 from neuroal.records.identity import environment
 from neuroal.records.memory import memory_of
-from neuroal.records.rates import Observation, keep, kept_observations, seconds_for
-from neuroal.records.work import work_of
+from neuroal.records.rates import (
+    Observation,
+    keep,
+    kept_observations,
+    seconds_by_parts,
+    seconds_for,
+    seconds_once,
+)
+from neuroal.records.work import parts_of, work_of
 
 CARD = str(environment(torch.device("cpu"))["device"])
 SEVEN = ModelShape(6.74e9, 4096, 11008, 32, 32000, 4096)
@@ -133,6 +141,156 @@ def test_a_dense_pass_of_the_model_counts_more_than_the_method_on_small_models()
 def test_the_nearest_amount_of_work_counts() -> None:
     earlier = [Observation("card", "m", "evaluate", 10.0**n, 10.0**-n) for n in range(9)]
     assert seconds_for("evaluate", 1e4, "card", "m", earlier) == (pytest.approx(1e-4), True)
+
+
+def test_a_run_with_a_similar_amount_of_work_counts_more_than_others() -> None:
+    earlier = [Observation("card", "m", "evaluate", *pair) for pair in ((1.0, 1.0), (90.0, 9.0))]
+    assert seconds_for("evaluate", 100.0, "card", "m", earlier) == (pytest.approx(10.0), True)
+
+
+def test_parts_that_were_measured_add_up() -> None:
+    measured = [
+        Observation("card", "m", "pass", 10.0, 1.0),
+        Observation("card", "m", "task rte", 1.0, 3.0),
+        Observation("other card", "m", "pass", 10.0, 7.0),
+        Observation("card", "other model", "pass", 10.0, 7.0),
+    ]
+    parts = {"pass": 20.0, "task rte": 1.0}
+    stage = ("evaluate", 100.0, parts, "card", "m")
+    assert seconds_by_parts(*stage, measured) == pytest.approx(5.0)
+    assert seconds_by_parts(*stage, measured[:1]) is None
+    similar = Observation("card", "m", "evaluate", 50.0, 1.0)
+    other = Observation("card", "m", "evaluate", 5.0, 1.0)
+    assert seconds_by_parts(*stage, [*measured, similar]) is None
+    assert seconds_by_parts(*stage, [*measured, other]) == pytest.approx(5.0)
+    assert seconds_by_parts("allocate uniform", 0.0, {}, "card", "m", []) == 0.0
+
+
+def test_a_process_compiles_and_imports_once() -> None:
+    measured = [
+        Observation("card", "m", "first evaluate", 1.0, 4.0),
+        Observation("card", "other", "first evaluate", 1.0, 5.0),
+    ]
+    assert seconds_once("evaluate", "card", "m", measured) == 4.0
+    assert seconds_once("evaluate", "card", "third", measured) == 5.0
+    assert seconds_once("prune wanda", "card", "m", measured) == 0.0
+
+
+PARTS = {
+    "load": 2.0,
+    "calibrate builtin": 5.0,
+    "search owl": 3.0,
+    "pruning wanda": 7.0,
+    "pass": 0.0,
+    "step": 0.0,
+    "fingerprint": 1.0,
+    "task rte": 10.0,
+    "documents": 20.0,
+    "first evaluate": 40.0,
+    "first prune wanda": 80.0,
+}
+"""Measured part → its seconds in the run `measured_run`."""
+
+
+def measured_run(tmp_path: Path, *overrides: str) -> RunConfig:
+    tasks = "task.names=[wikitext2,rte]"
+    return config(tmp_path, "topup=owl", "task.limit=8", tasks, *overrides)
+
+
+def measured_parts(run: RunConfig) -> list[Observation]:
+    shape = shape_of(run.model)
+    assert shape is not None
+    amounts = {
+        name: work for parts in parts_of(run, shape).values() for name, work in parts.items()
+    }
+    amounts["fingerprint"] = shape.parameters
+    return [
+        Observation(CARD, run.model.path, name, amounts.get(name, 1.0), seconds)
+        for name, seconds in PARTS.items()
+    ]
+
+
+def test_reading_texts_tasks_documents_and_first_executions_count(tmp_path: Path) -> None:
+    run = measured_run(tmp_path)
+    parts = measured_parts(run)
+    evaluation = 10.0 + 20.0
+    once = 1.0 + evaluation + 40.0 + 80.0  # the dense model, imports and compiling
+    one = 2.0 + 5.0 + 3.0 + 7.0 + evaluation
+    assert estimate([run], parts).seconds == pytest.approx(one + once)
+    other = dataclasses.replace(run, seed=1)
+    assert estimate([run, other], parts).seconds == pytest.approx(2 * one + once)
+
+
+def test_more_documents_take_longer_but_a_task_has_a_fixed_time(tmp_path: Path) -> None:
+    parts = measured_parts(measured_run(tmp_path))
+    few, many = (
+        estimate([measured_run(tmp_path, f"task.limit={limit}")], parts).seconds
+        for limit in (8, 16)
+    )
+    assert few is not None
+    assert many is not None
+    assert many - few == pytest.approx(2 * 20.0)
+
+
+def test_pruning_by_more_windows_adds_forward_passes_alone(tmp_path: Path) -> None:
+    parts = measured_parts(measured_run(tmp_path))
+    few, many = (
+        estimate([measured_run(tmp_path, f"calibration.windows={windows}")], parts).seconds
+        for windows in (4, 64)
+    )
+    assert many == pytest.approx(few)  # passes take no time here
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage", "parts"),
+    [
+        ("topup=neuroal", "allocate neuroal", {"search neuroal"}),
+        ("topup=alpha", "allocate alphapruning", {"search alphapruning"}),
+        ("topup=uniform", "allocate uniform", set()),
+        (
+            "topup=neuroal pruner=sparsegpt",
+            "allocate neuroal sparsegpt",
+            {"pass", "pruning sparsegpt"},
+        ),
+        ("refine=dsnot", "prune wanda dsnot", {"pruning wanda dsnot", "pass"}),
+        ("task.names=[ptb,boolq]", "evaluate", {"pass", "step", "task boolq", "documents"}),
+    ],
+)
+def test_a_stage_consists_of_measured_parts(overrides: str, stage: str, parts: set[str]) -> None:
+    run = composed([*FEW, *overrides.split()])
+    shape = shape_of(run.model)
+    assert shape is not None
+    by_stage = parts_of(run, shape)
+    assert by_stage.keys() == work_of(run, shape).keys()
+    assert {name for name, amount in by_stage[stage].items() if amount} == parts
+
+
+def test_observations_of_workers_that_end_together_are_all_kept() -> None:
+    def keep_many(worker: int) -> None:
+        for number in range(20):
+            keep([Observation("card", "m", "load", worker + 1.0, number + 1.0)])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep_many, range(4)))
+    assert len(kept_observations()) == 80
+
+
+def test_the_file_of_observations_does_not_grow_without_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rates, "MOST_LINES", 3)
+    for number in range(20):
+        assert keep([Observation("card", "m", "load", 1.0, float(number))])
+    seconds = [o.seconds for o in kept_observations()]
+    assert len(seconds) <= 6
+    assert seconds[-1] == 19.0
+
+
+def test_a_line_that_was_cut_off_spoils_no_later_one(cache: Path) -> None:
+    cache.mkdir()
+    rates.rates_path().write_text('{"card": "ca')
+    keep([Observation("card", "m", "load", 1.0, 1.0)])
+    assert [o.card for o in kept_observations()] == ["card"]
 
 
 def test_lines_of_another_layout_are_left_out(cache: Path) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from neuroal.cli import main as cli
 from neuroal.cli.declared import planned
 from neuroal.cli.grid import grid_command
+from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError
 from neuroal.files.lock import leased
+from neuroal.files.machine import MachineError
 from neuroal.files.sealed import unsealed
 from neuroal.grid import worker
 from neuroal.grid.status import RunState, failure_path, status_of
+from neuroal.models import load
 from neuroal.records.summary import STATE_FOLDER, read_summary, summary_path
 from tests.grid.small import FOUR, leftovers, results
 
@@ -162,3 +169,117 @@ def test_status_and_plan_read_a_folder_that_cannot_be_written(
     assert "4 of 4 results" in capsys.readouterr().out
     with pytest.raises(UserError, match="cannot be written; use a writable location"):
         grid_command(["run", *FOUR, f"out={finished}"])
+
+
+def broken_gpu(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the second run end the CUDA context of this process; return the ratios of all runs."""
+    import neuroal.run
+
+    done, real, broken = list[float](), neuroal.run.run, list[str]()
+
+    def run(config: RunConfig, **options: Any) -> object:
+        done.append(config.sparsity.ratio)
+        if len(done) >= 2:
+            broken.append("CUDA error: unknown error")
+            raise torch.AcceleratorError(broken[0])
+        return real(config, **options)
+
+    def synchronize(device: object = None) -> None:
+        if broken:
+            raise torch.AcceleratorError(broken[0])
+
+    monkeypatch.setattr(neuroal.run, "run", run)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", synchronize)
+    return done
+
+
+def test_a_worker_that_has_lost_its_gpu_stops_at_once_and_fails_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = broken_gpu(monkeypatch)
+    with pytest.raises(MachineError, match="2 of 4 runs are left") as raised:
+        grid_command(["run", *FOUR, f"out={tmp_path}"])
+    assert "neuroal-grid run" in str(raised.value)
+    assert len(done) == 2
+    assert grid_command(["status", *FOUR, f"out={tmp_path}"]) == 1
+    text = capsys.readouterr().out
+    assert "4 runs: 1 done, 0 running, 1 failed, 2 missing" in text
+    assert "AcceleratorError: CUDA error: unknown error; this process cannot use its GPU" in text
+
+
+def test_hydras_multirun_stops_as_well_when_it_has_lost_its_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = broken_gpu(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["neuroal", "-m", *FOUR, f"out={tmp_path}"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code not in (0, None)
+    assert len(done) == 2
+    assert "the GPU failed; the further runs are left" in capsys.readouterr().err
+
+
+def test_a_full_gpu_stops_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = ["cannot run"]
+
+    def check(model: object, where: str) -> None:
+        if full:
+            raise torch.AcceleratorError(f"CUDA error: out of memory{full.pop()}")
+
+    monkeypatch.setattr("neuroal.models.load._check_runs", check)
+    two = [*FOUR, "refine=none", f"out={tmp_path}"]
+    assert grid_command(["run", *two]) == 1
+    assert "1 done now, 1 failed" in capsys.readouterr().err
+    assert grid_command(["status", *two]) == 1
+    assert "memory does not suffice (CUDA error: out of memory" in capsys.readouterr().out
+
+
+def test_a_worker_waits_for_memory_of_a_full_gpu_before_its_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(model: object, where: str) -> None:
+        raise MachineError("memory does not suffice") from torch.OutOfMemoryError()
+
+    waits: list[float] = []
+    monkeypatch.setattr("neuroal.models.load._check_runs", check)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device=None: None)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+    monkeypatch.setattr(worker.time, "sleep", waits.append)
+    _, runs = planned([*FOUR, "refine=none", f"out={tmp_path}"])
+    assert worker.work_off(runs, lambda line: None, wait=3.0)[RunState.FAILED] == 2
+    assert waits == [3.0, 3.0]
+
+
+STAGES = ("models.load._check_runs", "run.evaluate_cached", "run.allocate", "run.evaluate_tasks")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_failed_run_leaves_no_tensors(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[Any]] = []
+    real = load.read_whole
+
+    def read_whole(*arguments: Any) -> Any:
+        model = real(*arguments)
+        models.append(weakref.ref(model))
+        return model
+
+    def fail(*_arguments: object, **_settings: object) -> None:
+        error = torch.OutOfMemoryError("CUDA out of memory")
+        error.itself = error  # type: ignore[attr-defined]  # a cycle that keeps all frames alive
+        raise error
+
+    monkeypatch.setattr(load, "read_whole", read_whole)
+    monkeypatch.setattr(f"neuroal.{stage}", fail)
+    _, runs = planned([*FOUR, "refine=none", "sparsity=s60", f"out={tmp_path}"])
+    gc.disable()
+    try:
+        assert worker.attempt(runs[0].config).state is RunState.FAILED
+        assert [model() for model in models] == [None]
+    finally:
+        gc.enable()

@@ -11,10 +11,17 @@ from transformers import BertConfig, BertModel, T5Config
 from neuroal.config.schema import ModelConfig
 from neuroal.data import hub
 from neuroal.errors import UserError
+from neuroal.files.machine import MachineError
 from neuroal.models.devices import resolve_device
 from neuroal.models.load import load_model
 from tests.small_models import tiny_llama
 
+READERS = {
+    "cannot be loaded": "neuroal.models.load.read_whole",
+    "the tokenizer cannot be loaded": "neuroal.models.load.AutoTokenizer.from_pretrained",
+    "cannot run on text": "transformers.LlamaForCausalLM.forward",
+}
+"""Step of loading → a function that it calls."""
 CPU = torch.device("cpu")
 
 
@@ -85,3 +92,56 @@ def test_an_error_of_a_gguf_file_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
     refuse(path, rf"model\.path={path}: cannot be loaded", source="gguf")
+
+
+def fail_in(step: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step of loading raise `error`."""
+
+    def fail(*_arguments: object, **_settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(READERS[step], fail)
+
+
+@pytest.mark.parametrize("step", READERS)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling "
+            "`cusolverDnCreate(handle)`"
+        ),
+        MemoryError(),
+    ],
+)
+def test_a_full_gpu_while_loading_is_not_blamed_on_the_checkpoint(
+    step: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_in(step, error, monkeypatch)
+    with pytest.raises(MachineError) as raised:
+        load_model(ModelConfig(source="zoo", path="llama"), CPU)
+    line = str(raised.value)
+    assert "llama: memory does not suffice (" in line
+    assert "offload=blocks, fewer workers per GPU" in line
+    assert "config.json" not in line
+    assert "checkpoint" not in line
+
+
+def test_a_gpu_that_fails_while_loading_is_not_blamed_on_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = torch.AcceleratorError("CUDA error: unknown error")
+    fail_in("cannot run on text", error, monkeypatch)
+    with pytest.raises(torch.AcceleratorError) as raised:
+        load_model(ModelConfig(source="zoo", path="llama"), CPU)
+    assert raised.value is error
+
+
+def test_a_model_that_cannot_run_is_blamed_on_its_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_in("cannot run on text", RuntimeError("sizes differ"), monkeypatch)
+    with pytest.raises(UserError, match=r"cannot run on text; check its config\.json"):
+        load_model(ModelConfig(source="zoo", path="llama"), CPU)

@@ -17,6 +17,7 @@ from neuroal.topups.neuroal import NeuroAL
 from neuroal.topups.owl import OWL
 from neuroal.topups.plan_file import PlanFile
 from neuroal.topups.uniform import Uniform
+from tests.small_models import allocation_context, tiny_llama
 
 
 @pytest.mark.parametrize(("topup", "passes"), [(Uniform(), 0), (AlphaPruning(), 0), (OWL(), 1)])
@@ -49,3 +50,29 @@ def test_a_round_of_fisher_takes_five_passes_over_its_windows() -> None:
 def test_the_values_of_a_plan_are_sparsities_or_densities() -> None:
     with pytest.raises(UserError, match=r"topup\.values"):
         PlanFile(values="shares")
+
+
+METHODS = [
+    *(NeuroAL(), NeuroAL(step="block"), NeuroAL(step="row", row_candidates=[0.1])),
+    *(NeuroAL(search="adaptive"), Fisher(windows=4), EqualMarginals(windows=2)),
+    *(EqualMarginals(preset="first", windows=2), Evolve(windows=2), OWL(), DLP(), AlphaPruning()),
+]
+
+
+@pytest.mark.parametrize("topup", METHODS, ids=repr)
+@pytest.mark.filterwarnings("ignore:.*windows of text")
+def test_a_brief_search_does_what_the_whole_one_does_in_fewer_passes(topup: TopUp) -> None:
+    brief = topup.brief()
+    assert type(brief) is type(topup)
+    assert brief.search_passes(4) <= topup.search_passes(4)
+    if isinstance(topup, NeuroAL | Fisher | EqualMarginals | Evolve) and topup.search_passes(4) > 8:
+        assert brief.search_passes(4) < 0.5 * topup.search_passes(4)
+    allocation = brief.allocate(allocation_context(tiny_llama()))
+    assert len(allocation.plan.ratios) == 28
+
+
+def test_the_start_of_equal_marginals_counts_as_passes() -> None:
+    by_fisher = EqualMarginals(row_iterations=4).search_passes(8)
+    uniform = EqualMarginals(row_iterations=4, start="uniform").search_passes(8)
+    assert uniform == 3 * 4
+    assert by_fisher == uniform + Fisher().search_passes(8)
