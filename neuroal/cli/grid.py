@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from neuroal.cli.application import exit_with
 from neuroal.cli.declared import planned
@@ -15,7 +15,6 @@ from neuroal.cli.messages import level_of, print_json, set_level
 from neuroal.config.locations import check_writable
 from neuroal.errors import UserError
 from neuroal.grid.declaration import Declaration
-from neuroal.grid.estimate import estimate_grid
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.report import (
     cases_text,
@@ -26,7 +25,9 @@ from neuroal.grid.report import (
     states_text,
 )
 from neuroal.grid.status import RunState, Status, status_of
-from neuroal.records.rates import Observation
+
+if TYPE_CHECKING:
+    from neuroal.records.rates import Observation
 
 EPILOG = """\
 plan    print cases and runs, their states, and an estimate of the remaining time and memory; loads
@@ -120,6 +121,8 @@ def print_plan(
     statuses: Sequence[Status],
 ) -> None:
     """Print cases and runs, and an estimate of what is left."""
+    from neuroal.grid.estimate import estimate_grid  # imports torch, which takes seconds
+
     measured: Sequence[Observation] = ()
     if options.measure:
         from neuroal.grid.measure import measure

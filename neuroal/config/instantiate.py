@@ -60,7 +60,7 @@ def build(key: str, node: Any) -> Any:
 
 def _check_method(key: str, target: str, cls: Any) -> None:
     """Raise `UserError` unless `cls` is a complete class of methods of the group `key`."""
-    from neuroal.pruners.base import Method  # late: imports torch
+    from neuroal.pruners.method import Method  # late: imports torch
 
     if not (inspect.isclass(cls) and issubclass(cls, Method) and cls.group == key):
         raise UserError(

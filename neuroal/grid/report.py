@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroal.grid.declaration import REPEATS, Declaration
-from neuroal.grid.estimate import Estimate
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, Status
+
+if TYPE_CHECKING:
+    from neuroal.grid.estimate import Estimate
 
 
 def cases_text(declaration: Declaration) -> str:

@@ -13,6 +13,7 @@ from neuroal.kernels.input_statistics import InputStatistics, Need
 from neuroal.kernels.selection import largest, lowest_per_row, prune_rows, scores_of, zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.pruners.faults import check_tensor
+from neuroal.pruners.method import Method
 from neuroal.sparsity.budget import LinearBudget, Rules
 
 
@@ -32,32 +33,6 @@ class PrunedWeight:
     mask: Tensor
     finite: Tensor | None = None
     differing: Tensor | None = None
-
-
-class Method:
-    """A configurable method; subclasses are frozen dataclasses whose fields are its parameters.
-
-    Attributes:
-        group: the group of the command line that chooses a method of this kind.
-        file_parameters: parameters that name files. Their content, not their name, is part of a
-            run's identity.
-        version: number of the results' version, part of a run's identity. Raise it when a change of
-            the code changes results.
-    """
-
-    group: ClassVar[str] = ""
-    file_parameters: ClassVar[frozenset[str]] = frozenset()
-    version: ClassVar[int] = 1
-
-    @property
-    def name(self) -> str:
-        """Name of the method in messages."""
-        return type(self).__name__.lower()
-
-    @property
-    def setting(self) -> str:
-        """Beginning of messages about the method, as in ``pruner=wanda``."""
-        return f"{self.group}={self.name}"
 
 
 class Pruner(Method, ABC):

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,9 +14,7 @@ from torch import Tensor
 from neuroal.errors import FULL_ERROR, UserError, first_line
 from neuroal.files.gpu_errors import is_memory_error
 from neuroal.parallel.peers import PeerFailed
-
-if TYPE_CHECKING:
-    from neuroal.pruners.base import Method
+from neuroal.pruners.method import Method
 
 PACKAGE = __name__.partition(".")[0]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-from neuroal.pruners.base import Method, Pruner
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.method import Method
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.sparsity.allocation import Allocation

@@ -1,4 +1,4 @@
-"""In a multirun, every run that fails has its line, and the others are done."""
+"""Start of the console scripts; in a multirun, every run that fails has its line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,16 @@ def test_a_closed_pipe_leaves_no_traceback() -> None:
     finished = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert finished.stdout.startswith("neuroal ")
     assert finished.stderr == ""
+
+
+def test_status_of_a_grid_does_not_import_torch(tmp_path: Path) -> None:
+    work = (
+        "import sys; from neuroal.cli.grid import main\n"
+        f"sys.argv[1:] = ['status', 'experiment=quick', 'out={tmp_path}']\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", work], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines()[-1] == "False", ended.stderr

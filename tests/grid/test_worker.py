@@ -254,7 +254,12 @@ def test_a_worker_waits_for_memory_of_a_full_gpu_before_its_next_run(
     assert waits == [3.0, 3.0]
 
 
-STAGES = ("models.load._check_runs", "run.evaluate_cached", "run.allocate", "run.evaluate_tasks")
+STAGES = (
+    "models.load._check_runs",
+    "run.DenseFigures.evaluate",
+    "run.allocate",
+    "run.evaluate_tasks",
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)
