@@ -93,11 +93,13 @@ def start(
     help_text: Callable[[], str],
     check_overrides: Callable[[Sequence[str]], None] = lambda overrides: None,
     dry_run: Work | None = None,
+    sweep: Callable[[], Work] | None = None,
 ) -> None:
     """Call `work` for every run requested on the command line, or print help or version.
 
     `check_overrides` raises `UserError` for overrides that the command does not accept.
-    `dry_run` says what `work` would do; None: the command has no flag ``--dry-run``.
+    `dry_run` says what `work` would do; None: the command has no flag ``--dry-run``. `sweep`
+    returns what does the runs of a multirun; None: `work`.
     """
     flags, overrides = parse_flags(sys.argv[1:])
     set_level(level_of(flags))
@@ -111,7 +113,13 @@ def start(
             if dry_run is None:
                 raise UserError("--dry-run: is a flag of the command neuroal")
             work = dry_run
+        elif sweep is not None and _is_multirun(flags, overrides):
+            work = sweep()
         _run(flags, with_experiment(overrides), work)
+
+
+def _is_multirun(flags: argparse.Namespace, overrides: Sequence[str]) -> bool:
+    return flags.multirun or "hydra.mode=MULTIRUN" in overrides
 
 
 def _run(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> None:
@@ -121,7 +129,7 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> Non
     schema.register()
     is_grid, runs = False, list[PlannedRun]()
     if not (flags.hydra_help or flags.info or flags.shell_completion):
-        multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
+        multirun = _is_multirun(flags, overrides)
         configs, is_grid = check(overrides, flags.config_dir, multirun, flags.config_name)
         if not (flags.cfg or flags.dry_run or multirun):
             locate_model(configs[0].model)  # before torch is imported, which takes seconds
@@ -168,9 +176,9 @@ def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Wor
     itself has failed, and a table of all runs is printed last. The code is 2 if all failures are
     mistakes of the user, else 1. A single run raises its error.
     """
-    multirun = flags.multirun or "hydra.mode=MULTIRUN" in overrides
     sys.argv = [sys.argv[0], *for_hydra(flags), *overrides]
     with Jobs() as jobs:
+        multirun = _is_multirun(flags, overrides)
         job = _Job(work, jobs, multirun, as_json=flags.json, level=level_of(flags))
         try:
             with _unchanged_exceptions(), without_notes_of_hydra(flags.json or flags.quiet):

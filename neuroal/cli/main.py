@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from neuroal.cli.application import exit_with, start
 from neuroal.cli.compose import composed
@@ -11,17 +12,33 @@ from neuroal.cli.help import help_text
 from neuroal.cli.jobs import Result
 from neuroal.config.schema import RunConfig
 
+if TYPE_CHECKING:
+    from neuroal.models.last import LastModel
+
 __all__ = ["composed", "main"]
 
 
 def main() -> NoReturn:
     """Run the console script ``neuroal``."""
-    exit_with(lambda: start(_prune, help_text, dry_run=dry_run))
+    exit_with(lambda: start(_prune, help_text, dry_run=dry_run, sweep=_Sweep))
 
 
-def _prune(config: RunConfig) -> Result:
+def _prune(config: RunConfig, models: LastModel | None = None) -> Result:
     from neuroal.records.result_line import line_of, result_content
     from neuroal.run import run  # late: takes seconds to import
 
-    content = result_content(config, *run(config))
+    content = result_content(config, *run(config, models=models))
     return Result(content, lambda: print(line_of(content), flush=True))
+
+
+@dataclass(eq=False)
+class _Sweep:
+    """Does the runs of a multirun, which often prune the same model."""
+
+    models: LastModel | None = None
+
+    def __call__(self, config: RunConfig) -> Result:
+        from neuroal.models.last import LastModel  # late: takes seconds to import
+
+        self.models = self.models or LastModel()
+        return _prune(config, self.models)

@@ -13,8 +13,9 @@ import pytest
 from neuroal.cli import main as cli
 from neuroal.cli.flags import parse_flags
 from neuroal.cli.jobs import Result
-from neuroal.config.schema import RunConfig
+from neuroal.config.schema import ModelConfig, RunConfig
 from neuroal.errors import UserError
+from neuroal.models.load import LoadedModel, load_model
 
 LINE = "neuroal: seed={}: {}\n"
 
@@ -31,7 +32,7 @@ def call(
     """
     started = []
 
-    def run(config: RunConfig) -> None:
+    def run(config: RunConfig, *_: object) -> None:
         started.append(config.seed)
         if config.seed > 20:
             raise RuntimeError(f"no memory {config.seed}\nmore")
@@ -86,7 +87,7 @@ def test_mistakes_of_the_user_exit_with_2_and_crashes_beside_them_with_1(
 def test_a_crash_of_a_single_run_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("neuroal.cli.main._prune", lambda config: 1 / 0)
+    monkeypatch.setattr("neuroal.cli.main._prune", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["neuroal", "seed=1"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
@@ -100,7 +101,7 @@ def output_of(
 ) -> tuple[str, str]:
     """Return what ``neuroal ARGUMENTS`` prints if every run warns, notes, and has `RESULT`."""
 
-    def run(config: RunConfig) -> Result:
+    def run(config: RunConfig, *_: object) -> Result:
         logger = logging.getLogger("neuroal.run")
         logger.debug("stage of progress=%s", config.progress)
         logger.info("note")
@@ -163,3 +164,23 @@ def test_status_of_a_grid_does_not_import_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", work], capture_output=True, text=True, check=False
     )
     assert ended.stdout.splitlines()[-1] == "False", ended.stderr
+
+
+@pytest.mark.parametrize(("overrides", "reads"), [(["-m", "seed=1,2,3"], 1), (["seed=1"], 0)])
+def test_the_runs_of_a_multirun_share_the_model(
+    overrides: list[str], reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping: list[object] = []
+
+    def load(config: ModelConfig, *rest: object) -> LoadedModel:
+        keeping.append(config)
+        return load_model(config, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("neuroal.models.last.load_model", load)
+    small = ["pruner=magnitude", "topup=uniform", "task=none", f"out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["neuroal", *small, *overrides])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert len(keeping) == reads  # a single run keeps no copy
+    assert len([*tmp_path.glob("*.json")]) == max(1, 3 * reads)

@@ -51,9 +51,9 @@ def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     configs: list[RunConfig] = []
     prune = main._prune
 
-    def recorded(config: RunConfig) -> None:
+    def recorded(config: RunConfig, *models: Any) -> None:
         configs.append(config)
-        prune(config)
+        prune(config, *models)
 
     with monkeypatch.context() as patch:
         patch.setattr(main, "_prune", recorded)
