@@ -146,7 +146,7 @@ def test_multirun_runs_every_combination(
 ) -> None:
     runs: list[tuple[str, float]] = []
 
-    def recorded(config: RunConfig) -> tuple[None, Path]:
+    def recorded(config: RunConfig, **_: object) -> tuple[None, Path]:
         runs.append((str(config.pruner["_target_"]).rpartition(".")[2], config.sparsity.ratio))
         return None, Path(f"{len(runs)}.json")
 
@@ -175,7 +175,7 @@ def test_multirun_runs_every_combination(
 def test_an_interrupted_command_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(config: RunConfig) -> None:
+    def interrupt(config: RunConfig, **_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("neuroal.run.run", interrupt)
