@@ -48,13 +48,16 @@ class DenseFigures:
         loaded: the model.
         tasks: tasks to evaluate.
         out: folder of records, whose folder `FOLDER` holds one file for each `CacheEntry`.
+
+    Attributes:
+        figures: task → its figures, as far as they are present.
     """
 
     def __init__(self, loaded: LoadedModel, tasks: Sequence[Task], out: Path) -> None:
         weights = fingerprint(loaded.model)
         self._loaded, self._tasks = loaded, tasks
         self._entries = {t.name: CacheEntry.of(t, weights, loaded, out / FOLDER) for t in tasks}
-        self._figures: dict[str, dict[str, Any]] = {}
+        self.figures: dict[str, dict[str, Any]] = {}
 
     def evaluate(
         self, batch: int | None, progress: Progress, stage: str, *, wait: bool = False
@@ -74,30 +77,30 @@ class DenseFigures:
             log.warning("%s", warning)
         with progress.stage(stage, *counted(self._tasks)) as step:
             portions = {task.name: Portion(step, task.units) for task in self._tasks}
-            pending = list(self._tasks)
-            while pending:
-                for task in pending:
-                    entry, portion = self._entries[task.name], portions[task.name]
-                    figures = entry.fill(self._loaded, task, batch, portion)
-                    if figures is not None:
-                        portion.finish(**{task.name: self._take(task, figures)[task.headline]})
-                waiting = [task for task in pending if task.name not in self._figures]
+            while pending := self._pending():
+                filled = [self._fill(task, batch, portions[task.name]) for task in pending]
                 if not wait:
-                    for task in waiting:
-                        portions[task.name].finish()
-                    return
-                if len(waiting) == len(pending):
+                    break
+                if not any(filled):
                     time.sleep(POLL)
-                pending = waiting
+            for task in self._pending():
+                portions[task.name].finish()
 
-    def _take(self, task: Task, figures: dict[str, Any]) -> dict[str, Any]:
-        self._figures[task.name] = figures
+    def _pending(self) -> list[Task]:
+        return [task for task in self._tasks if task.name not in self.figures]
+
+    def _fill(self, task: Task, batch: int | None, portion: Portion) -> bool:
+        """Compute or read the figures of a task; return False while another process does."""
+        figures = self._entries[task.name].fill(self._loaded, task, batch, portion)
+        if figures is None:
+            return False
+        self._take(task, figures)
+        portion.finish(**{task.name: figures[task.headline]})
+        return True
+
+    def _take(self, task: Task, figures: dict[str, Any]) -> None:
+        self.figures[task.name] = figures
         warn_if_chance(task.name, figures, self._loaded.vocabulary)
-        return figures
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the figures of each task that are present."""
-        return {task.name: self._figures[task.name] for task in self._tasks}
 
     def beside(
         self, evaluations: Iterable[tuple[Task, dict[str, Any]]]
@@ -118,7 +121,7 @@ class DenseFigures:
             log.info("waits for the dense model's %s, which another process computes", names)
         while due:
             for task, _ in due:
-                self._entries[task.name].require_holder(task.name)
+                self._entries[task.name].require_holder(task)
             yield from self._complete(due)
             if due:
                 time.sleep(POLL)
@@ -129,12 +132,13 @@ class DenseFigures:
         """Yield the tasks of `due` whose dense figures exist, and remove them from it."""
         for pair in list(due):
             task, figures = pair
-            dense = self._figures.get(task.name)
-            if dense is None and (cached := self._entries[task.name].read()) is not None:
-                dense = self._take(task, cached)
-            if dense is not None:
+            if task.name not in self.figures:
+                dense = self._entries[task.name].present(task)
+                if dense is not None:
+                    self._take(task, dense)
+            if task.name in self.figures:
                 due.remove(pair)
-                yield task, dense, figures
+                yield task, self.figures[task.name], figures
 
 
 def evaluate_cached(
@@ -146,9 +150,9 @@ def evaluate_cached(
     stage: str,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each task, also those that other processes compute (`DenseFigures`)."""
-    figures = DenseFigures(loaded, tasks, out)
-    figures.evaluate(batch, progress, stage, wait=True)
-    return figures.to_dict()
+    dense = DenseFigures(loaded, tasks, out)
+    dense.evaluate(batch, progress, stage, wait=True)
+    return {task.name: dense.figures[task.name] for task in tasks}
 
 
 @dataclass(frozen=True)
@@ -187,25 +191,31 @@ class CacheEntry:
         figures: dict[str, Any] | None = content["figures"] if content else None
         return figures
 
-    def require_holder(self, name: str) -> None:
-        """Raise `Abandoned` if neither the figures of task `name` exist nor a process holds it."""
+    def present(self, task: Task) -> dict[str, Any] | None:
+        """Return the cached figures of `task`; None as well if it lacks samples that it logs."""
+        lacks_samples = getattr(task, "log_samples", False) and not self.samples.exists()
+        return None if lacks_samples else self.read()
+
+    def require_holder(self, task: Task) -> None:
+        """Raise `Abandoned` if neither the figures of `task` exist nor a process holds it."""
         with leased(self.path.with_suffix(".lock")) as mine:
-            if mine and self.read() is None:
-                raise Abandoned(f"the process that evaluated the dense model on {name} has ended")
+            if mine and self.present(task) is None:
+                raise Abandoned(
+                    f"the process that evaluated the dense model on {task.name} has ended"
+                )
 
     def fill(
         self, loaded: LoadedModel, task: Task, batch: int | None, portion: Portion
     ) -> dict[str, Any] | None:
         """Return the figures, computed if needed; None while another process computes them."""
-        figures = self.read()
-        logs = getattr(task, "log_samples", False)
-        if figures is not None and (self.samples.exists() or not logs):
+        figures = self.present(task)
+        if figures is not None:
             return figures
         with leased(self.path.with_suffix(".lock")) as mine:
             if not mine:
                 return None
-            figures = self.read()  # another process may have finished before we got the lock
-            if figures is None or (logs and not self.samples.exists()):
+            figures = self.present(task)  # another process may have finished by now
+            if figures is None:
                 figures = task.evaluate(loaded.model, loaded.tokenizer, batch, portion)
                 figures = take_samples(figures, self.samples)
                 require_finite(task.name, figures)

@@ -55,6 +55,10 @@ class Counting:
         return {"value": len(self.evaluations) + 0.5}
 
 
+class LoggingSamples(Counting):
+    log_samples = True
+
+
 def evaluate(model: Any, tasks: list[Counting], out: Path) -> dict[str, dict[str, Any]]:
     loaded = LoadedModel(model, None, "tiny")
     return evaluate_cached(loaded, tasks, None, out, QuietProgress(), "evaluate")
@@ -124,6 +128,17 @@ def test_figures_of_another_process_are_awaited_last(tmp_path: Path) -> None:
     assert next(pairs) == (tasks[1], {"value": 1.5}, {"value": 9.0})
     evaluate(model, tasks, tmp_path)
     assert list(pairs) == [(tasks[0], {"value": 1.5}, {"value": 9.0})]
+
+
+def test_figures_without_the_samples_that_a_task_logs_are_not_used(tmp_path: Path) -> None:
+    model, task = tiny_llama().model, Counting("a")
+    evaluate(model, [task], tmp_path)  # without samples
+    logging = LoggingSamples("a")
+    figures = DenseFigures(LoadedModel(model, None, "tiny"), [logging], tmp_path)
+    with leased(lock_of(task, model, tmp_path)):
+        figures.evaluate(None, QuietProgress(), "evaluate")
+    with pytest.raises(Abandoned):
+        list(figures.beside([(logging, {"value": 9.0})]))
 
 
 def test_figures_that_no_process_computes_any_more_are_reported(tmp_path: Path) -> None:
