@@ -46,15 +46,15 @@ class LastModel:
             return _moved(copy.deepcopy(self._copy), device)
         self._copy = None
         loaded = load_model(config, device, offload, scratch, devices)
-        if content is not None and offload == "none" and _size(loaded) <= LARGEST:
+        if (
+            content is not None
+            and offload == "none"
+            and loaded.model.get_memory_footprint() <= LARGEST
+        ):
             self._copy = copy.deepcopy(_moved(loaded, torch.device("cpu")))
             self._key = key
             _moved(loaded, device)
         return loaded
-
-
-def _size(loaded: LoadedModel) -> int:
-    return sum(p.numel() * p.element_size() for p in loaded.model.parameters())
 
 
 def _moved(loaded: LoadedModel, device: torch.device) -> LoadedModel:
