@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -40,10 +41,8 @@ from neuroal.files.gpu_errors import lost_gpu
 from neuroal.files.machine import machine_errors
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, status_of
+from neuroal.models.last import LastModel
 from neuroal.models.location import locate_model
-
-if TYPE_CHECKING:
-    from neuroal.models.last import LastModel
 
 Work = Callable[[RunConfig], Result | None]
 """Does one run; returns what to print."""
@@ -140,33 +139,26 @@ def _run(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> Non
         _, runs = planned(overrides)
         if not flags.multirun:
             raise UserError("experiment: is a grid of runs; add -m, or use neuroal-grid run")
-        work = work if flags.dry_run else _Attempts()
+        work = work if flags.dry_run else partial(_attempt, models=LastModel())
     if code := _run_by_hydra(flags, overrides, work):
         sys.exit(code)
     if any(status.state is RunState.FAILED for status in status_of(runs)):
         sys.exit(1)
 
 
-@dataclass(eq=False)
-class _Attempts:
-    """Does the runs of a grid; records a failure instead of raising it."""
+def _attempt(config: RunConfig, models: LastModel) -> Result | None:
+    """Do one run of a grid; record a failure instead of raising it."""
+    from neuroal.grid.worker import attempt
 
-    models: LastModel | None = None
-
-    def __call__(self, config: RunConfig) -> Result | None:
-        from neuroal.grid.worker import attempt
-        from neuroal.models.last import LastModel  # imports torch, which takes seconds
-
-        self.models = self.models or LastModel()
-        outcome = attempt(config, self.models)
-        if outcome.lost_gpu or not outcome.recorded:
-            raise UserError(outcome.reason)
-        if outcome.reason:
-            print(f"neuroal: {outcome.reason}", file=sys.stderr)
-            return Result({"reason": outcome.reason}, lambda: None)
-        if outcome.content is None:  # another process does this run
-            return None
-        return Result(outcome.content, lambda: None)
+    outcome = attempt(config, models)
+    if outcome.lost_gpu or not outcome.recorded:
+        raise UserError(outcome.reason)
+    if outcome.reason:
+        print(f"neuroal: {outcome.reason}", file=sys.stderr)
+        return Result({"reason": outcome.reason}, lambda: None)
+    if outcome.content is None:  # another process does this run
+        return None
+    return Result(outcome.content, lambda: None)
 
 
 def _run_by_hydra(flags: argparse.Namespace, overrides: Sequence[str], work: Work) -> int:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from neuroal.cli.application import exit_with, start
+from neuroal.cli.application import Work, exit_with, start
 from neuroal.cli.compose import composed
 from neuroal.cli.dry_run import dry_run
 from neuroal.cli.help import help_text
 from neuroal.cli.jobs import Result
 from neuroal.config.schema import RunConfig
-
-if TYPE_CHECKING:
-    from neuroal.models.last import LastModel
+from neuroal.models.last import LastModel
 
 __all__ = ["composed", "main"]
 
 
 def main() -> NoReturn:
     """Run the console script ``neuroal``."""
-    exit_with(lambda: start(_prune, help_text, dry_run=dry_run, sweep=_Sweep))
+    exit_with(lambda: start(_prune, help_text, dry_run=dry_run, sweep=_sweep))
 
 
 def _prune(config: RunConfig, models: LastModel | None = None) -> Result:
@@ -31,14 +28,7 @@ def _prune(config: RunConfig, models: LastModel | None = None) -> Result:
     return Result(content, lambda: print(line_of(content), flush=True))
 
 
-@dataclass(eq=False)
-class _Sweep:
-    """Does the runs of a multirun, which often prune the same model."""
-
-    models: LastModel | None = None
-
-    def __call__(self, config: RunConfig) -> Result:
-        from neuroal.models.last import LastModel  # late: takes seconds to import
-
-        self.models = self.models or LastModel()
-        return _prune(config, self.models)
+def _sweep() -> Work:
+    """Return what does the runs of a multirun, which often prune the same model."""
+    models = LastModel()
+    return lambda config: _prune(config, models)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuroal.config.schema import RunConfig
 from neuroal.errors import UserError, first_line
@@ -20,10 +20,8 @@ from neuroal.files.machine import MachineError
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, failure_path
+from neuroal.models.last import LastModel
 from neuroal.records.identity import identity_of
-
-if TYPE_CHECKING:
-    from neuroal.models.last import LastModel
 
 LOST_GPU = (
     "the GPU failed, and this process cannot use it any more; start neuroal-grid run again, and "
@@ -136,12 +134,8 @@ def work_off(
     Raises:
         MachineError: this process cannot use its GPU any more.
     """
-    counts = Counter[RunState]()
-    if not runs:
-        return counts
-    from neuroal.models.last import LastModel  # imports torch, which takes seconds
-
-    models, pending = LastModel(), list(enumerate(runs, 1))
+    counts, models = Counter[RunState](), LastModel()
+    pending = list(enumerate(runs, 1))
     while pending:
         held = []
         for number, planned in pending:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from neuroal.config.schema import ModelConfig
 from neuroal.models.content import model_content
-from neuroal.models.load import LoadedModel, load_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from neuroal.models.load import LoadedModel
 
 LARGEST = 4 * 2**30
 """Size in bytes up to which a model is kept: each process of a sweep keeps one in host memory."""
@@ -40,6 +43,8 @@ class LastModel:
 
         The copy is used if the files of the model have not changed since it was read.
         """
+        from neuroal.models.load import load_model  # late: imports torch
+
         content = model_content(config)
         key = (dataclasses.astuple(config), device.type, content)
         if self._copy is not None and key == self._key and offload == "none":
@@ -51,12 +56,12 @@ class LastModel:
             and offload == "none"
             and loaded.model.get_memory_footprint() <= LARGEST
         ):
-            self._copy = copy.deepcopy(_moved(loaded, torch.device("cpu")))
+            self._copy = copy.deepcopy(_moved(loaded, "cpu"))
             self._key = key
             _moved(loaded, device)
         return loaded
 
 
-def _moved(loaded: LoadedModel, device: torch.device) -> LoadedModel:
+def _moved(loaded: LoadedModel, device: torch.device | str) -> LoadedModel:
     loaded.model.to(device)
     return loaded

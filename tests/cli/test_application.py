@@ -176,7 +176,7 @@ def test_the_runs_of_a_multirun_share_the_model(
         keeping.append(config)
         return load_model(config, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("neuroal.models.last.load_model", load)
+    monkeypatch.setattr("neuroal.models.load.load_model", load)
     small = ["pruner=magnitude", "topup=uniform", "task=none", f"out={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["neuroal", *small, *overrides])
     with pytest.raises(SystemExit) as ended:

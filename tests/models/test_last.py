@@ -27,7 +27,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[ModelConfig]:
         configs.append(config)
         return load_model(config, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(last, "load_model", counting)
+    monkeypatch.setattr("neuroal.models.load.load_model", counting)
     return configs
 
 
