@@ -60,6 +60,14 @@ def status_of(runs: Sequence[PlannedRun]) -> Iterator[Status]:
         yield _status(planned, names[out])
 
 
+def state_of(planned: PlannedRun) -> RunState:
+    """Return the state of one run; cheaper than `status_of` where a folder has many records."""
+    out, stem = planned.record_path.parent, f"{STATE_FOLDER}/{planned.identity}"
+    endings = ("plan", "masks.npz", "lock.0", "failed.json")
+    names = (planned.record_path.name, *(f"{stem}.{ending}" for ending in endings))
+    return _status(planned, {name for name in names if (out / name).exists()}).state
+
+
 def _names(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))

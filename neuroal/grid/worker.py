@@ -19,7 +19,7 @@ from neuroal.files.atomic import write_json
 from neuroal.files.machine import MachineError
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import RunState, failure_path
+from neuroal.grid.status import RunState, failure_path, state_of
 from neuroal.models.last import LastModel
 from neuroal.records.identity import identity_of
 
@@ -28,7 +28,9 @@ LOST_GPU = (
     "neuroal-grid retry for the run that failed;"
 )
 WAIT = 5.0
-"""Seconds between two checks of runs that other workers hold, or of the memory of a full GPU."""
+"""Longest time between two checks of runs that other workers hold, in seconds."""
+SHORTEST_WAIT = 0.25
+"""Shortest such time; it doubles with each check that finds no change."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,22 @@ def work_off(
     Args:
         runs: runs to execute.
         say: receives one line for every finished run.
-        wait: seconds between two checks of runs that other workers hold, and after a run that
-            lacked memory of a GPU.
+        wait: longest time between two checks of runs that other workers hold, and the time after a
+            run that lacked memory of a GPU, in seconds.
 
     Raises:
         MachineError: this process cannot use its GPU any more.
     """
     counts, models = Counter[RunState](), LastModel()
-    pending = list(enumerate(runs, 1))
+    pending, pause = list(enumerate(runs, 1)), SHORTEST_WAIT
     while pending:
         held = []
         for number, planned in pending:
             begin = time.perf_counter()
-            outcome = attempt(planned.config, models)
+            # Most runs of a grid are those of other workers: what they did is not read again.
+            state = state_of(planned)
+            skip = state in (RunState.DONE, RunState.RUNNING)
+            outcome = Outcome(state) if skip else attempt(planned.config, models)
             if outcome.state is RunState.RUNNING:
                 held.append((number, planned))
                 continue
@@ -153,7 +158,9 @@ def work_off(
                 raise MachineError(f"{LOST_GPU} {left} of {len(runs)} runs are left")
             if outcome.gpu_is_full:
                 time.sleep(wait)  # other workers on the GPU may free memory
-        if len(held) == len(pending):
-            time.sleep(wait)
+        idle = len(held) == len(pending)
+        pause = min(wait, 2 * pause) if idle else SHORTEST_WAIT
+        if idle:
+            time.sleep(pause)
         pending = held
     return counts
