@@ -42,12 +42,19 @@ class Replay:
         embedded, self.runner.embedded = self.runner.embedded, []
         return embedded
 
-    def measure(self, index: int, needs: frozenset[Need]) -> dict[str, InputStatistics]:
-        """Return the input statistics of block `index`, whose input the hidden states must be."""
+    def measure(
+        self, index: int, needs: frozenset[Need], *, check: bool = True
+    ) -> dict[str, InputStatistics]:
+        """Return the input statistics of block `index`, whose input the hidden states must be.
+
+        Without `check`, the caller checks that inputs are finite; see `BlockRunner.measure`.
+        """
         statistics: dict[str, InputStatistics] = {}
 
         def collect() -> None:
-            _, measured = self.runner.measure(index, self._states, needs, outputs=False)
+            _, measured = self.runner.measure(
+                index, self._states, needs, outputs=False, check=check
+            )
             statistics.update(measured)
 
         while not self._batch.fits(collect):

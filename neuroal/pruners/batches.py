@@ -33,7 +33,7 @@ Budgets = Mapping[str, LinearBudget]
 
 def batches(linears: Sequence[PrunableLinear], pruner: Pruner, budgets: Budgets) -> list[Batch]:
     """Return `linears` of one block in batches for `prune_together`, or each by itself."""
-    if not _scores_by_factors(pruner):
+    if not scores_by_factors(pruner):
         return [(linear,) for linear in linears]
     siblings: dict[object, list[PrunableLinear]] = {}
     for linear in linears:
@@ -48,7 +48,8 @@ def batches(linears: Sequence[PrunableLinear], pruner: Pruner, budgets: Budgets)
     return result
 
 
-def _scores_by_factors(pruner: Pruner) -> bool:
+def scores_by_factors(pruner: Pruner) -> bool:
+    """Return whether `pruner` only multiplies weights by factors, as `prune_together` does."""
     inherits = (getattr(type(pruner), name) is getattr(FactorPruner, name) for name in INHERITED)
     return isinstance(pruner, FactorPruner) and all(inherits)
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.execution.runner import raise_unless_finite
 from neuroal.kernels.async_copy import HostCopy
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.kernels.masks import is_masked
 from neuroal.kernels.selection import largest
 from neuroal.pruners.base import FactorPruner, MaskRefiner, PrunedWeight, Pruner, ScorePruner
@@ -50,7 +52,14 @@ class PruningChecks:
         self._pruner, self._refiner = pruner, refiner
         self._setting = refiner.setting if refiner else pruner.setting
         self._queue: list[_Queued] = []
+        self._inputs: list[tuple[Sequence[str], HostCopy]] = []
         self.differing: int | None = None
+
+    def add_inputs(self, statistics: Mapping[str, InputStatistics]) -> None:
+        """Queue the check that the measured inputs of linears are finite."""
+        if statistics:
+            finite = torch.stack([inputs.finite for inputs in statistics.values()])
+            self._inputs.append((list(statistics), HostCopy(finite)))
 
     def add(self, key: str, weight: Tensor, pruned: PrunedWeight, budget: LinearBudget) -> None:
         """Queue the checks of a linear.
@@ -126,8 +135,12 @@ class PruningChecks:
         """Wait for the queued checks.
 
         Raises:
-            UserError: a check failed; the message names method and linear.
+            UserError: a check failed; the message names the linear, and the method if its result
+                is at fault.
         """
+        queued_inputs, self._inputs = self._inputs, []
+        for keys, finite in queued_inputs:
+            raise_unless_finite(keys, finite.get().tolist())
         queue, self._queue = self._queue, []
         for linears in queue:
             table = linears.results.get().tolist()

@@ -18,7 +18,7 @@ from neuroal.kernels.selection import zeroed
 from neuroal.models.adapter import DecoderModel, PrunableLinear
 from neuroal.parallel.peers import Peers
 from neuroal.pruners.base import FactorPruner, MaskRefiner, PrunedWeight, Pruner
-from neuroal.pruners.batches import Batch, batches, prune_together
+from neuroal.pruners.batches import Batch, batches, prune_together, scores_by_factors
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
 from neuroal.pruners.faults import faults_of, naming
 from neuroal.pruners.packed import PackedMasks
@@ -36,6 +36,11 @@ class RefinedPruner:
     @property
     def needs(self) -> frozenset[Need]:
         return self.pruner.needs | (self.refiner.needs if self.refiner else frozenset())
+
+    @property
+    def accepts_any_input(self) -> bool:
+        """Whether inputs that are not finite raise no error of the method itself."""
+        return self.refiner is None and scores_by_factors(self.pruner)
 
     def batches(
         self, linears: Sequence[PrunableLinear], budgets: Mapping[str, LinearBudget]
@@ -171,7 +176,11 @@ def prune_model(
     block = _BlockPruning(decoder, method, budgets, masks, checks)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
-            statistics = replay.measure(index, method.needs) if replay else {}
+            statistics: Mapping[str, InputStatistics] = {}
+            if replay:
+                statistics = replay.measure(index, method.needs, check=not method.accepts_any_input)
+            if method.accepts_any_input:
+                checks.add_inputs(statistics)
             few = under_reached(linears, statistics)
             if few:
                 warnings.warn(few, stacklevel=2)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import neuroal
+from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.peers import Peers
 from neuroal.pruners import prune_model as module
+from neuroal.pruners.base import Pruner
 from neuroal.pruners.prune_model import _masks_of_all, apply_masks, prune_model
+from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.sparsity.plan import uniform_plan
 from neuroal.tracking import QuietProgress
-from tests.small_models import allocation_context, tiny_llama
+from tests.small_models import allocation_context, random_tokens, tiny_llama
 
 
 def test_the_output_of_the_last_block_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +82,43 @@ def test_stored_masks_set_their_weights_to_zero_and_no_others() -> None:
     apply_masks(decoder, masks)
     for linear, weight in zip(decoder, before, strict=True):
         assert torch.equal(linear.weight, weight.where(weight >= 0.01, 0))
+
+
+@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("pruner", ["wanda", "multiflow", "sparsegpt", "alps", "wanda + dsnot"])
+def test_inputs_that_are_not_finite_are_named_by_every_method(pruner: str, block: int) -> None:
+    decoder = tiny_llama()
+    decoder.model.model.layers[block].input_layernorm.weight.data.fill_(1e30)
+    name, _, refine = pruner.partition(" + ")
+    message = rf"input of '{block}\.self_attn\.q_proj' is NaN or infinite on the calibration"
+    with pytest.raises(UserError, match=message):
+        neuroal.prune(
+            decoder.model,
+            random_tokens(2, 16),
+            pruner=name,
+            topup="uniform",
+            **({"refine": refine} if refine else {}),
+        )
+
+
+@pytest.mark.parametrize(("pruner", "checks_later"), [(Wanda(), True), (SparseGPT(), False)])
+def test_a_check_of_inputs_waits_for_nothing_unless_the_method_would_fail(
+    pruner: Pruner, checks_later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    for owner, name in ((module.Replay, "advance"), (module.PruningChecks, "read")):
+        real = getattr(owner, name)
+
+        def recorded(*arguments: Any, real: Any = real, name: str = name) -> None:
+            events.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(owner, name, recorded)
+    decoder = tiny_llama()
+    decoder.model.model.layers[0].input_layernorm.weight.data.fill_(1e30)
+    context = allocation_context(decoder)
+    budgets = context.budgets(uniform_plan(decoder, 0.6))
+    size = AdaptiveBatch("prune", 4, divides=True)
+    with pytest.raises(UserError, match="is NaN or infinite"):
+        prune_model(decoder, pruner, budgets, context.tokens, size, QuietProgress())
+    assert events == (["advance", "read"] if checks_later else [])
