@@ -43,9 +43,27 @@ class Status:
     summary: Summary | None = None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed, in one line, and whether the machine was the reason rather than the run."""
+
+    reason: str
+    of_machine: bool = False
+
+
 def failure_path(out: Path, identity: str) -> Path:
     """Return the path of the file that describes a failure."""
     return out / STATE_FOLDER / f"{identity}.failed.json"
+
+
+def read_failure(out: Path, identity: str) -> Failure:
+    """Read the file that describes a failure."""
+    path = failure_path(out, identity)
+    try:
+        report = json.loads(path.read_text())
+        return Failure(str(report["reason"]), bool(report.get("of_machine")))
+    except (OSError, *DAMAGE) as error:
+        return Failure(f"{path.name}: cannot be read ({shortened(error)})", of_machine=True)
 
 
 def status_of(runs: Sequence[PlannedRun]) -> Iterator[Status]:
@@ -86,13 +104,6 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock", now=time.time()):
         return Status(RunState.RUNNING, lacking, summary=summary)
     if f"{stem}.failed.json" in names:
-        reason = _reason(failure_path(path.parent, planned.identity))
+        reason = read_failure(path.parent, planned.identity).reason
         return Status(RunState.FAILED, lacking, reason, summary)
     return Status(RunState.MISSING, lacking, summary=summary)
-
-
-def _reason(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text())["reason"])
-    except (OSError, *DAMAGE) as error:
-        return f"{path.name}: cannot be read ({shortened(error)})"

@@ -19,7 +19,7 @@ from neuroal.files.atomic import write_json
 from neuroal.files.machine import MachineError
 from neuroal.grid.gpus import own_device
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import RunState, failure_path, state_of
+from neuroal.grid.status import RunState, failure_path, read_failure, state_of
 from neuroal.models.last import LastModel
 from neuroal.records.identity import identity_of
 
@@ -86,7 +86,7 @@ def _attempt(config: RunConfig, models: LastModel | None) -> Outcome:
         reason = _reason(error)
         if lost:
             reason += f"; this process cannot use its GPU any more ({lost})"
-        fault = _record_failure(failure, reason)
+        fault = _record_failure(failure, reason, bool(lost) or isinstance(error, MachineError))
         return Outcome(
             RunState.FAILED,
             reason + fault,
@@ -98,10 +98,11 @@ def _attempt(config: RunConfig, models: LastModel | None) -> Outcome:
     return Outcome(RunState.DONE, content=result_content(config, record, path))
 
 
-def _record_failure(path: Path, reason: str) -> str:
+def _record_failure(path: Path, reason: str, of_machine: bool) -> str:
     """Describe the failure that is being handled; return why it cannot be written, if so."""
     report = {
         "reason": reason,
+        "of_machine": of_machine,
         "traceback": traceback.format_exc(),
         "machine": socket.gethostname(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -124,7 +125,8 @@ def work_off(
 ) -> dict[RunState, int]:
     """Execute `runs`, and wait for those that other workers hold; return state → number of runs.
 
-    If such a worker dies, its runs are executed here. A run that lacks memory does not stop the
+    If such a worker dies, its runs are executed here; so are those that fail there because of the
+    machine, but not those that fail for another reason. A run that lacks memory does not stop the
     others; a process that has lost its GPU stops, because every run would fail at once.
 
     Args:
@@ -137,15 +139,13 @@ def work_off(
         MachineError: this process cannot use its GPU any more.
     """
     counts, models = Counter[RunState](), LastModel()
+    failures = {planned.identity: _last_failure(planned) for planned in runs}
     pending, pause = list(enumerate(runs, 1)), SHORTEST_WAIT
     while pending:
         held = []
         for number, planned in pending:
             begin = time.perf_counter()
-            # Most runs of a grid are those of other workers: what they did is not read again.
-            state = state_of(planned)
-            skip = state in (RunState.DONE, RunState.RUNNING)
-            outcome = Outcome(state) if skip else attempt(planned.config, models)
+            outcome = _outcome(planned, failures[planned.identity], models)
             if outcome.state is RunState.RUNNING:
                 held.append((number, planned))
                 continue
@@ -164,3 +164,24 @@ def work_off(
             time.sleep(pause)
         pending = held
     return counts
+
+
+def _outcome(planned: PlannedRun, last_failure: int | None, models: LastModel) -> Outcome:
+    """Attempt a run, unless another worker does it, has done it, or has failed at it in vain.
+
+    `last_failure` is the `_last_failure` when this worker began.
+    """
+    state = state_of(planned)
+    if state in (RunState.DONE, RunState.RUNNING):  # most runs of a grid; not read again
+        return Outcome(state)
+    if state is RunState.FAILED and _last_failure(planned) != last_failure:
+        failure = read_failure(Path(planned.config.out), planned.identity)
+        if not failure.of_machine:
+            return Outcome(state, failure.reason)
+    return attempt(planned.config, models)
+
+
+def _last_failure(planned: PlannedRun) -> int | None:
+    """Return when a run last failed, in nanoseconds by the file system's clock; None: never."""
+    path = failure_path(Path(planned.config.out), planned.identity)
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from neuroal.cli.declared import planned
 from neuroal.config.schema import RunConfig
+from neuroal.errors import UserError
 from neuroal.files.lock import leased
+from neuroal.files.machine import MachineError
 from neuroal.grid import worker
 from neuroal.grid.planning import PlannedRun
 from neuroal.grid.status import RunState, failure_path, state_of, status_of
+from neuroal.models.last import LastModel
 from neuroal.records.summary import STATE_FOLDER
 from tests.grid.small import FOUR
 
@@ -79,3 +83,35 @@ def test_the_state_of_one_run_is_that_in_the_grid(runs: list[PlannedRun]) -> Non
     cut_off = out / STATE_FOLDER / f"{first.identity}.plan"
     cut_off.write_bytes(b"")
     assert state() is RunState.MISSING
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(UserError("no luck"), 1), (ValueError("no luck"), 1), (MachineError("no memory"), 2)],
+)
+def test_a_run_fails_in_one_worker_only_unless_the_machine_is_the_reason(
+    error: Exception,
+    attempts: int,
+    runs: list[PlannedRun],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempted: list[str] = []
+
+    def run(config: RunConfig, **options: object) -> NoReturn:
+        attempted.append(config.out)
+        raise error
+
+    def other(planned_run: PlannedRun, last_failure: int | None, models: LastModel) -> object:
+        if not attempted:  # the other worker fails after this one has begun
+            assert worker.attempt(planned_run.config).state is RunState.FAILED
+        return real(planned_run, last_failure, models)
+
+    real = worker._outcome
+    monkeypatch.setattr("neuroal.run.run", run)
+    monkeypatch.setattr(worker, "_outcome", other)
+    lines: list[str] = []
+    assert worker.work_off(runs[:1], lines.append) == {RunState.FAILED: 1}
+    assert len(attempted) == attempts
+    assert str(error) in lines[0]
+    assert worker.work_off(runs[:1], lines.append) == {RunState.FAILED: 1}
+    assert len(attempted) == attempts + 1  # a worker that begins later tries again
