@@ -23,10 +23,37 @@ def json_text(data: Mapping[str, Any]) -> str:
 
     JSON has no NaN and no infinity; they become null.
     """
+    return JsonTexts().of(data)
+
+
+class JsonTexts:
+    """JSON texts of objects that share entries; an entry is encoded again only if it changed.
+
+    The plan of a large model has a million numbers, and its record is written after every task. An
+    entry has changed if it is another Python object, so entries must not be modified.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Any, str]] = {}
+
+    def of(self, data: Mapping[str, Any]) -> str:
+        """Return `json_text(data)`."""
+        last, self._last = self._last, {}
+        for key in sorted(data):
+            value, text = last.get(key, (None, ""))
+            unchanged = text and value is data[key]
+            self._last[key] = data[key], text if unchanged else _entry(data[key])
+        entries = ",".join(f"\n {json.dumps(key)}: {self._last[key][1]}" for key in self._last)
+        return f"{{{entries}\n}}" if entries else "{}"
+
+
+def _entry(value: Any) -> str:
+    """Return an entry of an object as JSON, indented by one more."""
     try:
-        return json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
     except ValueError:
-        return json.dumps(finite(data), indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False)
+    return text.replace("\n", "\n ")
 
 
 def finite(value: Any) -> Any:

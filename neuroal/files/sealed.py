@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
 
-from neuroal.files.atomic import json_text, read_text, write_bytes
+from neuroal.files.atomic import JsonTexts, read_text, write_bytes
 
 Content = TypeVar("Content")
 SEAL = "sha256"
@@ -24,9 +24,12 @@ DAMAGE = (
 log = logging.getLogger(__name__)
 
 
-def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` to `path` as JSON whose first entry is the digest of the rest, atomically."""
-    text = json_text(data)
+def write_sealed(path: Path, data: Mapping[str, Any], texts: JsonTexts | None = None) -> None:
+    """Write `data` to `path` as JSON whose first entry is the digest of the rest, atomically.
+
+    `texts` encodes the entries of several such objects; None: each is encoded by itself.
+    """
+    text = (texts or JsonTexts()).of(data)
     write_bytes(path, f'{BEGIN}{_digest(text)}",\n{text[2:]}'.encode())
 
 

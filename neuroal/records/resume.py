@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from neuroal.errors import UserError
+from neuroal.files.atomic import JsonTexts
 from neuroal.files.lock import LEASE, leased
 from neuroal.files.process import is_temporary, remove_abandoned
 from neuroal.files.sealed import DAMAGE, read_sealed, write_sealed
@@ -65,6 +66,8 @@ class RunFiles:
         self.allocation: Allocation | None = None
         self.costs: Mapping[str, Any] = {}
         self._digests: Mapping[str, str] = {}
+        self._kept: tuple[Allocation, Mapping[str, Any]] | None = None
+        self._texts = JsonTexts()
 
     def read(self) -> None:
         """Read the results of earlier attempts."""
@@ -108,8 +111,10 @@ class RunFiles:
     def keep_allocation(self, allocation: Allocation, costs: Mapping[str, Any]) -> None:
         """Store the plan and its costs, unless there is a record, which contains them."""
         if self.record is None:
-            plan = {"plan": allocation.to_dict(), "costs": costs, "masks": self._digests}
-            write_sealed(self._plan, plan)
+            if self._kept is None or self._kept[0] is not allocation:
+                self._kept = allocation, allocation.to_dict()
+            plan = {"plan": self._kept[1], "costs": costs, "masks": self._digests}
+            write_sealed(self._plan, plan, self._texts)
 
     def masks(self, decoder: DecoderModel) -> PackedMasks | None:
         """Return the stored masks of `decoder`; None if there are none, or if they are damaged."""
@@ -126,7 +131,7 @@ class RunFiles:
 
     def save(self, record: Record) -> None:
         """Write `record` and its summary."""
-        save_record(record, self.record_path.parent)
+        save_record(record, self.record_path.parent, self._texts)
         summary = Summary.of(record.metrics, record.context, record.costs)
         content = {"size": self.record_path.stat().st_size, **vars(summary)}
         write_sealed(summary_path(self.record_path), content)

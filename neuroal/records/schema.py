@@ -59,7 +59,7 @@ class Record:
     samples: Sequence[Mapping[str, str]] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return dict(vars(self))  # not a deep copy: the plan of a large model has a million numbers
 
     def densities(self) -> dict[int, float]:
         """Return block index → mean achieved density of the block's linears."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from neuroal.errors import UserError, shortened
-from neuroal.files.atomic import open_own, replacing
+from neuroal.files.atomic import JsonTexts, open_own, replacing
 from neuroal.files.sealed import DAMAGE, undamaged, unsealed, write_sealed
 from neuroal.pruners.packed import PackedMasks
 from neuroal.records.schema import Record
@@ -34,10 +34,10 @@ def prepare_out(folder: str | Path) -> Path:
     return path
 
 
-def save_record(record: Record, folder: Path) -> Path:
-    """Write ``FOLDER/IDENTITY.json`` and return its path."""
+def save_record(record: Record, folder: Path, texts: JsonTexts | None = None) -> Path:
+    """Write ``FOLDER/IDENTITY.json`` and return its path; `texts` as in `write_sealed`."""
     path = folder / f"{record.identity}.json"
-    write_sealed(path, record.to_dict())
+    write_sealed(path, record.to_dict(), texts)
     return path
 
 
