@@ -6,7 +6,8 @@
 `neuroal-tables pack` writes the records of a grid to results/records/GRID.parquet. For each grid,
 this script writes tables/GRID.md, tables/GRID.csv (a row for each cell) and plots of performance
 against runtime; of the grid zoo, it writes report.html. It fills the marked tables of README.md and
-leaves the other text unchanged. The same records and package versions give the same bytes.
+alps.md and leaves the other text unchanged. The same records and package versions give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from bench.page import Column, Part, Row, fill
 from bench.page import Table as Columns
 
 from neuroal.files.atomic import write_bytes
 from neuroal.tables import findings, formats, plots, rivals
-from neuroal.tables.cases import CASE, Case, Expected, answered_by_all
+from neuroal.tables.cases import CASE, CELL, Case, Expected, answered_by_all
+from neuroal.tables.combinations import combinations_table
 from neuroal.tables.figures import file_name, trade_plots
 from neuroal.tables.packed import Origin, origin_of, unpacked
 from neuroal.tables.relative import relative_by_sparsity, relative_table, relative_to_uniform
@@ -57,9 +60,13 @@ PARTS = (
     *("rules", "seeds", "performance-runtime"),
     *(f"{name}-{grid}" for name in ("chance", "carry-over") for grid in ("zoo", "real_zero_shot")),
     *(f"relative-{grid}" for grid in (*POOLED, "real", "alps", "marginal_seeds")),
-    "by-sparsity-real",
+    *("by-sparsity-real", "combinations-alps"),
 )
-"""Possible marks in README.md, beside ``records`` and ``plots``."""
+"""Possible marks in `PAGES`, beside ``records`` and ``plots``."""
+PAGES = ("README.md", "alps.md")
+"""Pages with marked tables."""
+MEAN = "all"
+"""Task of means over texts."""
 DIGITS = "%.10g"
 """Fewer digits than a float has, because the last ones depend on the processor."""
 
@@ -87,9 +94,9 @@ def write_results(results: Path, to: Path) -> list[Path]:
         contents[f"tables/{name}.csv"] = csv(data)
         drawn[name] = runtime_plots(name, data)
         contents |= drawn[name]
-    readme = (results / "README.md").read_text(encoding="utf-8")
     built = parts(studies, sources) | {"plots": pictures(drawn.get("zoo", {}))}
-    contents["README.md"] = fill(readme, built, {})
+    for name in PAGES:
+        contents[name] = fill((results / name).read_text(encoding="utf-8"), built, {})
     for relative, text in contents.items():
         write_bytes(to / relative, text.encode())
     paths = [to / relative for relative in contents]
@@ -156,10 +163,12 @@ def runtime_plots(name: str, data: Study) -> dict[str, str]:
 
 
 def parts(studies: Mapping[str, Study], sources: Mapping[str, Path]) -> dict[str, Part]:
-    """Return the marked tables of README.md by name; one without its records has no lines."""
+    """Return the marked tables of `PAGES` by name; one without its records has no lines."""
     built = relative_tables(studies)
     if "real" in studies:
         built["by-sparsity-real"] = relative_by_sparsity(*pooled([studies["real"]]))
+    if "alps" in studies:
+        built["combinations-alps"] = combinations(studies["alps"])
     for name in ALONE & set(studies):
         data = studies[name]
         informative = rivals.without_chance(data.results)
@@ -231,6 +240,19 @@ def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:
             relative = relative_to_uniform(common, expected)
             built[f"relative-{name}"] = relative_table(relative, expected)
     return built
+
+
+def combinations(data: Study) -> Table:
+    """Return the perplexity of every pruner and top-up, as geometric means over the texts."""
+    texts = data.cells[data.cells["kind"] == "perplexity"]
+    logs = texts.assign(value=np.log(texts["value"].astype(float)))
+    of_model = [name for name in CELL if name != "task"]
+    means = np.exp(
+        logs.groupby(of_model, sort=False)["value"].agg(lambda each: each.mean(skipna=False))
+    )
+    return combinations_table(
+        means.reset_index().assign(task=MEAN), data.costs, MEAN, data.expected
+    )
 
 
 def trades(pool: Sequence[Study]) -> pd.DataFrame:

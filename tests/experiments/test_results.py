@@ -7,10 +7,12 @@ import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 
 from neuroal.tables.cases import expected_from
+from neuroal.tables.labels import label
 from neuroal.tables.packed import Origin, pack
 from neuroal.tables.reading import all_records, read_records
 from tests.synthetic import fill, record
@@ -20,7 +22,6 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import results as script  # noqa: E402
 
-README = ROOT / "results" / "README.md"
 RECORDS = ROOT / "results" / "records"
 NAMES = ("uniform", "owl", "neuroal")
 LARGEST = 8 * 2**20
@@ -44,11 +45,18 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(folder / "records", "zoo_seeds", tasks=("ptb",), seeds=(1, 2))
     publish(folder / "records", "zoo_alps", tasks=("ptb",), pruners=("alps",))
     publish(folder / "records", "real", tasks=("ptb",), models=("a",), sparsities=(0.5, 0.7))
+    publish(folder / "records", "alps", tasks=("ptb", "wikitext2"), pruners=("wanda", "alps"))
     reference = [record(competitor=name, tasks=("ptb",), rules="reference") for name in NAMES]
     pack(reference, folder / "records" / "zoo_reference.parquet", Origin())
-    (folder / "README.md").write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
+    for name in script.PAGES:
+        copyfile(ROOT / "results" / name, folder / name)
     script.write_results(folder, folder)
     return folder
+
+
+def pages(folder: Path) -> str:
+    """Return the text of all pages with marked tables."""
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in script.PAGES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,9 +68,9 @@ def test_all_files_are_made_and_a_second_time_to_the_same_bytes(
     published: Path, tmp_path: Path
 ) -> None:
     before = contents(published)
-    for name in ("zoo", "zoo_seeds", "zoo_alps", "zoo_reference", "real"):
+    for name in ("zoo", "zoo_seeds", "zoo_alps", "zoo_reference", "real", "alps"):
         assert {f"tables/{name}.md", f"tables/{name}.csv"} <= before.keys()
-    assert {"README.md", "report.html"} <= before.keys()
+    assert {"README.md", "alps.md", "report.html"} <= before.keys()
     assert any(re.fullmatch(r"plots/zoo-wanda-.*\.svg", name) for name in before)
     paths = script.write_results(published, tmp_path)
     assert contents(tmp_path) == before
@@ -70,7 +78,7 @@ def test_all_files_are_made_and_a_second_time_to_the_same_bytes(
 
 
 def test_the_text_between_the_tables_stays_and_the_tables_are_filled(published: Path) -> None:
-    source, page = (path.read_text() for path in (README, published / "README.md"))
+    source, page = map(pages, (ROOT / "results", published))
     marks = re.compile(r"(<!-- table: [\w-]+ -->\n).*?(<!-- end -->)", re.DOTALL)
     assert marks.sub(r"\1\2", page) == marks.sub(r"\1\2", source)
     filled = {
@@ -80,12 +88,31 @@ def test_the_text_between_the_tables_stays_and_the_tables_are_filled(published: 
     }
     assert {"records", "rules", "seeds", "rivals-perplexity", "losses", "chance-zoo"} <= filled
     assert {"relative-zoo", "relative-to-dense", "performance-runtime"} <= filled
-    assert {"relative-real", "by-sparsity-real"} <= filled
+    assert {"relative-real", "by-sparsity-real", "relative-alps", "combinations-alps"} <= filled
     assert "| [zoo](tables/zoo.md) | 3 | 9 of 9 |" in page
 
 
-def test_every_table_with_records_has_its_place_in_the_page() -> None:
-    page = README.read_text(encoding="utf-8")
+def test_the_table_of_all_pairs_has_the_geometric_mean_over_the_texts(published: Path) -> None:
+    data = script.read(published / "records" / "alps.parquet")
+    values = data.results.set_index(["pruner", "competitor", "task"])["value"]
+    means = (values.xs("ptb", level="task") * values.xs("wikitext2", level="task")) ** 0.5
+    rows = {tuple(c.text for c in row[1:3]): row[3] for row in script.combinations(data).rows}
+    expected = {tuple(map(label, pair)): value for pair, value in means.items()}
+    assert {pair: cell.value for pair, cell in rows.items()} == pytest.approx(expected, rel=1e-9)
+    best = [pair for pair, cell in rows.items() if cell.standing == 1]
+    assert best == [min(expected, key=expected.__getitem__)]
+
+
+def test_a_pair_that_lacks_a_text_has_no_mean(published: Path) -> None:
+    data = script.read(published / "records" / "alps.parquet")
+    lacking = (data.cells["competitor"] == "owl") & (data.cells["task"] == "ptb")
+    cells = data.cells.assign(value=data.cells["value"].mask(lacking))
+    rows = script.combinations(dataclasses.replace(data, cells=cells)).rows
+    assert {row[2].text for row in rows} == {"Uniform", "NeuroAL"}
+
+
+def test_every_table_with_records_has_its_place_in_a_page() -> None:
+    page = pages(ROOT / "results")
     marks = re.findall(r"<!-- table: ([\w-]+) -->", page)
     assert len(marks) == len(set(marks))
     assert set(marks) <= {*script.PARTS, "records", "plots"}
