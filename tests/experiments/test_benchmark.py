@@ -258,6 +258,18 @@ def test_criteria_of_different_versions_are_not_compared() -> None:
     assert not list(search_differences(dict(zip(names, (search, old), strict=True))))
 
 
+def test_criteria_that_differ_by_more_than_the_target_are_marked() -> None:
+    def search(criterion: float) -> dict[str, Any]:
+        report = {"criterion_block": [criterion], "criterion_row": [1.0], "lambda_block": 0.1}
+        return {"report": report, "lambda_block": 0.1, "lambda_row": 0.1}
+
+    names = ("search-exact-7b", "search-exact-uncompiled-7b")
+    for other, marked in ((1.0005, False), (1.002, True)):
+        results = dict(zip(names, (search(1.0), search(other)), strict=True))
+        (line,) = search_differences(results)
+        assert ("(target 1e-3, missed)" in line) is marked
+
+
 def test_equal_marginals_have_targets_at_full_size() -> None:
     result = {
         "shape": "7b", "dtype": "float16", "offload": "blocks", "blocks": 32, "windows": 64,
