@@ -147,15 +147,15 @@ def _work(
     counts = Counter(status.state for status in statuses).items()
     chosen = [p for p, s in zip(runs, statuses, strict=True) if s.state in states]
     _say(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts))
-    outcomes = work_off(chosen, _say)
-    _say(f"{outcomes[RunState.DONE]} done now, {outcomes[RunState.FAILED]} failed")
+    tally = work_off(chosen, _say)
+    _say(str(tally))
     after = list(status_of(runs))
     if as_json:
         print_json(states_content(runs, after))
     failed = failures_text(runs, after)
     if failed:
         _say(failed)
-    return int(bool(failed or outcomes[RunState.FAILED]))
+    return int(bool(failed or tally.own[RunState.FAILED]))
 
 
 def _say(line: str) -> None:

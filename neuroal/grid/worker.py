@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Outcome:
     `content`: result of a run that is done, as `result_content` returns it.
     `lost_gpu`: whether this process cannot use its GPU any more, so that every run would fail.
     `gpu_is_full`: whether a run failed for lack of memory in a process that uses a GPU.
+    `elsewhere`: whether another worker did the run, or failed at it, while this one worked.
     """
 
     state: RunState
@@ -49,6 +50,22 @@ class Outcome:
     content: Mapping[str, Any] | None = None
     lost_gpu: bool = False
     gpu_is_full: bool = False
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class Tally:
+    """State → number of runs that this worker brought to it, and that other workers did."""
+
+    own: Counter[RunState] = field(default_factory=Counter)
+    others: Counter[RunState] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        done, failed = RunState.DONE, RunState.FAILED
+        text = f"{self.own[done]} done now, {self.own[failed]} failed"
+        if self.others:
+            text += f"; by other workers {self.others[done]} done, {self.others[failed]} failed"
+        return text
 
 
 def attempt(config: RunConfig, models: LastModel | None = None) -> Outcome:
@@ -120,10 +137,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
 
 
-def work_off(
-    runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float = WAIT
-) -> dict[RunState, int]:
-    """Execute `runs`, and wait for those that other workers hold; return state → number of runs.
+def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float = WAIT) -> Tally:
+    """Execute `runs`, and wait for those that other workers hold.
 
     If such a worker dies, its runs are executed here; so are those that fail there because of the
     machine, but not those that fail for another reason. A run that lacks memory does not stop the
@@ -131,14 +146,14 @@ def work_off(
 
     Args:
         runs: runs to execute.
-        say: receives one line for every finished run.
+        say: receives one line for every run that this worker finished, and for every failure.
         wait: longest time between two checks of runs that other workers hold, and the time after a
             run that lacked memory of a GPU, in seconds.
 
     Raises:
         MachineError: this process cannot use its GPU any more.
     """
-    counts, models = Counter[RunState](), LastModel()
+    tally, models = Tally(), LastModel()
     failures = {planned.identity: _last_failure(planned) for planned in runs}
     pending, pause = list(enumerate(runs, 1)), SHORTEST_WAIT
     while pending:
@@ -149,12 +164,14 @@ def work_off(
             if outcome.state is RunState.RUNNING:
                 held.append((number, planned))
                 continue
-            counts[outcome.state] += 1
+            (tally.others if outcome.elsewhere else tally.own)[outcome.state] += 1
+            if outcome.elsewhere and outcome.state is RunState.DONE:
+                continue
             spent = f"{time.perf_counter() - begin:.1f} s"
             line = f"{number}/{len(runs)}  {outcome.state}  {spent}  {planned.run}"
             say(f"{line}: {outcome.reason}" if outcome.reason else line)
             if outcome.lost_gpu:
-                left = len(runs) - counts.total()
+                left = len(runs) - tally.own.total() - tally.others.total()
                 raise MachineError(f"{LOST_GPU} {left} of {len(runs)} runs are left")
             if outcome.gpu_is_full:
                 time.sleep(wait)  # other workers on the GPU may free memory
@@ -163,7 +180,7 @@ def work_off(
         if idle:
             time.sleep(pause)
         pending = held
-    return counts
+    return tally
 
 
 def _outcome(planned: PlannedRun, last_failure: int | None, models: LastModel) -> Outcome:
@@ -173,11 +190,11 @@ def _outcome(planned: PlannedRun, last_failure: int | None, models: LastModel) -
     """
     state = state_of(planned)
     if state in (RunState.DONE, RunState.RUNNING):  # most runs of a grid; not read again
-        return Outcome(state)
+        return Outcome(state, elsewhere=True)
     if state is RunState.FAILED and _last_failure(planned) != last_failure:
         failure = read_failure(Path(planned.config.out), planned.identity)
         if not failure.of_machine:
-            return Outcome(state, failure.reason)
+            return Outcome(state, failure.reason, elsewhere=True)
     return attempt(planned.config, models)
 
 

@@ -41,9 +41,10 @@ def test_a_run_that_another_worker_finished_is_not_attempted(
 
     monkeypatch.setattr(worker, "attempt", attempt)
     lines: list[str] = []
-    assert worker.work_off(runs, lines.append) == {RunState.DONE: 2}
+    tally = worker.work_off(runs, lines.append)
+    assert str(tally) == "1 done now, 0 failed; by other workers 1 done, 0 failed"
     assert attempted == [runs[0].config]
-    assert len(lines) == 2
+    assert len(lines) == 1
 
 
 def test_checks_of_a_run_that_another_worker_holds_become_rarer(
@@ -54,7 +55,7 @@ def test_checks_of_a_run_that_another_worker_holds_become_rarer(
     monkeypatch.setattr(
         worker, "state_of", lambda run: RunState.RUNNING if len(waits) < 5 else RunState.DONE
     )
-    assert worker.work_off(runs, lambda line: None, wait=3.0) == {RunState.DONE: 2}
+    assert worker.work_off(runs, lambda line: None, wait=3.0).others == {RunState.DONE: 2}
     assert waits == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
@@ -110,8 +111,9 @@ def test_a_run_fails_in_one_worker_only_unless_the_machine_is_the_reason(
     monkeypatch.setattr("neuroal.run.run", run)
     monkeypatch.setattr(worker, "_outcome", other)
     lines: list[str] = []
-    assert worker.work_off(runs[:1], lines.append) == {RunState.FAILED: 1}
+    tally = worker.work_off(runs[:1], lines.append)
+    assert (tally.own if attempts == 2 else tally.others) == {RunState.FAILED: 1}
     assert len(attempted) == attempts
     assert str(error) in lines[0]
-    assert worker.work_off(runs[:1], lines.append) == {RunState.FAILED: 1}
+    assert worker.work_off(runs[:1], lines.append).own == {RunState.FAILED: 1}
     assert len(attempted) == attempts + 1  # a worker that begins later tries again

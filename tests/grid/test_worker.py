@@ -107,7 +107,7 @@ def test_a_run_of_another_worker_is_reported_and_awaited(tmp_path: Path) -> None
         assert status.state is RunState.RUNNING
         assert worker.attempt(runs[0].config).state is RunState.RUNNING
         assert not failure_path(tmp_path, runs[0].identity).exists()
-    assert worker.work_off(runs, lines.append, wait=0.1)[RunState.DONE] == 1
+    assert worker.work_off(runs, lines.append, wait=0.1).own[RunState.DONE] == 1
     assert len(lines) == 1
 
 
@@ -250,7 +250,7 @@ def test_a_worker_waits_for_memory_of_a_full_gpu_before_its_next_run(
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     monkeypatch.setattr(worker.time, "sleep", waits.append)
     _, runs = planned([*FOUR, "refine=none", f"out={tmp_path}"])
-    assert worker.work_off(runs, lambda line: None, wait=3.0)[RunState.FAILED] == 2
+    assert worker.work_off(runs, lambda line: None, wait=3.0).own[RunState.FAILED] == 2
     assert waits == [3.0, 3.0]
 
 
