@@ -45,10 +45,17 @@ class Status:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed, in one line, and whether the machine was the reason rather than the run."""
+    """Why a run failed.
+
+    Attributes:
+        reason: the reason, in one line.
+        of_machine: whether the machine was the reason, such as a full disk.
+        machines: names of the machines on which the run has failed.
+    """
 
     reason: str
     of_machine: bool = False
+    machines: frozenset[str] = frozenset()
 
 
 def failure_path(out: Path, identity: str) -> Path:
@@ -56,12 +63,12 @@ def failure_path(out: Path, identity: str) -> Path:
     return out / STATE_FOLDER / f"{identity}.failed.json"
 
 
-def read_failure(out: Path, identity: str) -> Failure:
+def read_failure(path: Path) -> Failure:
     """Read the file that describes a failure."""
-    path = failure_path(out, identity)
     try:
         report = json.loads(path.read_text())
-        return Failure(str(report["reason"]), bool(report.get("of_machine")))
+        machines = frozenset(map(str, report.get("machines", ())))
+        return Failure(str(report["reason"]), bool(report.get("of_machine")), machines)
     except (OSError, *DAMAGE) as error:
         return Failure(f"{path.name}: cannot be read ({shortened(error)})", of_machine=True)
 
@@ -104,6 +111,6 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock", now=time.time()):
         return Status(RunState.RUNNING, lacking, summary=summary)
     if f"{stem}.failed.json" in names:
-        reason = read_failure(path.parent, planned.identity).reason
+        reason = read_failure(failure_path(path.parent, planned.identity)).reason
         return Status(RunState.FAILED, lacking, reason, summary)
     return Status(RunState.MISSING, lacking, summary=summary)

@@ -29,7 +29,7 @@ LOST_GPU = (
 )
 WAIT = 5.0
 """Longest time between two checks of runs that other workers hold, in seconds."""
-SHORTEST_WAIT = 0.25
+SHORTEST_WAIT = 0.5
 """Shortest such time; it doubles with each check that finds no change."""
 
 
@@ -117,11 +117,13 @@ def _attempt(config: RunConfig, models: LastModel | None) -> Outcome:
 
 def _record_failure(path: Path, reason: str, of_machine: bool) -> str:
     """Describe the failure that is being handled; return why it cannot be written, if so."""
+    here = socket.gethostname()
     report = {
         "reason": reason,
         "of_machine": of_machine,
         "traceback": traceback.format_exc(),
-        "machine": socket.gethostname(),
+        "machine": here,
+        "machines": sorted({*read_failure(path).machines, here}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
@@ -141,8 +143,9 @@ def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float
     """Execute `runs`, and wait for those that other workers hold.
 
     If such a worker dies, its runs are executed here; so are those that fail there because of the
-    machine, but not those that fail for another reason. A run that lacks memory does not stop the
-    others; a process that has lost its GPU stops, because every run would fail at once.
+    machine, and those that fail on other machines only, which may lack a file or a card. A run that
+    lacks memory does not stop the others; a process that has lost its GPU stops, because every run
+    would fail at once.
 
     Args:
         runs: runs to execute.
@@ -167,7 +170,8 @@ def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float
             (tally.others if outcome.elsewhere else tally.own)[outcome.state] += 1
             if outcome.elsewhere and outcome.state is RunState.DONE:
                 continue
-            spent = f"{time.perf_counter() - begin:.1f} s"
+            seconds = f"{time.perf_counter() - begin:.1f} s"
+            spent = "by another worker" if outcome.elsewhere else seconds
             line = f"{number}/{len(runs)}  {outcome.state}  {spent}  {planned.run}"
             say(f"{line}: {outcome.reason}" if outcome.reason else line)
             if outcome.lost_gpu:
@@ -175,10 +179,11 @@ def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float
                 raise MachineError(f"{LOST_GPU} {left} of {len(runs)} runs are left")
             if outcome.gpu_is_full:
                 time.sleep(wait)  # other workers on the GPU may free memory
-        idle = len(held) == len(pending)
-        pause = min(wait, 2 * pause) if idle else SHORTEST_WAIT
-        if idle:
-            time.sleep(pause)
+        if len(held) == len(pending):
+            time.sleep(min(wait, pause))
+            pause *= 2
+        else:
+            pause = SHORTEST_WAIT
         pending = held
     return tally
 
@@ -188,17 +193,26 @@ def _outcome(planned: PlannedRun, last_failure: int | None, models: LastModel) -
 
     `last_failure` is the `_last_failure` when this worker began.
     """
-    state = state_of(planned)
+    try:
+        state = state_of(planned)
+    except OSError:  # of the file system; an attempt reports it, if it lasts
+        return attempt(planned.config, models)
     if state in (RunState.DONE, RunState.RUNNING):  # most runs of a grid; not read again
         return Outcome(state, elsewhere=True)
     if state is RunState.FAILED and _last_failure(planned) != last_failure:
-        failure = read_failure(Path(planned.config.out), planned.identity)
-        if not failure.of_machine:
+        failure = read_failure(_failure_path(planned))
+        if not failure.of_machine and socket.gethostname() in failure.machines:
             return Outcome(state, failure.reason, elsewhere=True)
     return attempt(planned.config, models)
 
 
 def _last_failure(planned: PlannedRun) -> int | None:
     """Return when a run last failed, in nanoseconds by the file system's clock; None: never."""
-    path = failure_path(Path(planned.config.out), planned.identity)
-    return path.stat().st_mtime_ns if path.exists() else None
+    try:
+        return _failure_path(planned).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _failure_path(planned: PlannedRun) -> Path:
+    return failure_path(Path(planned.config.out), planned.identity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from neuroal.files.lock import leased
 from neuroal.files.machine import MachineError
 from neuroal.grid import worker
 from neuroal.grid.planning import PlannedRun
-from neuroal.grid.status import RunState, failure_path, state_of, status_of
+from neuroal.grid.status import RunState, failure_path, read_failure, state_of, status_of
 from neuroal.models.last import LastModel
 from neuroal.records.summary import STATE_FOLDER
 from tests.grid.small import FOUR
@@ -86,6 +88,27 @@ def test_the_state_of_one_run_is_that_in_the_grid(runs: list[PlannedRun]) -> Non
     assert state() is RunState.MISSING
 
 
+def failing(runs: list[PlannedRun], error: Exception, patch: pytest.MonkeyPatch) -> list[str]:
+    """Let `runs` fail, first in another worker after this one has begun; return the attempts."""
+    attempted: list[str] = []
+
+    def run(config: RunConfig, **options: object) -> NoReturn:
+        attempted.append(config.out)
+        raise error
+
+    def other(planned_run: PlannedRun, last_failure: int | None, models: LastModel) -> object:
+        if not attempted:
+            with pytest.MonkeyPatch.context() as there:
+                there.setattr("socket.gethostname", lambda: host)
+                assert worker.attempt(planned_run.config).state is RunState.FAILED
+        return real(planned_run, last_failure, models)
+
+    host, real = socket.gethostname(), worker._outcome
+    patch.setattr("neuroal.run.run", run)
+    patch.setattr(worker, "_outcome", other)
+    return attempted
+
+
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [(UserError("no luck"), 1), (ValueError("no luck"), 1), (MachineError("no memory"), 2)],
@@ -96,24 +119,40 @@ def test_a_run_fails_in_one_worker_only_unless_the_machine_is_the_reason(
     runs: list[PlannedRun],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attempted: list[str] = []
-
-    def run(config: RunConfig, **options: object) -> NoReturn:
-        attempted.append(config.out)
-        raise error
-
-    def other(planned_run: PlannedRun, last_failure: int | None, models: LastModel) -> object:
-        if not attempted:  # the other worker fails after this one has begun
-            assert worker.attempt(planned_run.config).state is RunState.FAILED
-        return real(planned_run, last_failure, models)
-
-    real = worker._outcome
-    monkeypatch.setattr("neuroal.run.run", run)
-    monkeypatch.setattr(worker, "_outcome", other)
+    attempted = failing(runs, error, monkeypatch)
     lines: list[str] = []
     tally = worker.work_off(runs[:1], lines.append)
     assert (tally.own if attempts == 2 else tally.others) == {RunState.FAILED: 1}
     assert len(attempted) == attempts
     assert str(error) in lines[0]
+    assert ("by another worker" in lines[0]) == (attempts == 1)
     assert worker.work_off(runs[:1], lines.append).own == {RunState.FAILED: 1}
     assert len(attempted) == attempts + 1  # a worker that begins later tries again
+
+
+def test_a_machine_that_lacks_a_file_does_not_use_up_the_runs_of_others(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempted = failing(runs, UserError("data.root=/local: no such folder"), monkeypatch)
+    monkeypatch.setattr("socket.gethostname", lambda: "intact")
+    assert worker.work_off(runs[:1], lambda line: None).own == {RunState.FAILED: 1}
+    assert len(attempted) == 2
+    first = failure_path(runs[0].record_path.parent, runs[0].identity)
+    assert len(read_failure(first).machines) == 2
+
+
+def test_an_error_of_the_file_system_does_not_stop_the_other_runs(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state_of(planned_run: PlannedRun) -> NoReturn:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(worker, "state_of", state_of)
+    assert worker.work_off(runs, lambda line: None).own == {RunState.DONE: 2}
+
+
+def test_a_failure_that_another_worker_deletes_is_none(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # deleted just after this
+    assert worker._last_failure(runs[0]) is None
