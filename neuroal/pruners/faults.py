@@ -56,7 +56,7 @@ def faults_of(method: Method, weight: Tensor | None = None) -> Iterator[None]:
     except (UserError, PeerFailed):
         raise
     except Exception as error:
-        if type(method).__module__.partition(".")[0] == PACKAGE or is_memory_error(error):
+        if is_of_package(method) or is_memory_error(error):
             raise
         shape = "" if weight is None else f", on a weight of shape {tuple(weight.shape)}"
         problem = f"{type(error).__name__}: {first_line(error) or 'no message'}"
@@ -64,6 +64,11 @@ def faults_of(method: Method, weight: Tensor | None = None) -> Iterator[None]:
             method.setting,
             f"{problem} ({_place(method, error)}{shape}); {FULL_ERROR}=1 prints the traceback",
         ) from error
+
+
+def is_of_package(method: Method) -> bool:
+    """Return whether `method` is one of this package, not a user's own."""
+    return type(method).__module__.partition(".")[0] == PACKAGE
 
 
 def _place(method: Method, error: Exception) -> str:

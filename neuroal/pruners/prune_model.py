@@ -20,7 +20,7 @@ from neuroal.parallel.peers import Peers
 from neuroal.pruners.base import FactorPruner, MaskRefiner, PrunedWeight, Pruner
 from neuroal.pruners.batches import Batch, batches, prune_together, scores_by_factors
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
-from neuroal.pruners.faults import faults_of, naming
+from neuroal.pruners.faults import faults_of, is_of_package, naming
 from neuroal.pruners.packed import PackedMasks
 from neuroal.sparsity.budget import LinearBudget
 from neuroal.tracking.progress import Progress
@@ -40,7 +40,8 @@ class RefinedPruner:
     @property
     def accepts_any_input(self) -> bool:
         """Whether inputs that are not finite raise no error of the method itself."""
-        return self.refiner is None and scores_by_factors(self.pruner)
+        factors_only = self.refiner is None and scores_by_factors(self.pruner)
+        return factors_only and is_of_package(self.pruner)
 
     def batches(
         self, linears: Sequence[PrunableLinear], budgets: Mapping[str, LinearBudget]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from torch import Tensor
 import neuroal
 from neuroal.errors import UserError
 from neuroal.execution.oom import AdaptiveBatch
+from neuroal.kernels.input_statistics import InputStatistics
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.peers import Peers
 from neuroal.pruners import prune_model as module
-from neuroal.pruners.base import Pruner
+from neuroal.pruners.base import Factors, Pruner
 from neuroal.pruners.prune_model import _masks_of_all, apply_masks, prune_model
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
@@ -99,6 +101,24 @@ def test_inputs_that_are_not_finite_are_named_by_every_method(pruner: str, block
             topup="uniform",
             **({"refine": refine} if refine else {}),
         )
+
+
+@dataclass(frozen=True)
+class Strict(Wanda):
+    """A pruner of a user, which fails if its input is not finite."""
+
+    def factors(self, weight: Tensor, statistics: InputStatistics | None) -> Factors:
+        factors = super().factors(weight, statistics)
+        assert factors.cols is not None
+        assert factors.cols.isfinite().all()
+        return factors
+
+
+def test_inputs_that_are_not_finite_are_named_before_a_users_method_fails_on_them() -> None:
+    decoder = tiny_llama()
+    decoder.model.model.layers[0].input_layernorm.weight.data.fill_(1e30)
+    with pytest.raises(UserError, match=r"input of .* is NaN or infinite"):
+        neuroal.prune(decoder.model, random_tokens(2, 16), pruner=Strict(), topup="uniform")
 
 
 @pytest.mark.parametrize(("pruner", "checks_later"), [(Wanda(), True), (SparseGPT(), False)])
