@@ -86,9 +86,15 @@ def status_of(runs: Sequence[PlannedRun]) -> Iterator[Status]:
 
 
 def state_of(planned: PlannedRun) -> RunState:
-    """Return the state of one run; cheaper than `status_of` where a folder has many records."""
+    """Return the state of one run; cheaper than `status_of` where a folder has many records.
+
+    A run that a worker holds is `RunState.RUNNING`, also if it has all tasks. Its record is not
+    looked for, because NFS may remember for a minute that there is none, and the run be repeated.
+    """
     out, stem = planned.record_path.parent, f"{STATE_FOLDER}/{planned.identity}"
-    endings = ("plan", "masks.npz", "lock.0", "failed.json")
+    if is_held(out / f"{stem}.lock"):
+        return RunState.RUNNING
+    endings = ("plan", "masks.npz", "failed.json")
     names = (planned.record_path.name, *(f"{stem}.{ending}" for ending in endings))
     return _status(planned, {name for name in names if (out / name).exists()}).state
 

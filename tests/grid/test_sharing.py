@@ -88,6 +88,24 @@ def test_the_state_of_one_run_is_that_in_the_grid(runs: list[PlannedRun]) -> Non
     assert state() is RunState.MISSING
 
 
+def test_the_record_of_a_run_that_another_worker_holds_is_not_looked_for(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[Path] = []
+    real = Path.exists
+
+    def exists(path: Path) -> bool:
+        looked_for.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with _held(runs[0]):
+        assert state_of(runs[0]) is RunState.RUNNING
+        assert runs[0].record_path not in looked_for
+    assert state_of(runs[0]) is RunState.MISSING
+    assert runs[0].record_path in looked_for
+
+
 def failing(runs: list[PlannedRun], error: Exception, patch: pytest.MonkeyPatch) -> list[str]:
     """Let `runs` fail, first in another worker after this one has begun; return the attempts."""
     attempted: list[str] = []
