@@ -144,6 +144,11 @@ def _work(
 
     for out in dict.fromkeys(run.config.out for run in runs):
         check_writable("out", out)
+    if any(run.config.force for run in runs):
+        raise UserError(
+            "force=true: neuroal-grid does only what is missing or has failed; use neuroal -m with "
+            "the same overrides, or delete the records"
+        )
     counts = Counter(status.state for status in statuses).items()
     chosen = [p for p, s in zip(runs, statuses, strict=True) if s.state in states]
     _say(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts))

@@ -149,7 +149,8 @@ def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float
 
     Args:
         runs: runs to execute.
-        say: receives one line for every run that this worker finished, and for every failure.
+        say: receives one line for every run that this worker finished, for every failure, and
+            before it waits.
         wait: longest time between two checks of runs that other workers hold, and the time after a
             run that lacked memory of a GPU, in seconds.
 
@@ -180,6 +181,8 @@ def work_off(runs: Sequence[PlannedRun], say: Callable[[str], None], wait: float
             if outcome.gpu_is_full:
                 time.sleep(wait)  # other workers on the GPU may free memory
         if len(held) == len(pending):
+            if pause == SHORTEST_WAIT:
+                say(f"waiting for {len(held)} of {len(runs)} runs, which other workers do")
             time.sleep(min(wait, pause))
             pause *= 2
         else:

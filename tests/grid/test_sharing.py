@@ -57,7 +57,9 @@ def test_checks_of_a_run_that_another_worker_holds_become_rarer(
     monkeypatch.setattr(
         worker, "state_of", lambda run: RunState.RUNNING if len(waits) < 5 else RunState.DONE
     )
-    assert worker.work_off(runs, lambda line: None, wait=3.0).others == {RunState.DONE: 2}
+    lines: list[str] = []
+    assert worker.work_off(runs, lines.append, wait=3.0).others == {RunState.DONE: 2}
+    assert lines == ["waiting for 2 of 2 runs, which other workers do"]
     assert waits == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 

@@ -111,6 +111,13 @@ def test_a_run_of_another_worker_is_reported_and_awaited(tmp_path: Path) -> None
     assert len(lines) == 1
 
 
+def test_finished_runs_are_not_silently_left_alone_with_force(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="force=true: neuroal-grid does only what is missing"):
+        grid_command(["run", *FOUR, f"out={finished}", "force=true"])
+
+
 def test_chunks_partition_the_grid() -> None:
     from neuroal.cli.grid import _chunk
 
