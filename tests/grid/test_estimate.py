@@ -1,10 +1,9 @@
-"""Estimates of time come from earlier runs of the same card, those of memory from the placement."""
+"""Estimates of time come from earlier runs of the same card."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from neuroal.cli.compose import composed
 from neuroal.cli.grid import grid_command
 from neuroal.config.schema import RunConfig
 from neuroal.grid.estimate import config_of, estimate
-from neuroal.models.shape import ModelShape, shape_of
+from neuroal.models.shape import shape_of
 from neuroal.records import rates
 from neuroal.records.identity import environment
-from neuroal.records.memory import memory_of
 from neuroal.records.rates import (
     Observation,
     keep,
-    kept_observations,
     seconds_by_parts,
     seconds_for,
     seconds_once,
@@ -30,31 +27,6 @@ from neuroal.records.rates import (
 from neuroal.records.work import parts_of, work_of
 
 CARD = str(environment(torch.device("cpu"))["device"])
-SEVEN = ModelShape(6.74e9, 4096, 11008, 32, 32000, 4096)
-FULL = ["model.dtype=float16", "calibration.seqlen=2048", "task.names=[]"]
-MEASURED_GIB = {
-    "topup=uniform pruner=magnitude": 13.06,
-    "topup=uniform": 15.82,
-    "topup=uniform pruner=sparsegpt": 17.63,
-    "topup=neuroal calibration.windows=8": 14.5,
-    "topup=fisher calibration.windows=8": 19.6,
-    "topup=fisher topup.form=elementwise calibration.windows=8": 33.49,
-    "topup=marginal calibration.windows=8": 34.47,
-    "topup=uniform offload=blocks": 3.29,
-    "topup=neuroal calibration.windows=8 offload=blocks": 3.11,
-    "topup=marginal calibration.windows=8 offload=blocks": 23.74,
-}
-"""Run of a 7B model → peak memory on a GPU, from results/benchmark.md."""
-MEASURED_SECONDS = {
-    "topup=neuroal topup.search=adaptive": 10.45,
-    "topup=neuroal pruner=sparsegpt": 126.0,
-    "topup=fisher": 7.0,
-    "topup=marginal": 81.0,
-    "topup=uniform": 10.82,
-    "topup=uniform pruner=multiflow": 10.74,
-    "topup=uniform pruner=sparsegpt": 25.5,
-}
-"""Run of a 7B model → seconds of its search or, with a uniform plan, of pruning by 128 windows."""
 FEW = ["device=cpu", "calibration.windows=4", "calibration.seqlen=64", "task.limit=4"]
 
 
@@ -263,98 +235,6 @@ def test_a_stage_consists_of_measured_parts(overrides: str, stage: str, parts: s
     by_stage = parts_of(run, shape)
     assert by_stage.keys() == work_of(run, shape).keys()
     assert {name for name, amount in by_stage[stage].items() if amount} == parts
-
-
-def test_observations_of_workers_that_end_together_are_all_kept() -> None:
-    def keep_many(worker: int) -> None:
-        for number in range(20):
-            keep([Observation("card", "m", "load", worker + 1.0, number + 1.0)])
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(keep_many, range(4)))
-    assert len(kept_observations()) == 80
-
-
-def test_the_file_of_observations_does_not_grow_without_limit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rates, "MOST_LINES", 3)
-    for number in range(20):
-        assert keep([Observation("card", "m", "load", 1.0, float(number))])
-    seconds = [o.seconds for o in kept_observations()]
-    assert len(seconds) <= 6
-    assert seconds[-1] == 19.0
-
-
-def test_a_line_that_was_cut_off_spoils_no_later_one(cache: Path) -> None:
-    cache.mkdir()
-    rates.rates_path().write_text('{"card": "ca')
-    keep([Observation("card", "m", "load", 1.0, 1.0)])
-    assert [o.card for o in kept_observations()] == ["card"]
-
-
-def test_lines_of_another_layout_are_left_out(cache: Path) -> None:
-    keep([Observation("card", "m", "load", 1.0, 1.0)])
-    with rates.rates_path().open("a") as file:
-        file.write("{}\nnonsense\n")
-    assert [o.card for o in kept_observations()] == ["card"]
-
-
-def work(*overrides: str) -> float:
-    """Return the operations of allocation and pruning of a 7B model."""
-    amounts = work_of(composed(["calibration.seqlen=2048", *overrides]), SEVEN)
-    return sum(w for stage, w in amounts.items() if stage.startswith(("allocate", "prune")))
-
-
-def test_a_search_prunes_once_per_candidate() -> None:
-    alps = 2 * SEVEN.hidden * 260 * SEVEN.parameters
-    pruning = work("pruner=alps", "topup=uniform") - work("pruner=wanda", "topup=uniform")
-    assert pruning == pytest.approx(alps, rel=0.15)
-    for topup, candidates in (("atp", 25), ("owl", 0)):
-        more = work("pruner=alps", f"topup={topup}") - work("pruner=wanda", f"topup={topup}")
-        assert more == pytest.approx((1 + candidates) * pruning)
-
-
-def test_memory_follows_the_placement() -> None:
-    run = composed(["calibration.seqlen=2048"])
-    blocks = dataclasses.replace(run, offload="blocks")
-    gib = {on: memory_of(c, SEVEN, True) / 2**30 for on, c in (("gpu", run), ("blocks", blocks))}
-    assert 13 < gib["gpu"] < 40  # 12.6 GiB of weights, 4 GiB of hidden states, and a batch
-    assert 2 < gib["blocks"] < gib["gpu"] / 2
-    small = memory_of(composed(FEW), shape_of(composed(FEW).model), False)  # type: ignore[arg-type]
-    assert 0.4 < small / 2**30 < 1.4
-
-
-@pytest.mark.parametrize("overrides", MEASURED_GIB)
-def test_memory_of_a_7b_model_is_within_a_factor_of_two(overrides: str) -> None:
-    run = composed([*FULL, *overrides.split()])
-    assert 0.5 < memory_of(run, SEVEN, True) / 2**30 / MEASURED_GIB[overrides] < 2
-
-
-@pytest.mark.parametrize("overrides", MEASURED_SECONDS)
-def test_seconds_of_a_7b_model_follow_from_a_dense_pass_and_one_search(overrides: str) -> None:
-    """Rates: perplexity of 128 windows in 7.55 s, an exact search in 19.9 s on the same card."""
-    search = work_of(composed([*FULL, "topup=neuroal"]), SEVEN)["allocate neuroal"]
-    earlier = [
-        Observation("card", "seven", "evaluate", 2 * SEVEN.parameters * 128 * 2048, 7.55),
-        Observation("card", "seven", "allocate neuroal", search, 19.9),
-    ]
-    amounts = work_of(composed([*FULL, *overrides.split()]), SEVEN)
-    kind = "prune" if "topup=uniform" in overrides else "allocate"
-    stage = next(name for name in amounts if name.startswith(kind))
-    estimated = seconds_for(stage, amounts[stage], "card", "seven", earlier)
-    assert estimated is not None
-    assert 0.5 < estimated[0] / MEASURED_SECONDS[overrides] < 2
-
-
-def test_the_shape_of_a_model_comes_from_its_files_or_its_name() -> None:
-    zoo = shape_of(composed([]).model)
-    assert zoo is not None
-    assert (zoo.hidden, zoo.blocks, zoo.vocabulary) == (160, 8, 4096)
-    named = shape_of(composed(["model=llama-7b"]).model)
-    assert named is not None
-    assert named.hidden == pytest.approx(4096, rel=0.1)
-    assert named.blocks == pytest.approx(32, rel=0.1)
 
 
 def test_a_record_s_configuration_is_read_back(tmp_path: Path) -> None:
