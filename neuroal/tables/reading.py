@@ -237,8 +237,8 @@ def _rows(record: Record, names: Mapping[str, str]) -> Rows:
         **key,
         "achieved": float(record.sparsity["overall"]),
         "device": str(record.environment["device"]),
-        "seconds": dict(costs["seconds"]),
-        "peak_bytes": dict(costs["peak_bytes"]),
+        "seconds": _numbers(costs["seconds"]),
+        "peak_bytes": _numbers(costs["peak_bytes"]),
         "samples": record.samples,
     }
     settings = {name: _setting(config, name) for name in SETTINGS}
@@ -271,6 +271,10 @@ def _result(task: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "task.seqlen": entry["seqlen"],
         "task.bos": bos_of(entry),
     }
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _number(value: float | None) -> float:

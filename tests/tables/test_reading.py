@@ -137,6 +137,15 @@ def test_a_nan_figure_is_the_worst_figure_not_a_missing_one(tmp_path: Path) -> N
     assert (cell["value"], cell["state"]) == (math.inf, "done")
 
 
+@pytest.mark.parametrize("costs", ["seconds", "peak_bytes"])
+def test_costs_that_are_no_numbers_give_one_line(tmp_path: Path, costs: str) -> None:
+    saved = record()
+    broken = {**saved.costs, costs: {**saved.costs[costs], "prune": None}}
+    save_record(dataclasses.replace(saved, costs=broken), tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read \(float.*; move it away"):
+        read_records(tmp_path)
+
+
 def test_curves_contain_the_candidates_with_a_criterion(tmp_path: Path) -> None:
     fields = record(competitor="neuroal").to_dict()
     criteria = fields["plan"]["report"]["criterion_block"]
