@@ -62,14 +62,10 @@ def leased(path: Path, lease: float = LEASE) -> Iterator[bool]:
             _release(path, generation)
 
 
-def is_held(path: Path, lease: float = LEASE, now: float | None = None) -> bool:
-    """Return whether a living process holds the lock, without changing it.
-
-    The time `now` is by the file system's clock; None takes this machine's clock.
-    """
+def is_held(path: Path, lease: float = LEASE) -> bool:
+    """Return whether a living process holds the lock by this machine's clock; change nothing."""
     _, holder = _last(path)
-    now = time.time() if now is None else now
-    return holder is not None and not holder.is_dead(now, lease)
+    return holder is not None and not holder.is_dead(time.time(), lease)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,7 +113,7 @@ def _status(planned: PlannedRun, names: set[str]) -> Status:
     is_clean = names.isdisjoint({f"{stem}.plan", f"{stem}.masks.npz"})  # else cut off at the end
     if summary is not None and not lacking and not summary.lacks_samples(task) and is_clean:
         return Status(RunState.DONE, (), summary=summary)
-    if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock", now=time.time()):
+    if f"{stem}.lock.0" in names and is_held(path.parent / f"{stem}.lock"):
         return Status(RunState.RUNNING, lacking, summary=summary)
     if f"{stem}.failed.json" in names:
         reason = read_failure(failure_path(path.parent, planned.identity)).reason

@@ -175,12 +175,11 @@ def prune_model(
         batch.run(lambda _: probe_of(decoder, tokens))
     pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
     block = _BlockPruning(decoder, method, budgets, masks, checks)
+    late = method.accepts_any_input
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
-            statistics: Mapping[str, InputStatistics] = {}
-            if replay:
-                statistics = replay.measure(index, method.needs, check=not method.accepts_any_input)
-            if method.accepts_any_input:
+            statistics = replay.measure(index, method.needs, check=not late) if replay else {}
+            if late:
                 checks.add_inputs(statistics)
             few = under_reached(linears, statistics)
             if few:

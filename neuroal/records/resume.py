@@ -66,7 +66,6 @@ class RunFiles:
         self.allocation: Allocation | None = None
         self.costs: Mapping[str, Any] = {}
         self._digests: Mapping[str, str] = {}
-        self._kept: tuple[Allocation, Mapping[str, Any]] | None = None
         self._texts = JsonTexts()
 
     def read(self) -> None:
@@ -111,9 +110,7 @@ class RunFiles:
     def keep_allocation(self, allocation: Allocation, costs: Mapping[str, Any]) -> None:
         """Store the plan and its costs, unless there is a record, which contains them."""
         if self.record is None:
-            if self._kept is None or self._kept[0] is not allocation:
-                self._kept = allocation, allocation.to_dict()
-            plan = {"plan": self._kept[1], "costs": costs, "masks": self._digests}
+            plan = {"plan": allocation.to_dict(), "costs": costs, "masks": self._digests}
             write_sealed(self._plan, plan, self._texts)
 
     def masks(self, decoder: DecoderModel) -> PackedMasks | None:

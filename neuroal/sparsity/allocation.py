@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from neuroal.sparsity.budget import LinearBudget
@@ -24,7 +25,12 @@ class Allocation:
     report: Mapping[str, Any] = field(default_factory=dict)
     budgets: Mapping[str, LinearBudget] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
+        """Return plan and report in JSON types, always as the same object; do not modify it."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> Mapping[str, Any]:
         return {**self.plan.to_dict(), "report": dict(self.report)}
 
     @classmethod

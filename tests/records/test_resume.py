@@ -14,6 +14,7 @@ import pytest
 import neuroal.run
 from neuroal.cli.compose import composed
 from neuroal.config.schema import RunConfig
+from neuroal.files import atomic
 from neuroal.records.identity import former_identity_of
 from neuroal.tracking import QuietProgress
 from tests.grid.small import results
@@ -49,6 +50,19 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunCon
         with pytest.raises(KeyboardInterrupt):
             run(config)
     return config, Path(config.out) / "state"
+
+
+def test_the_plan_of_a_run_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Any] = []
+    real = atomic._entry
+
+    def entry(value: Any) -> str:
+        encoded.append(value)
+        return real(value)
+
+    monkeypatch.setattr(atomic, "_entry", entry)
+    run(config_of(tmp_path))
+    assert sum(isinstance(value, dict) and "ratios" in value for value in encoded) == 1
 
 
 def cut_a_mask(state: Path) -> Path:
