@@ -30,6 +30,7 @@ from tqdm import tqdm
 from neuroal.data.resolve import DataSplit
 from neuroal.data.sets import data_set
 from neuroal.evaluation.batching import batch_for_logits
+from neuroal.evaluation.scoring import Request, log_likelihoods
 from neuroal.evaluation.task_table import TASKS
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.models.tokens import check_tokens
@@ -142,17 +143,17 @@ def scorer_of(model: Any, tokenizer: Any, batch: int) -> HFLM:
 
 
 class _Scorer(HFLM):  # type: ignore[misc]
-    """Model of lm-eval that requires token ids of the model, and warns of NaN and infinity."""
+    """Model of lm-eval that scores whole batches, checks token ids, and warns of NaN."""
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[Any, list[int], list[int]]], *arguments: Any, **settings: Any
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         ids = {token for _, *parts in requests for tokens in parts for token in tokens}
         check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
-        if "override_bs" in settings:  # one batch of rolling windows, not the whole task
-            settings["disable_tqdm"] = True
-        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
-            requests, *arguments, **settings
+        part_of_task = disable_tqdm or override_bs is not None  # a batch of rolling windows
+        bar = lm_eval.models.huggingface.tqdm(total=len(requests), disable=part_of_task)
+        scores = log_likelihoods(
+            self.model, requests, self.max_length, self.batch_size, self.softmax_dtype, bar.update
         )
         if wrong := sum(not math.isfinite(score) for score, _ in scores):
             warnings.warn(
