@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(store: Store, arguments: argparse.Namespace) -> None:
     decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
-    suffix = f"{arguments.shape}-{arguments.pruner}-{arguments.dtype}"
+    depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
+    suffix = f"{arguments.shape}{depth}-{arguments.pruner}-{arguments.dtype}"
 
     def dense() -> dict[str, Any]:
         rate = matrix_rate(arguments.dtype)

@@ -45,16 +45,17 @@ def search_rows(results: Results) -> Iterator[Row]:
             result = results.get(f"search-{variant}-{subject}")
             if result is None:
                 continue
-            seconds = result["seconds"]
+            seconds, row = result["seconds"], result["lambda_row"]
+            only_products = "-wanda-" in subject  # SparseGPT and ALPS take longer than the products
             eager = not (result["compiled"] or "uncompiled" in variant)
             yield {
                 **result,
                 "subject": subject.replace("-", ", "),
                 "variant": f"{variant} (uncompiled)" if eager else variant,
-                "target": target,
+                "target": target if only_products else None,
                 "equivalents": seconds / (result["candidates"] * 2 * dense["forward_seconds"]),
-                "floor": seconds / dense["floor_seconds"],
-                "lambdas": f"{result['lambda_block']}, {result['lambda_row']}",
+                "floor": seconds / dense["floor_seconds"] if only_products else None,
+                "lambdas": f"{result['lambda_block']}, {'–' if row is None else row}",
                 "measured": f"{result['complete']} of {result['candidates']}",
             }
 
