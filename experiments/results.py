@@ -18,15 +18,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from bench.page import Column, Part, Row, fill
 from bench.page import Table as Columns
 
 from neuroal.files.atomic import write_bytes
 from neuroal.tables import findings, formats, plots, rivals
-from neuroal.tables.cases import CASE, CELL, Case, Expected, answered_by_all
-from neuroal.tables.combinations import combinations_table
+from neuroal.tables.cases import CASE, Case, Expected, answered_by_all
+from neuroal.tables.combinations import (
+    ALL_TEXTS,
+    combinations_table,
+    means_over_seeds,
+    means_over_texts,
+)
 from neuroal.tables.figures import file_name, trade_plots
 from neuroal.tables.packed import Origin, origin_of, unpacked
 from neuroal.tables.relative import relative_by_sparsity, relative_table, relative_to_uniform
@@ -40,7 +44,7 @@ from neuroal.tables.wins import duels
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 GRIDS = (
     *("zoo", "zoo_sparsegpt", "zoo_alps", "zoo_seeds", "zoo_reference"),
-    *("real", "real_zero_shot", "alps", "marginal_seeds"),
+    *("real", "real_zero_shot", "alps", "alps_seeds", "marginal", "marginal_seeds"),
 )
 """Grids with records, in the order of the pages."""
 POOLED = ("zoo", "zoo_sparsegpt", "zoo_alps")
@@ -60,13 +64,11 @@ PARTS = (
     *("rules", "seeds", "performance-runtime"),
     *(f"{name}-{grid}" for name in ("chance", "carry-over") for grid in ("zoo", "real_zero_shot")),
     *(f"relative-{grid}" for grid in (*POOLED, "real", "alps", "marginal_seeds")),
-    *("by-sparsity-real", "combinations-alps"),
+    *("by-sparsity-real", "combinations-alps", "combinations-alps_seeds"),
 )
 """Possible marks in `PAGES`, beside ``records`` and ``plots``."""
 PAGES = ("README.md", "alps.md")
 """Pages with marked tables."""
-MEAN = "all"
-"""Task of means over texts."""
 DIGITS = "%.10g"
 """Fewer digits than a float has, because the last ones depend on the processor."""
 
@@ -168,10 +170,20 @@ def parts(studies: Mapping[str, Study], sources: Mapping[str, Path]) -> dict[str
     if "real" in studies:
         built["by-sparsity-real"] = relative_by_sparsity(*pooled([studies["real"]]))
     if "alps" in studies:
-        built["combinations-alps"] = combinations(studies["alps"])
+        one = studies["alps"]
+        built["combinations-alps"] = combinations_table(
+            means_over_texts(one.cells), one.costs, ALL_TEXTS, one.expected
+        )
+    if {"alps", "alps_seeds"} <= set(studies):
+        more = studies["alps_seeds"]
+        both = pd.concat([studies["alps"].results, more.results], ignore_index=True)
+        built["combinations-alps_seeds"] = combinations_table(
+            means_over_seeds(both), None, ALL_TEXTS, more.expected
+        )
     for name in ALONE & set(studies):
         data = studies[name]
         informative = rivals.without_chance(data.results)
+        informative = answered_by_all(informative, data.expected.competitors)
         built[f"chance-{name}"] = findings.chance_table(data.results)
         built[f"carry-over-{name}"] = findings.carry_over_table(informative, data.expected)
     if "zoo" in studies:
@@ -240,19 +252,6 @@ def relative_tables(studies: Mapping[str, Study]) -> dict[str, Table]:
             relative = relative_to_uniform(common, expected)
             built[f"relative-{name}"] = relative_table(relative, expected)
     return built
-
-
-def combinations(data: Study) -> Table:
-    """Return the perplexity of every pruner and top-up, as geometric means over the texts."""
-    texts = data.cells[data.cells["kind"] == "perplexity"]
-    logs = texts.assign(value=np.log(texts["value"].astype(float)))
-    of_model = [name for name in CELL if name != "task"]
-    means = np.exp(
-        logs.groupby(of_model, sort=False)["value"].agg(lambda each: each.mean(skipna=False))
-    )
-    return combinations_table(
-        means.reset_index().assign(task=MEAN), data.costs, MEAN, data.expected
-    )
 
 
 def trades(pool: Sequence[Study]) -> pd.DataFrame:

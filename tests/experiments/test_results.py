@@ -9,12 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 
+import pandas as pd
 import pytest
 
 from neuroal.tables.cases import expected_from
+from neuroal.tables.combinations import ALL_TEXTS, combinations_table, means_over_texts
 from neuroal.tables.labels import label
 from neuroal.tables.packed import Origin, pack
 from neuroal.tables.reading import all_records, read_records
+from neuroal.tables.study import Study
+from neuroal.tables.table import Table
 from tests.synthetic import fill, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,11 +96,15 @@ def test_the_text_between_the_tables_stays_and_the_tables_are_filled(published: 
     assert "| [zoo](tables/zoo.md) | 3 | 9 of 9 |" in page
 
 
+def of_all_texts(cells: pd.DataFrame, data: Study) -> Table:
+    return combinations_table(means_over_texts(cells), data.costs, ALL_TEXTS, data.expected)
+
+
 def test_the_table_of_all_pairs_has_the_geometric_mean_over_the_texts(published: Path) -> None:
     data = script.read(published / "records" / "alps.parquet")
     values = data.results.set_index(["pruner", "competitor", "task"])["value"]
     means = (values.xs("ptb", level="task") * values.xs("wikitext2", level="task")) ** 0.5
-    rows = {tuple(c.text for c in row[1:3]): row[3] for row in script.combinations(data).rows}
+    rows = {tuple(c.text for c in row[1:3]): row[3] for row in of_all_texts(data.cells, data).rows}
     expected = {tuple(map(label, pair)): value for pair, value in means.items()}
     assert {pair: cell.value for pair, cell in rows.items()} == pytest.approx(expected, rel=1e-9)
     best = [pair for pair, cell in rows.items() if cell.standing == 1]
@@ -107,7 +115,7 @@ def test_a_pair_that_lacks_a_text_has_no_mean(published: Path) -> None:
     data = script.read(published / "records" / "alps.parquet")
     lacking = (data.cells["competitor"] == "owl") & (data.cells["task"] == "ptb")
     cells = data.cells.assign(value=data.cells["value"].mask(lacking))
-    rows = script.combinations(dataclasses.replace(data, cells=cells)).rows
+    rows = of_all_texts(cells, data).rows
     assert {row[2].text for row in rows} == {"Uniform", "NeuroAL"}
 
 

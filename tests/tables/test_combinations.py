@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import pytest
+
+from neuroal.tables.combinations import ALL_TEXTS, combinations_table, means_over_seeds
 from neuroal.tables.study import named, study, tables
 from tests.synthetic import fill
 
@@ -35,3 +39,21 @@ def test_seconds_are_those_of_allocation_and_pruning(tmp_path: Path) -> None:
 def test_one_pruner_or_one_top_up_needs_no_such_table(tmp_path: Path) -> None:
     fill(tmp_path, competitors=("uniform",), sparsities=(0.6,), tasks=("ptb",))
     assert "combinations-ptb" not in [table.name for table in tables(study(tmp_path))]
+
+
+def test_means_over_seeds_have_the_deviation_of_means_over_texts(tmp_path: Path) -> None:
+    names = ("uniform", "neuroal")
+    fill(tmp_path, competitors=names, sparsities=(0.6,), tasks=("ptb", "wikitext2"), seeds=(0, 1))
+    results = study(tmp_path)
+    table = combinations_table(means_over_seeds(results.results), None, ALL_TEXTS, results.expected)
+    assert table.heads == ("Model", "Pruner", "Top-up", "60 %")
+    frame = results.results
+    for row in means_over_seeds(frame).to_dict("records"):
+        own = frame
+        for key in ("model", "pruner", "competitor", "sparsity"):
+            own = own[own[key] == row[key]]
+        logs = [own[own["seed"] == seed]["value"].map(math.log).mean() for seed in (0, 1)]
+        assert row["value"] == pytest.approx(math.exp(sum(logs) / 2))
+        assert row["deviation"] == pytest.approx(100 * abs(logs[0] - logs[1]) / math.sqrt(2))
+        cells = [cell.text for line in table.rows for cell in line[3:]]
+        assert any(text.endswith(f" ± {row['deviation']:.1f} %") for text in cells)
