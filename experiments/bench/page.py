@@ -11,6 +11,7 @@ Results = Mapping[str, Mapping[str, Any]]
 """Name → measurement."""
 Row = Mapping[str, Any]
 MISSING = "–"
+CARD_NAME = re.compile(r"\b[A-Z]+\d+\b")
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -42,6 +43,17 @@ class Column:
         text = str(value) if isinstance(value, str) else format(value, self.form)
         limit = None if self.target is None else row.get(self.target)
         return f"{text} (missed)" if limit is not None and value > limit else text
+
+
+class Card(Column):
+    """A column with the short name of the card that a row was measured on, as H100."""
+
+    def cell(self, row: Row) -> str:
+        name = CARD_NAME.search(str(row.get(self.key)))
+        return name[0] if name else MISSING
+
+
+CARD = Card("card", "device")
 
 
 @dataclass(frozen=True)

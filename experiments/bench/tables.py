@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.common import Store
-from bench.page import Column, Part, Results, Row, Table, blank, comparable, fill, named
+from bench.page import CARD, Column, Part, Results, Row, Table, blank, comparable, fill, named
 from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
 from bench.tables_parts import DEVICES, PROFILE, draw_profile, starts
 
@@ -47,13 +47,14 @@ def search_rows(results: Results) -> Iterator[Row]:
                 continue
             seconds, row = result["seconds"], result["lambda_row"]
             only_products = "-wanda-" in subject  # SparseGPT and ALPS take longer than the products
+            equivalents = seconds / (result["candidates"] * 2 * dense["forward_seconds"])
             eager = not (result["compiled"] or "uncompiled" in variant)
             yield {
                 **result,
                 "subject": subject.replace("-", ", "),
                 "variant": f"{variant} (uncompiled)" if eager else variant,
                 "target": target if only_products else None,
-                "equivalents": seconds / (result["candidates"] * 2 * dense["forward_seconds"]),
+                "equivalents": equivalents if only_products else None,
                 "floor": seconds / dense["floor_seconds"] if only_products else None,
                 "lambdas": f"{result['lambda_block']}, {'–' if row is None else row}",
                 "measured": f"{result['complete']} of {result['candidates']}",
@@ -64,6 +65,7 @@ SEARCH = Table(
     (
         Column("shape, pruner, dtype", "subject"),
         Column("search", "variant"),
+        CARD,
         Column("target s", "target"),
         Column("s", "seconds", ".2f", target="target"),
         Column("forward eq.", "equivalents", ".2f"),
@@ -129,6 +131,7 @@ PRUNE = Table(
     (
         Column("pruner, shape, dtype", "subject"),
         Column("windows", "windows"),
+        CARD,
         Column("target s", "target"),
         Column("s", "seconds", ".2f", target="target"),
         Column("÷ floor", "floor", ".2f"),
@@ -186,7 +189,7 @@ def semi_structured_rows(results: Results) -> Iterator[Row]:
         sparse = results.get(f"semi-structured-cusparselt-{subject.replace(', ', '-')}")
         for size in dense["linears_ms"] if sparse else ():
             assert sparse is not None
-            row: dict[str, Any] = {"subject": subject, "size": size.replace("x", " × ")}
+            row: dict[str, Any] = {**sparse, "subject": subject, "size": size.replace("x", " × ")}
             for part in ("linears_ms", "forward_ms"):
                 before, after = dense[part][size], sparse[part][size]
                 row[part] = f"{before:.3g} → {after:.3g}"
@@ -214,6 +217,7 @@ EXPERTS = Table(
     (
         Column("pruner, experts × inner × hidden, dtype", "subject"),
         Column("windows", "windows"),
+        CARD,
         Column("s", "seconds", ".3f"),
         Column("s, dense block", "dense_seconds", ".3f"),
         Column("10⁹ weights/s", "speed", ".1f"),
@@ -229,6 +233,7 @@ SEMI_STRUCTURED = Table(
     (
         Column("shape, dtype", "subject"),
         Column("windows × tokens", "size"),
+        CARD,
         Column("linears of a block, ms", "linears_ms"),
         Column("speed-up", "linears_ms_ratio"),
         Column("forward pass, eager `transformers`, ms", "forward_ms"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.page import Column, Results, Row, Table, comparable
+from bench.page import CARD, Column, Results, Row, Table, comparable
 from neuroal.topups.marginal import EqualMarginals
 
 Targets = dict[str, tuple[float | None, float | None]]
@@ -81,6 +81,7 @@ OFFLOAD = Table(
         Column("weights", "weights"),
         Column("stage", "stage"),
         Column("windows × tokens", "size"),
+        CARD,
         Column("s", "seconds", ".1f"),
         Column("target × none", "slowest"),
         Column("× none", "ratio", ".2f", target="slowest"),
@@ -119,6 +120,7 @@ MARGINAL = Table(
     (
         Column("shape, dtype, preset, offload", "subject"),
         Column("windows × tokens, batch", "size"),
+        CARD,
         Column("s an iteration (linear / row)", "each"),
         Column("s before", "seconds_before_iterations", ".1f"),
         Column("target s", "target"),
@@ -150,6 +152,7 @@ FISHER = Table(
     (
         Column("shape, dtype, form", "subject"),
         Column("rounds × windows × tokens, batch", "size"),
+        CARD,
         Column("s before", "seconds_before_rounds", ".2f"),
         Column("s a round", "seconds_a_round", ".2f"),
         Column("target s", "target"),

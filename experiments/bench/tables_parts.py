@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.devices import SECONDS
-from bench.page import Column, Results, Row, Table
+from bench.page import CARD, Column, Results, Row, Table
 from bench.profile import PARTS
 from neuroal.tables.plots import COLOURS, SETTINGS, figure, svg
 
@@ -42,6 +42,7 @@ def devices_rows(results: Results) -> Iterator[Row]:
                 (count, stage, several.get("pruner")), SPEED_UPS.get((count, stage))
             )
             yield {
+                "device": several.get("device"),
                 "subject": subject.replace("-", ", "),
                 "stage": NAMES.get(stage, stage),
                 "devices": count,
@@ -70,6 +71,7 @@ DEVICES = Table(
         Column("shape, pruner, dtype", "subject"),
         Column("stage", "stage"),
         Column("devices", "devices"),
+        CARD,
         Column("s on one", "one", ".2f"),
         Column("s", "seconds", ".2f"),
         Column("target ×", "target"),

@@ -17,7 +17,7 @@ import benchmark  # noqa: E402
 from bench import cpu  # noqa: E402
 from bench.common import Store  # noqa: E402
 from bench.devices import STAGES, compared  # noqa: E402
-from bench.page import Column, Table, blank, fill  # noqa: E402
+from bench.page import CARD, Column, Table, blank, fill  # noqa: E402
 from bench.profile import PARTS as SHARES  # noqa: E402
 from bench.profile import by_kind  # noqa: E402
 from bench.search import VARIANTS  # noqa: E402
@@ -234,6 +234,11 @@ def test_a_missed_target_is_marked() -> None:
     assert texts == ["5.10 (missed)", "5.00", "9.00"]
     assert column.cell({"most": 5}) == "–"
     assert column.cell({"seconds": "five", "most": None}) == "five"
+
+
+def test_a_card_has_a_short_name() -> None:
+    names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "CPU, 2 threads", None)
+    assert [CARD.cell({"device": name}) for name in names] == ["H100", "H200", "–", "–"]
 
 
 def test_offloading_is_compared_only_for_the_same_windows_and_versions() -> None:
