@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.common import DEVICE, Store, now, seconds_of
 from bench.marginal import Clock
-from bench.models import llama_config, random_llama, random_tokens, redraw
+from bench.models import llama_config, random_llama, random_tokens, redraw, shape_name
 from bench.search import PRUNERS
 from neuroal.evaluation.perplexity import perplexity
 from neuroal.execution.costs import StageCosts
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(store: Store, arguments: argparse.Namespace) -> None:
     decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     for count in arguments.devices:
-        depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
-        suffix = f"{arguments.shape}{depth}-{arguments.pruner}-{arguments.dtype}"
+        shape = shape_name(arguments.shape, arguments.blocks)
+        suffix = f"{shape}-{arguments.pruner}-{arguments.dtype}"
         one = store.results().get(f"devices-1-{suffix}", {}) if count > 1 else {}
         work = partial(measure, decoder, count, arguments, one)
         store.measure(f"devices-{count}-{suffix}", work)

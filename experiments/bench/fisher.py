@@ -10,7 +10,13 @@ from typing import Any
 
 from bench.common import DEVICE, Store, now, peak_gib, reset_peak
 from bench.marginal import Clock
-from bench.models import allocation_context, llama_config, random_llama, random_tokens
+from bench.models import (
+    allocation_context,
+    llama_config,
+    random_llama,
+    random_tokens,
+    shape_name,
+)
 from neuroal.gradients.information import FORMS
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.offload import place_on_host
@@ -30,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
+    shape = shape_name(arguments.shape, arguments.blocks)
     placed = "-blocks" if arguments.offload == "blocks" else ""
-    name = f"fisher-{arguments.shape}{depth}-{arguments.dtype}-{arguments.form}{placed}"
+    name = f"fisher-{shape}-{arguments.dtype}-{arguments.form}{placed}"
     store.measure(name, partial(measure, arguments))
 
 

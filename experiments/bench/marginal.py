@@ -11,7 +11,13 @@ from functools import partial
 from typing import Any
 
 from bench.common import DEVICE, Store, now, peak_gib, reset_peak, seconds_of
-from bench.models import allocation_context, llama_config, random_llama, random_tokens
+from bench.models import (
+    allocation_context,
+    llama_config,
+    random_llama,
+    random_tokens,
+    shape_name,
+)
 from neuroal.gradients.presets import PRESETS
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.offload import place_on_host
@@ -46,10 +52,10 @@ def at_least_two(text: str) -> int:
 
 
 def main(store: Store, arguments: argparse.Namespace) -> None:
-    depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
+    shape = shape_name(arguments.shape, arguments.blocks)
     placed = "-blocks" if arguments.offload == "blocks" else ""
     preset = "" if arguments.preset == "first" else f"-{arguments.preset}"
-    name = f"marginal-{arguments.shape}{depth}-{arguments.dtype}{preset}{placed}"
+    name = f"marginal-{shape}-{arguments.dtype}{preset}{placed}"
     store.measure(name, partial(measure, arguments))
 
 

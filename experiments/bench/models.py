@@ -28,6 +28,11 @@ DEVIATION = 0.02
 """Standard deviation of random weights."""
 
 
+def shape_name(shape: str, blocks: int | None) -> str:
+    """Return the name of a shape in measurements: 7b, or 7b-4deep with four blocks."""
+    return f"{shape}-{blocks}deep" if blocks else shape
+
+
 def llama_config(shape: str, dtype: str, blocks: int | None = None) -> LlamaConfig:
     """Return the configuration of a LLaMA of `shape`, with `blocks` blocks if given."""
     depth, width, inner, heads = SHAPES[shape]

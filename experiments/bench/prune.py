@@ -9,7 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from bench.common import Store, compile_seconds, now, peak_gib, reset_peak
-from bench.models import llama_config, matrix_rate, products, random_llama, random_tokens, redraw
+from bench.models import (
+    llama_config,
+    matrix_rate,
+    products,
+    random_llama,
+    random_tokens,
+    redraw,
+    shape_name,
+)
 from bench.search import PRUNERS
 from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
@@ -33,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(store: Store, arguments: argparse.Namespace) -> None:
     decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
-    depth = f"-{arguments.blocks}blocks" if arguments.blocks else ""
+    shape = shape_name(arguments.shape, arguments.blocks)
     for name in arguments.pruners:
         store.measure(
-            f"prune-{name}-{arguments.shape}{depth}-{arguments.dtype}",
+            f"prune-{name}-{shape}-{arguments.dtype}",
             partial(prune, decoder, tokens, name, arguments),
         )
 

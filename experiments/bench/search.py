@@ -18,6 +18,7 @@ from bench.models import (
     products,
     random_llama,
     random_tokens,
+    shape_name,
 )
 from neuroal.execution.compile import ENOUGH_WORK, CompiledBlocks
 from neuroal.kernels.input_statistics import Need
@@ -52,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(store: Store, arguments: argparse.Namespace) -> None:
     decoder = random_llama(llama_config(arguments.shape, arguments.dtype, arguments.blocks))
     tokens = random_tokens(arguments.windows, arguments.seqlen)
-    depth = f"-{arguments.blocks}deep" if arguments.blocks else ""
-    suffix = f"{arguments.shape}{depth}-{arguments.pruner}-{arguments.dtype}"
+    shape = shape_name(arguments.shape, arguments.blocks)
+    suffix = f"{shape}-{arguments.pruner}-{arguments.dtype}"
 
     def dense() -> dict[str, Any]:
         rate = matrix_rate(arguments.dtype)

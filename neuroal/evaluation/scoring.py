@@ -83,11 +83,12 @@ def _scores(
     for row, of_row in zip(tokens, inputs, strict=True):
         row[: len(of_row)] = torch.tensor(of_row)
     first = min(len(inputs[row]) - len(continuation) for row, continuation in answers)
-    rows, columns, targets = (torch.zeros(len(answers), longest, dtype=torch.int64) for _ in "rct")
+    rows = torch.tensor([[row] for row, _ in answers])
+    columns = torch.zeros(len(answers), longest, dtype=torch.int64)
+    targets = torch.zeros_like(columns)
     counts = torch.tensor([len(continuation) for _, continuation in answers])
     for number, (row, continuation) in enumerate(answers):
         count = len(continuation)
-        rows[number] = row
         columns[number, :count] = torch.arange(count) + len(inputs[row]) - count - first
         targets[number, :count] = torch.tensor(continuation)
     logs = last_logits(model, tokens.to(model.device), width - first).log_softmax(-1, dtype=dtype)

@@ -143,7 +143,7 @@ def scorer_of(model: Any, tokenizer: Any, batch: int) -> HFLM:
 
 
 class _Scorer(HFLM):  # type: ignore[misc]
-    """Model of lm-eval that scores whole batches, checks token ids, and warns of NaN."""
+    """Model of lm-eval that scores whole batches, and checks token ids and scores."""
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -151,10 +151,15 @@ class _Scorer(HFLM):  # type: ignore[misc]
         ids = {token for _, *parts in requests for tokens in parts for token in tokens}
         check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
         part_of_task = disable_tqdm or override_bs is not None  # a batch of rolling windows
-        bar = lm_eval.models.huggingface.tqdm(total=len(requests), disable=part_of_task)
-        scores = log_likelihoods(
-            self.model, requests, self.max_length, self.batch_size, self.softmax_dtype, bar.update
-        )
+        with lm_eval.models.huggingface.tqdm(total=len(requests), disable=part_of_task) as bar:
+            scores = log_likelihoods(
+                self.model,
+                requests,
+                self.max_length,
+                self.batch_size,
+                self.softmax_dtype,
+                bar.update,
+            )
         if wrong := sum(not math.isfinite(score) for score, _ in scores):
             warnings.warn(
                 f"model: {wrong} of {len(scores)} log-likelihoods are not finite, so accuracies "

@@ -246,5 +246,4 @@ def test_requests_are_counted_as_documents(root: Path, loaded: LoadedModel) -> N
     task = ZeroShotTask("rte", data_of(root, "rte"), 4)
     portion = Portion(Counts(), task.units)
     task.evaluate(loaded.model, loaded.tokenizer, 2, portion)
-    assert sum(counts) == 4
-    assert len(counts) > 1
+    assert counts == [3, 1]  # a step for each batch, whose inputs are sorted by length

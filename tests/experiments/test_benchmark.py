@@ -22,11 +22,11 @@ from bench.profile import PARTS as SHARES  # noqa: E402
 from bench.profile import by_kind  # noqa: E402
 from bench.search import VARIANTS  # noqa: E402
 from bench.tables import PARTS as TABLES  # noqa: E402
-from bench.tables import search_differences  # noqa: E402
 from bench.tables_memory import MARGINAL as MARGINAL_TABLE  # noqa: E402
 from bench.tables_memory import OFFLOAD as OFFLOAD_TABLE  # noqa: E402
 from bench.tables_memory import agreement  # noqa: E402
 from bench.tables_parts import devices_rows, draw_profile  # noqa: E402
+from bench.tables_search import search_differences  # noqa: E402
 
 SHORT = ["--windows", "2", "--seqlen", "16"]
 OFFLOAD = ["offload", "tiny-none", "tiny-blocks", "tiny-disk", *SHORT]
