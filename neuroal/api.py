@@ -221,7 +221,7 @@ def evaluate(
         fewshot: examples in the prompts of lm-eval; None: as the task defines, and none for the
             seven tasks of the paper.
         chat_template: apply the tokenizer's chat template in tasks of lm-eval.
-        batch: windows or requests per forward pass; None: as memory allows.
+        batch: windows per forward pass, or requests of 1024 tokens; None: as memory allows.
         data_root: folder of local data sets; None: the Hugging Face cache, then the Hub.
         progress: True shows a bar for each stage on stderr; None and False show nothing; an object
             receives the updates (see `neuroal.tracking.progress.Progress`).

@@ -100,7 +100,9 @@ class TaskConfig:
     limit: int | None = _key(
         "most windows per text, documents per zero-shot task (null: all)", None
     )
-    batch: int | None = _key("windows or requests per forward pass (null: as memory allows)", None)
+    batch: int | None = _key(
+        "windows per forward pass, or requests of 1024 tokens (null: as memory allows)", None
+    )
     samples: int = _key("built-in texts to continue before and after pruning", 0)
     fewshot: int | None = _key(
         "examples in the prompts of lm-eval (null: as the task says; 0 for task=zero_shot)", None

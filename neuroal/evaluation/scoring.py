@@ -15,6 +15,8 @@ Request = tuple[Any, list[int], list[int]]
 """A key of lm-eval, the tokens of a context (at least one), and those of its continuation."""
 Answer = tuple[int, list[int]]
 """The number of an input in its batch, and a continuation at the end of it."""
+POSITIONS = 256
+"""Positions whose log-probabilities are in memory at once, as vocabularies may be large."""
 
 
 @torch.no_grad()
@@ -22,7 +24,7 @@ def log_likelihoods(
     model: Any,
     requests: Sequence[Request],
     context: int,
-    batch: int,
+    size: int,
     dtype: torch.dtype | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> list[tuple[float, bool]]:
@@ -36,9 +38,10 @@ def log_likelihoods(
         model: causal language model of `transformers`.
         requests: contexts and continuations, as lm-eval encodes them.
         context: tokens that the model accepts; longer inputs lose their first tokens.
-        batch: inputs in one forward pass, sorted by length.
+        size: tokens in one forward pass, padding included; a longer input has one of its own.
+            Inputs of similar length share a pass.
         dtype: of the probabilities; None: that of the logits.
-        advance: called with the number of requests that a batch answered.
+        advance: called with the number of requests that a pass answered.
 
     Returns:
         For each request the log-likelihood, and whether greedy decoding gives the continuation.
@@ -58,8 +61,9 @@ def log_likelihoods(
     inputs = sorted(of_input, key=lambda tokens: (-len(tokens), tokens))
     order: list[int] = []
     scores = [torch.empty(0, 2, dtype=torch.float64, device=model.device)]
-    for start in range(0, len(inputs), batch):
-        part = inputs[start : start + batch]
+    while inputs:
+        count = max(1, size // len(inputs[0]))
+        part, inputs = inputs[:count], inputs[count:]
         answers = [(row, number) for row, tokens in enumerate(part) for number in of_input[tokens]]
         order += [number for _, number in answers]
         scores.append(_scores(model, part, [(row, requests[n][2]) for row, n in answers], dtype))
@@ -83,22 +87,20 @@ def _scores(
     for row, of_row in zip(tokens, inputs, strict=True):
         row[: len(of_row)] = torch.tensor(of_row)
     first = min(len(inputs[row]) - len(continuation) for row, continuation in answers)
-    rows = torch.tensor([[row] for row, _ in answers])
-    columns = torch.zeros(len(answers), longest, dtype=torch.int64)
-    targets = torch.zeros_like(columns)
-    counts = torch.tensor([len(continuation) for _, continuation in answers])
-    for number, (row, continuation) in enumerate(answers):
-        count = len(continuation)
-        columns[number, :count] = torch.arange(count) + len(inputs[row]) - count - first
-        targets[number, :count] = torch.tensor(continuation)
-    logs = last_logits(model, tokens.to(model.device), width - first).log_softmax(-1, dtype=dtype)
-    rows, columns, targets, counts = (
-        each.to(logs.device) for each in (rows, columns, targets, counts)
-    )
-    beyond = torch.arange(longest, device=logs.device) >= counts[:, None]
-    values = logs[rows, columns, targets].masked_fill(beyond, 0).sum(1)
-    greedy = logs.argmax(-1)[rows, columns].eq(targets).logical_or(beyond).all(1)
-    return torch.stack([values.double(), greedy.double()], 1).to(model.device)
+    logits = last_logits(model, tokens.to(model.device), width - first)
+    positions = [
+        (number, place, row, len(inputs[row]) - len(continuation) + place - first, token)
+        for number, (row, continuation) in enumerate(answers)
+        for place, token in enumerate(continuation)
+    ]
+    values = torch.zeros(len(answers), longest, dtype=dtype or logits.dtype, device=logits.device)
+    greedy = torch.ones_like(values, dtype=torch.bool)
+    for part in torch.tensor(positions).to(logits.device).split(POSITIONS):
+        number, place, row, column, token = part.T
+        logs = logits[row, column].log_softmax(-1, dtype=dtype)
+        values[number, place] = logs.gather(1, token[:, None])[:, 0]
+        greedy[number, place] = logs.argmax(1) == token
+    return torch.stack([values.sum(1).double(), greedy.all(1).double()], 1).to(model.device)
 
 
 def last_logits(model: Any, tokens: Tensor, count: int) -> Tensor:

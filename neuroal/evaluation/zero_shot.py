@@ -40,7 +40,7 @@ DEFINITIONS = Path(lm_eval.tasks.__file__).parent
 FEWSHOT_SEED = 1234
 """Default of lm-eval. It has no effect, because prompts contain no examples."""
 LONGEST = 1024
-"""Tokens of the longest request, used to choose the batch size (BoolQ has the longest passages)."""
+"""Tokens of the longest request, which batches are counted in (BoolQ has the longest passages)."""
 
 
 def zero_shot(
@@ -60,7 +60,8 @@ def zero_shot(
         name: a zero-shot task of `TASKS`.
         data: documents of the task's evaluation split.
         limit: number of documents to use, from the first; None: all.
-        batch: requests in one forward pass; None: chosen by free memory.
+        batch: a forward pass has the tokens of this many longest requests (`LONGEST`), and so
+            more of shorter ones; None: chosen by free memory.
         portion: receives the share of the requests that is complete; None: nothing is shown.
 
     Returns:
@@ -92,7 +93,9 @@ def zero_shot_with_samples(
 
 
 def batch_for(model: Any) -> int:
-    """Return the number of requests in one forward pass that free memory allows."""
+    """Return the number of longest requests in one forward pass that free memory allows."""
+    if model.device.type == "cpu":
+        return 1  # more tokens overflow its caches
     context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
     return batch_for_logits(model, min(LONGEST, int(context)))
 
@@ -156,7 +159,7 @@ class _Scorer(HFLM):  # type: ignore[misc]
                 self.model,
                 requests,
                 self.max_length,
-                self.batch_size,
+                self.batch_size * min(LONGEST, self.max_length),
                 self.softmax_dtype,
                 bar.update,
             )

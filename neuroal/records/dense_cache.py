@@ -67,7 +67,8 @@ class DenseFigures:
         Before computing any, log a warning if the model's perplexity depends on BOS.
 
         Args:
-            batch: windows or requests in one forward pass; None: chosen by free memory.
+            batch: windows in one forward pass, or requests of 1024 tokens; None: chosen by free
+                memory.
             progress: receives progress updates.
             stage: name of the stage in `progress`.
             wait: whether to wait for the figures that other processes are computing.

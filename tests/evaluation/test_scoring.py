@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuroal.errors import UserError
 from neuroal.evaluation.scoring import Request, last_logits, log_likelihoods
-from neuroal.evaluation.zero_shot import quiet, scorer_of
+from neuroal.evaluation.zero_shot import LONGEST, quiet, scorer_of
 from neuroal.models.load import LoadedModel
 from tests.small_models import tiny_llama
 
@@ -35,16 +35,16 @@ def stock(loaded: LoadedModel, requests: list[Request], context: int) -> list[tu
 
 
 @settings(max_examples=30, deadline=None)
-@given(pairs=st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=9), batch=st.integers(1, 4))
+@given(pairs=st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=9), size=st.integers(1, 50))
 def test_scores_are_those_of_lm_eval(
-    loaded: LoadedModel, pairs: list[tuple[list[int], list[int]]], batch: int
+    loaded: LoadedModel, pairs: list[tuple[list[int], list[int]]], size: int
 ) -> None:
     # Repeated pairs, one input with two splits, and inputs beyond the context.
     pairs = [*pairs, pairs[0], ([*pairs[0][0], *pairs[0][1]], [5]), (pairs[0][0], [5])]
     requests: list[Request] = [(None, before, answer) for before, answer in pairs]
     with quiet():
         expected = stock(loaded, requests, CONTEXT)
-    actual = log_likelihoods(loaded.model, requests, CONTEXT, batch)
+    actual = log_likelihoods(loaded.model, requests, CONTEXT, size)
     assert [value for value, _ in actual] == pytest.approx([v for v, _ in expected], abs=1e-4)
     assert [greedy for _, greedy in actual] == [greedy for _, greedy in expected]
 
@@ -74,6 +74,33 @@ def test_requests_with_one_input_share_a_pass(
     assert answered == [3]
 
 
+def test_a_pass_has_as_many_inputs_as_tokens_allow(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[int, ...]] = []
+
+    def counting(model: Any, tokens: Tensor, count: int) -> Tensor:
+        passes.append(tuple(tokens.shape))
+        return last_logits(model, tokens, count)
+
+    monkeypatch.setattr("neuroal.evaluation.scoring.last_logits", counting)
+    requests: list[Request] = [
+        (None, [token] * length, [5]) for length, token in [(2, 1), (30, 2), (4, 3), (4, 4), (5, 6)]
+    ]
+    log_likelihoods(loaded.model, requests, 64, 10)
+    assert passes == [(1, 30), (2, 5), (2, 4)]
+
+
+@pytest.mark.parametrize("positions", [1, 2, 5])
+def test_logarithms_are_taken_of_a_few_positions_at_once(
+    positions: int, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = [(None, [4, 5, 6], [7, 8]), (None, [9], [10, 11, 12])]
+    expected = log_likelihoods(loaded.model, requests, 64, 64)
+    monkeypatch.setattr("neuroal.evaluation.scoring.POSITIONS", positions)
+    assert log_likelihoods(loaded.model, requests, 64, 64) == expected
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_only_the_logits_of_continuations_are_computed(
     keeps: bool, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +124,7 @@ def test_half_precision_gives_the_numbers_of_lm_eval(loaded: LoadedModel) -> Non
     requests: list[Request] = [(None, [4, 5, 6], [7, 8]), (None, [9], [10, 11, 12])]
     with quiet():
         expected = stock(half, requests, 64)
-    assert log_likelihoods(half.model, requests, 64, 3) == expected
+    assert log_likelihoods(half.model, requests, 64, 9) == expected
 
 
 def test_an_answer_longer_than_the_context_is_one_line(loaded: LoadedModel) -> None:
@@ -114,4 +141,4 @@ def test_the_model_of_lm_eval_scores_in_batches(loaded: LoadedModel) -> None:
     requests: list[Request] = [(None, [4, 5], [6]), (None, [4, 5, 6], [7, 8])]
     with quiet():
         scores = scorer._loglikelihood_tokens(requests)
-    assert scores == log_likelihoods(loaded.model, requests, scorer.max_length, 2)
+    assert scores == log_likelihoods(loaded.model, requests, scorer.max_length, 2 * LONGEST)

@@ -236,7 +236,10 @@ def test_the_figures_equal_those_of_lm_evals_command(
     compare(json.loads(written.read_text())["results"], saved, root)
 
 
-def test_requests_are_counted_as_documents(root: Path, loaded: LoadedModel) -> None:
+def test_requests_are_counted_as_documents(
+    root: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuroal.evaluation.zero_shot.LONGEST", 1)  # one input in a pass
     counts: list[int] = []
 
     class Counts:
@@ -245,5 +248,5 @@ def test_requests_are_counted_as_documents(root: Path, loaded: LoadedModel) -> N
 
     task = ZeroShotTask("rte", data_of(root, "rte"), 4)
     portion = Portion(Counts(), task.units)
-    task.evaluate(loaded.model, loaded.tokenizer, 2, portion)
-    assert counts == [3, 1]  # a step for each batch, whose inputs are sorted by length
+    task.evaluate(loaded.model, loaded.tokenizer, 1, portion)
+    assert counts == [2, 1, 1]  # a step for each pass; two documents have the same input
