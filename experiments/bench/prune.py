@@ -63,6 +63,9 @@ def prune(
     batch = AdaptiveBatch("prune", size, divides=True)
     masks = prune_model(decoder, pruner, budgets, tokens, batch, QuietProgress())
     seconds = now() - begin
+    begin = now()
+    sparsity = masks.sparsity  # brings the masks to the host
+    masks_seconds = now() - begin
     # A Gram matrix and its factor take more than the products of the blocks.
     only_products = pruner.needs and Need.GRAM not in pruner.needs
     runs = products(decoder, tokens, last=True) + products(decoder, tokens, last=False)
@@ -73,6 +76,7 @@ def prune(
         "blocks": len(decoder),
         "windows": len(tokens),
         "batch": batch.size,
-        "sparsity": masks.sparsity,
+        "sparsity": sparsity,
+        "masks_seconds": masks_seconds,
         "peak_gib": peak_gib(),
     }

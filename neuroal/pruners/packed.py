@@ -9,17 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuroal.execution.memory import free_memory
 from neuroal.kernels.async_copy import HostCopy
 from neuroal.kernels.masks import pack_bits
 
+SHARE_OF_GPU = 0.125
+"""Share of a GPU's free memory that packed masks may fill until they are read."""
 _MOST_PENDING = 16
 """Upper bound on unfinished copies of GPU masks to the host: about two blocks of a LLaMA."""
 
 
 class PackedMasks(Mapping[str, Tensor]):
-    """Masks (rows, cols) by linear, stored packed on the host and unpacked when read.
+    """Masks (rows, cols) by linear, stored packed and unpacked when read.
 
-    The masks of a 7B model take 0.8 GB instead of 6.5 GB.
+    The masks of a 7B model take 0.8 GB instead of 6.5 GB. Those of a GPU stay there until they are
+    read, as long as they take at most `SHARE_OF_GPU`: a new process may need a second to receive
+    them, and who only wants the pruned weights never reads them.
 
     Attributes:
         differing: number of entries that the method would choose differently, if the masks were
@@ -32,6 +37,8 @@ class PackedMasks(Mapping[str, Tensor]):
         self._shapes: dict[str, tuple[int, int]] = {}
         self._zeros: dict[str, int] = {}
         self._pending: list[tuple[Sequence[str], HostCopy, HostCopy]] = []
+        self._on_gpu: list[tuple[Sequence[str], Tensor, Tensor]] = []
+        self._room: float | None = None
 
     def comparison(self, numel: int) -> str:
         """Return how prescribed masks of `numel` entries differ from free choices, if compared."""
@@ -53,6 +60,9 @@ class PackedMasks(Mapping[str, Tensor]):
         rows, cols = masks.shape[1:]
         self._shapes.update(dict.fromkeys(keys, (rows, cols)))
         bits, zeros = pack_bits(masks)
+        if self._stays(bits):
+            self._on_gpu.append((keys, bits, zeros))
+            return
         self._pending.append((keys, HostCopy(bits), HostCopy(zeros)))
         self._settle(_MOST_PENDING if masks.is_cuda else 0)
 
@@ -63,7 +73,7 @@ class PackedMasks(Mapping[str, Tensor]):
 
     def bits(self, key: str) -> Tensor:
         """Return one mask as packed by ``numpy.packbits``: (bytes,) uint8."""
-        self._settle()
+        self._read()
         return self._bits[key]
 
     def __getitem__(self, key: str) -> Tensor:
@@ -75,23 +85,42 @@ class PackedMasks(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._shapes)
 
-    def _settle(self, most: int = 0) -> None:
+    def _stays(self, bits: Tensor) -> bool:
+        """Return whether `bits` stay on their GPU, and reduce the room that is left there."""
+        if not bits.is_cuda:
+            return False
+        if self._room is None:
+            self._room = SHARE_OF_GPU * free_memory(bits.device)
+        self._room -= bits.nbytes
+        return self._room >= 0
+
+    def _settle(self, most: int) -> None:
         """Wait for the oldest masks until at most `most` copies are pending."""
         while len(self._pending) > most:
             keys, bits, zeros = self._pending.pop(0)
-            self._bits.update(zip(keys, bits.get(), strict=True))
-            self._zeros.update(zip(keys, zeros.get().tolist(), strict=True))
+            self._store(keys, bits.get(), zeros.get())
+
+    def _read(self) -> None:
+        """Bring all masks to the host."""
+        self._settle(0)
+        while self._on_gpu:
+            keys, bits, zeros = self._on_gpu.pop(0)
+            self._store(keys, bits.cpu(), zeros)
+
+    def _store(self, keys: Sequence[str], bits: Tensor, zeros: Tensor) -> None:
+        self._bits.update(zip(keys, bits, strict=True))
+        self._zeros.update(zip(keys, zeros.tolist(), strict=True))
 
     @property
     def sparsity(self) -> float:
         """Share of pruned entries over all masks."""
-        self._settle()
+        self._read()
         total = sum(rows * cols for rows, cols in self._shapes.values())
         return sum(self._zeros.values()) / total
 
     def sparsities(self) -> dict[str, float]:
         """Return the share of pruned entries of each mask."""
-        self._settle()
+        self._read()
         return {key: self._zeros[key] / (rows * cols) for key, (rows, cols) in self._shapes.items()}
 
     def digests(self) -> dict[str, str]:

@@ -63,6 +63,8 @@ class _Memory:
     def pruning(self) -> float:
         gram = Need.GRAM in build("pruner", self.config.pruner).needs
         more = 8.0 * self.shape.widest**2 if gram else 0.0
+        if self.on_gpu:
+            more += self.shape.in_blocks / 8  # masks, one bit per weight
         return self._states_and_batch(self.config.calibration.windows, copies=1) + more
 
     @property

@@ -1,4 +1,4 @@
-"""Pruning on a GPU: inputs that are checked late are still reported, and masks are a CPU's."""
+"""Pruning on a GPU: late checks are still reported, and masks are a CPU's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 
 import neuroal
 from neuroal.errors import UserError
+from neuroal.pruners.packed import SHARE_OF_GPU, PackedMasks
 from tests.small_models import random_tokens, tiny_llama
 
 
@@ -29,3 +30,18 @@ def test_weights_are_those_of_a_cpu(pruner: str) -> None:
         [((a == 0) == (b == 0)).double().mean() for a, b in zip(*weights, strict=True)]
     )
     assert same.min() >= 0.999  # scores that are almost equal may change places
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-8, SHARE_OF_GPU])
+def test_masks_are_the_same_from_the_gpu_and_from_the_host(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuroal.pruners.packed.SHARE_OF_GPU", share)
+    generator = torch.Generator().manual_seed(0)
+    masks = {str(n): torch.rand(24, 40, generator=generator) < 0.3 for n in range(40)}
+    packed, host = PackedMasks(), PackedMasks()
+    for key, mask in masks.items():
+        packed.add(key, mask.cuda())
+        host.add(key, mask)
+    assert packed.sparsities() == host.sparsities()
+    assert packed.digests() == host.digests()

@@ -48,12 +48,17 @@ def test_packed_bits_from_a_file_count_as_a_mask() -> None:
     ],
     ids=["sparsity", "sparsities", "mask"],
 )
-def test_all_masks_whose_copies_are_pending_are_awaited(
-    read: Callable[[PackedMasks], Any], expected: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stay", [False, True], ids=["copied", "on the GPU"])
+def test_masks_that_are_not_yet_on_the_host_are_brought_there(
+    stay: bool,
+    read: Callable[[PackedMasks], Any],
+    expected: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     masks = PackedMasks()
     with monkeypatch.context() as patch:  # as on a GPU, whose copies are awaited later
         patch.setattr(PackedMasks, "_settle", lambda *_: None)
+        patch.setattr(PackedMasks, "_stays", lambda *_: stay)
         masks.add("0.a", torch.tensor([[True, True]]))
         masks.add("0.b", torch.tensor([[True, False]]))
     assert read(masks) == expected
