@@ -8,7 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.common import Store, compile_seconds, now, peak_gib, reset_peak
+from bench.common import (
+    Store,
+    compile_seconds,
+    free_memory,
+    now,
+    peak_gib,
+    reset_peak,
+    seconds_of,
+)
 from bench.models import (
     llama_config,
     matrix_rate,
@@ -23,6 +31,8 @@ from neuroal.execution.memory import batch_by_memory
 from neuroal.execution.oom import AdaptiveBatch
 from neuroal.kernels.input_statistics import Need
 from neuroal.models.adapter import DecoderModel
+from neuroal.pruners.base import Pruner
+from neuroal.pruners.packed import PackedMasks
 from neuroal.pruners.prune_model import prune_model
 from neuroal.sparsity.budget import Rules, linear_budgets
 from neuroal.sparsity.plan import uniform_plan
@@ -52,16 +62,19 @@ def main(store: Store, arguments: argparse.Namespace) -> None:
 def prune(
     decoder: DecoderModel, tokens: Tensor, name: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Time one pruning of dense random weights; kernels are compiled before."""
+    """Time one pruning of dense random weights; kernels are compiled before.
+
+    `masks_seconds` is the time to bring the masks to the host afterwards.
+    """
     redraw(decoder)
     pruner = PRUNERS[name]()
-    size = batch_by_memory(decoder, *tokens.shape)
-    compiling = compile_seconds(decoder, pruner, tokens[:size], pruner.needs, arguments.sparsity)
+    batch = AdaptiveBatch("prune", batch_by_memory(decoder, *tokens.shape), divides=True)
+    few = tokens[: batch.size]
+    compiling = compile_seconds(decoder, pruner, few, pruner.needs, arguments.sparsity)
+    compiling += _warm_up(pruner, few, arguments)
     reset_peak()
     begin = now()
-    budgets = linear_budgets(uniform_plan(decoder, arguments.sparsity), decoder, Rules.EXACT)
-    batch = AdaptiveBatch("prune", size, divides=True)
-    masks = prune_model(decoder, pruner, budgets, tokens, batch, QuietProgress())
+    masks = _pruned(decoder, pruner, tokens, batch, arguments.sparsity)
     seconds = now() - begin
     begin = now()
     sparsity = masks.sparsity  # brings the masks to the host
@@ -80,3 +93,25 @@ def prune(
         "masks_seconds": masks_seconds,
         "peak_gib": peak_gib(),
     }
+
+
+def _warm_up(pruner: Pruner, tokens: Tensor, arguments: argparse.Namespace) -> float:
+    """Prune two blocks twice; return the seconds of the first time minus those of the second.
+
+    This compiles the kernels of batches of linears, of the checks and of the masks, and starts the
+    libraries of the GPU.
+    """
+    blocks = random_llama(llama_config(arguments.shape, arguments.dtype, 2))
+    batch = AdaptiveBatch("prune", len(tokens), divides=True)
+    work = partial(_pruned, blocks, pruner, tokens, batch, arguments.sparsity)
+    seconds = seconds_of(work) - seconds_of(work)
+    del blocks, work
+    free_memory()
+    return seconds
+
+
+def _pruned(
+    decoder: DecoderModel, pruner: Pruner, tokens: Tensor, batch: AdaptiveBatch, sparsity: float
+) -> PackedMasks:
+    budgets = linear_budgets(uniform_plan(decoder, sparsity), decoder, Rules.EXACT)
+    return prune_model(decoder, pruner, budgets, tokens, batch, QuietProgress())

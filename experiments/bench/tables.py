@@ -12,12 +12,13 @@ from bench.tables_parts import DEVICES, PROFILE, draw_profile, starts
 from bench.tables_search import SEARCH, search_differences
 
 PRUNE_TARGETS = {
-    "magnitude": 0.5,
-    "wanda": 10.5,
-    "multiflow": 10.5,
-    "sparsegpt": 30.0,
-    "alps": 240.0,
+    "magnitude": (0.5, 18.0),
+    "wanda": (10.5, 18.0),
+    "multiflow": (10.5, 18.0),
+    "sparsegpt": (30.0, 24.0),
+    "alps": (240.0, None),
 }
+"""Pruner → seconds and GiB."""
 CPU_EQUIVALENTS = 1.6
 MATRIX_SHARE = 0.5
 
@@ -37,10 +38,12 @@ def prune_rows(results: Results) -> Iterator[Row]:
     for subject, result in named(results, "prune-"):
         floor = result["floor_seconds"]
         whole = result["blocks"] == 32
+        target, gib = PRUNE_TARGETS[subject.split(", ")[0]] if whole else (None, None)
         yield {
             **result,
             "subject": subject,
-            "target": PRUNE_TARGETS[subject.split(", ")[0]] if whole else None,
+            "target": target,
+            "gib": gib,
             "floor": floor and result["seconds"] / floor,
         }
 
@@ -53,7 +56,9 @@ PRUNE = Table(
         Column("target s", "target"),
         Column("s", "seconds", ".2f", target="target"),
         Column("÷ floor", "floor", ".2f"),
-        Column("GiB (target 18)", "peak_gib"),
+        Column("masks to the host, s", "masks_seconds", ".2f"),
+        Column("target GiB", "gib", ".0f"),
+        Column("GiB", "peak_gib", target="gib"),
         Column("batch", "batch"),
     ),
     prune_rows,
