@@ -61,9 +61,10 @@ def log_likelihoods(
     inputs = sorted(of_input, key=lambda tokens: (-len(tokens), tokens))
     order: list[int] = []
     scores = [torch.empty(0, 2, dtype=torch.float64, device=model.device)]
-    while inputs:
-        count = max(1, size // len(inputs[0]))
-        part, inputs = inputs[:count], inputs[count:]
+    start = 0
+    while start < len(inputs):
+        part = inputs[start : start + max(1, size // len(inputs[start]))]
+        start += len(part)
         answers = [(row, number) for row, tokens in enumerate(part) for number in of_input[tokens]]
         order += [number for _, number in answers]
         scores.append(_scores(model, part, [(row, requests[n][2]) for row, n in answers], dtype))

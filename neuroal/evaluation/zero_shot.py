@@ -61,7 +61,7 @@ def zero_shot(
         data: documents of the task's evaluation split.
         limit: number of documents to use, from the first; None: all.
         batch: a forward pass has the tokens of this many longest requests (`LONGEST`), and so
-            more of shorter ones; None: chosen by free memory.
+            more of shorter ones, on a CPU at most those of one; None: chosen by free memory.
         portion: receives the share of the requests that is complete; None: nothing is shown.
 
     Returns:
@@ -94,8 +94,6 @@ def zero_shot_with_samples(
 
 def batch_for(model: Any) -> int:
     """Return the number of longest requests in one forward pass that free memory allows."""
-    if model.device.type == "cpu":
-        return 1  # more tokens overflow its caches
     context = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
     return batch_for_logits(model, min(LONGEST, int(context)))
 
@@ -153,13 +151,16 @@ class _Scorer(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         ids = {token for _, *parts in requests for tokens in parts for token in tokens}
         check_tokens(self.model, torch.tensor(sorted(ids)), "task: a request has")
+        size = self.batch_size * min(LONGEST, self.max_length)
+        if self.model.device.type == "cpu":
+            size = min(size, LONGEST)  # more tokens overflow its caches
         part_of_task = disable_tqdm or override_bs is not None  # a batch of rolling windows
         with lm_eval.models.huggingface.tqdm(total=len(requests), disable=part_of_task) as bar:
             scores = log_likelihoods(
                 self.model,
                 requests,
                 self.max_length,
-                self.batch_size * min(LONGEST, self.max_length),
+                size,
                 self.softmax_dtype,
                 bar.update,
             )

@@ -14,8 +14,9 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from neuroal.errors import UserError
+from neuroal.evaluation.batching import MOST_ON_CPU
 from neuroal.evaluation.scoring import Request, last_logits, log_likelihoods
-from neuroal.evaluation.zero_shot import LONGEST, quiet, scorer_of
+from neuroal.evaluation.zero_shot import LONGEST, batch_for, quiet, scorer_of
 from neuroal.models.load import LoadedModel
 from tests.small_models import tiny_llama
 
@@ -32,6 +33,19 @@ def stock(loaded: LoadedModel, requests: list[Request], context: int) -> list[tu
     )
     scores: list[tuple[float, bool]] = scorer._loglikelihood_tokens(requests, disable_tqdm=True)
     return scores
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Inputs, tokens of the longest, and positions with logits, of each forward pass so far."""
+    observed: list[tuple[int, int, int]] = []
+
+    def observing(model: Any, tokens: Tensor, count: int) -> Tensor:
+        observed.append((*tokens.shape, count))
+        return last_logits(model, tokens, count)
+
+    monkeypatch.setattr("neuroal.evaluation.scoring.last_logits", observing)
+    return observed
 
 
 @settings(max_examples=30, deadline=None)
@@ -58,15 +72,8 @@ def test_a_greedy_continuation_is_recognised(loaded: LoadedModel) -> None:
 
 
 def test_requests_with_one_input_share_a_pass(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, passes: list[tuple[int, int, int]]
 ) -> None:
-    passes: list[tuple[int, ...]] = []
-
-    def counting(model: Any, tokens: Tensor, count: int) -> Tensor:
-        passes.append((*tokens.shape, count))
-        return last_logits(model, tokens, count)
-
-    monkeypatch.setattr("neuroal.evaluation.scoring.last_logits", counting)
     answered: list[int] = []
     requests: list[Request] = [(None, [4, 5, 6], [answer]) for answer in (1, 2, 3)]
     log_likelihoods(loaded.model, requests, 64, 8, advance=answered.append)
@@ -75,20 +82,13 @@ def test_requests_with_one_input_share_a_pass(
 
 
 def test_a_pass_has_as_many_inputs_as_tokens_allow(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, passes: list[tuple[int, int, int]]
 ) -> None:
-    passes: list[tuple[int, ...]] = []
-
-    def counting(model: Any, tokens: Tensor, count: int) -> Tensor:
-        passes.append(tuple(tokens.shape))
-        return last_logits(model, tokens, count)
-
-    monkeypatch.setattr("neuroal.evaluation.scoring.last_logits", counting)
     requests: list[Request] = [
         (None, [token] * length, [5]) for length, token in [(2, 1), (30, 2), (4, 3), (4, 4), (5, 6)]
     ]
     log_likelihoods(loaded.model, requests, 64, 10)
-    assert passes == [(1, 30), (2, 5), (2, 4)]
+    assert [shape for *shape, _ in passes] == [[1, 30], [2, 5], [2, 4]]
 
 
 @pytest.mark.parametrize("positions", [1, 2, 5])
@@ -142,3 +142,17 @@ def test_the_model_of_lm_eval_scores_in_batches(loaded: LoadedModel) -> None:
     with quiet():
         scores = scorer._loglikelihood_tokens(requests)
     assert scores == log_likelihoods(loaded.model, requests, scorer.max_length, 2 * LONGEST)
+
+
+def test_a_pass_on_a_cpu_has_at_most_the_tokens_of_one_longest_request(
+    loaded: LoadedModel,
+    passes: list[tuple[int, int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("neuroal.evaluation.zero_shot.LONGEST", 10)
+    assert batch_for(loaded.model) == MOST_ON_CPU  # also the prompts of a generation at once
+    scorer = scorer_of(loaded.model, loaded.tokenizer, MOST_ON_CPU)
+    requests: list[Request] = [(None, [token] * 5, [6]) for token in range(1, 9)]
+    with quiet():
+        scorer._loglikelihood_tokens(requests)
+    assert [shape for *shape, _ in passes] == [[2, 5]] * 4
