@@ -10,7 +10,6 @@ from torch import Tensor
 
 from bench.common import (
     Store,
-    compile_seconds,
     free_memory,
     now,
     peak_gib,
@@ -69,9 +68,7 @@ def prune(
     redraw(decoder)
     pruner = PRUNERS[name]()
     batch = AdaptiveBatch("prune", batch_by_memory(decoder, *tokens.shape), divides=True)
-    few = tokens[: batch.size]
-    compiling = compile_seconds(decoder, pruner, few, pruner.needs, arguments.sparsity)
-    compiling += _warm_up(pruner, few, arguments)
+    compiling = _warm_up(pruner, tokens[: batch.size], arguments)
     reset_peak()
     begin = now()
     masks = _pruned(decoder, pruner, tokens, batch, arguments.sparsity)
@@ -98,8 +95,7 @@ def prune(
 def _warm_up(pruner: Pruner, tokens: Tensor, arguments: argparse.Namespace) -> float:
     """Prune two blocks twice; return the seconds of the first time minus those of the second.
 
-    This compiles the kernels of batches of linears, of the checks and of the masks, and starts the
-    libraries of the GPU.
+    This compiles the graph that all blocks of the process share, and every kernel of a pruning.
     """
     blocks = random_llama(llama_config(arguments.shape, arguments.dtype, 2))
     batch = AdaptiveBatch("prune", len(tokens), divides=True)

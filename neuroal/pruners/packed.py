@@ -23,8 +23,8 @@ class PackedMasks(Mapping[str, Tensor]):
     """Masks (rows, cols) by linear, stored packed and unpacked when read.
 
     The masks of a 7B model take 0.8 GB instead of 6.5 GB. Those of a GPU stay there until they are
-    read, as long as they take at most `SHARE_OF_GPU`. Copying them takes about half a second, and is
-    not needed if only the pruned weights are used.
+    read, as long as they take at most `SHARE_OF_GPU`. Copying them takes about half a second, and
+    is not needed if only the pruned weights are used.
 
     Attributes:
         differing: number of entries that the method would choose differently, if the masks were
