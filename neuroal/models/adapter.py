@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from neuroal.errors import UserError
@@ -165,12 +165,6 @@ class DecoderModel:
             other.rows == family.width(other.name) * block[consumer].cols for other in feeders
         )
         return consumer if sizes_match else None
-
-    def row_positions(self, linear: PrunableLinear) -> Tensor:
-        """Return the column of the `row_source` that each row of `linear` feeds: (rows,) int64."""
-        if self.family is None:
-            return torch.arange(linear.rows)
-        return self.family.positions(linear.name, linear.rows)
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

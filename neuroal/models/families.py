@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 NEXT_BLOCK = "<next block>"
@@ -59,12 +58,15 @@ class Family:
         """Return how many rows of linear `name` feed one column of its consumer."""
         return 2 if pattern_of(name) in self.halves | self.pairs else 1
 
-    def positions(self, name: str, rows: int) -> Tensor:
-        """Return the column of the consumer that each row of `name` feeds: (rows,) int64."""
-        row = torch.arange(rows)
+    def by_row(self, name: str, columns: Tensor) -> Tensor:
+        """Return, for each row of linear `name`, the entry of the column that it feeds: (rows,).
+
+        `columns` has one entry for each column of the consumer.
+        """
+        width = self.width(name)
         if pattern_of(name) in self.pairs:
-            return row // 2
-        return row % (rows // self.width(name))
+            return columns.repeat_interleave(width)
+        return columns.repeat(width) if width > 1 else columns
 
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")

@@ -114,6 +114,16 @@ class DeviceGroup:
             cancel(store, number)
             raise
 
+    def post(
+        self, function: Callable[..., object], decoder: DecoderModel, args: Sequence[Any]
+    ) -> None:
+        """Let all other devices call ``function(decoder, *args)``, and do not wait for them.
+
+        The next request waits. An error is ignored, so `function` may only prepare what a further
+        request would do otherwise.
+        """
+        self._request("call", dumps((function, decoder.selection, args)))
+
     def refresh(self) -> None:
         """Copy the weights of the first device to all others, after they were changed there."""
         if self._peers is None or self._copy is None:

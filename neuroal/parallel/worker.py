@@ -83,8 +83,8 @@ class Request:
     """A message to a further process, followed by the pickled arguments.
 
     Attributes:
-        kind: ``run`` (all devices together), ``stream`` (each device alone), or ``refresh`` (of
-            the weights on GPUs).
+        kind: ``run`` (all devices together), ``stream`` and ``call`` (each device alone), or
+            ``refresh`` (of the weights on GPUs).
     """
 
     number: int
@@ -165,6 +165,8 @@ class _Worker:
         try:
             if request.kind == "stream":
                 self._stream(request.number, data)
+            elif request.kind == "call":
+                self._call(data)
             elif request.kind == "refresh":
                 guarded(self._peers, lambda: refresh(self._tensors, self._peers))
             else:
@@ -190,6 +192,10 @@ class _Worker:
         decoder = self._decoder(selection, ALONE)
         for item in function(decoder, claims(self._store, number), *args):
             self._send(Reply(number, "item", dumps(item)))
+
+    def _call(self, data: bytes) -> None:
+        function, selection, args = loads(data)
+        function(self._decoder(selection, ALONE), *args)
 
 
 def claims(store: Any, number: int) -> Callable[[], int]:

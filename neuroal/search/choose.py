@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import torch
 
@@ -94,15 +93,14 @@ class Search:
         criterion: evaluates a candidate.
         shortened: the criterion on shortened windows, with which an adaptive search skips
             candidates that are unlikely to win (`finalists`); None: evaluate all.
-        name: name of the criterion, by which the other devices of the model construct it; None:
+        shared: the search, as the other devices of the model know it (`shared_search`); None:
             only the first device evaluates candidates.
     """
 
     context: AllocationContext
     criterion: Criterion
     shortened: Criterion | None = None
-    name: str | None = None
-    _key: str = field(default_factory=lambda: uuid4().hex)
+    shared: SharedSearch | None = None
 
     def choose(
         self,
@@ -110,6 +108,8 @@ class Search:
         make: MakePlan,
         stage: str,
         prior: PriorResult | None = None,
+        *,
+        differences: bool = False,
     ) -> SearchResult:
         """Evaluate the plans of `candidates`; the lowest criterion wins, the first on ties.
 
@@ -118,6 +118,7 @@ class Search:
             make: returns the plan of a candidate; other devices receive it by `pickle`.
             stage: name of the stage for progress updates.
             prior: reused if the first candidate has the same budgets.
+            differences: whether the δ of the best candidate will be used.
         """
         plans = [partial(make, self.context, candidate) for candidate in candidates]
         results: dict[int, CandidateResult] = {}
@@ -133,7 +134,7 @@ class Search:
         with self.context.progress.stage(stage, count, "candidate") as step:
             for index, result in results.items():
                 step.advance(1, candidate=candidates[index], criterion=result.criterion)
-            for index, result in self._evaluate(Candidates(make, candidates, order)):
+            for index, result in self._evaluate(Candidates(make, candidates, order, differences)):
                 results[index] = result
                 step.advance(1, candidate=candidates[index], criterion=result.criterion)
         winner = min(results, key=lambda index: _sort_key(index, results[index].criterion))
@@ -168,13 +169,11 @@ class Search:
         return estimate_around_best(len(plans), estimate)
 
     def _evaluate(self, candidates: Candidates) -> Iterator[tuple[int, CandidateResult]]:
-        context, order = self.context, candidates.order
-        group = group_of(context.decoder.model)
-        if group is None or self.name is None or len(order) < 2:
-            return evaluated(context, self.criterion, candidates, order)
-        settings, tokens, batch = context.settings, context.tokens, context.batch
-        search = SharedSearch(self._key, self.name, settings, tokens, batch)
-        return evaluated_by_all(group, context, self.criterion, candidates, search)
+        order = candidates.order
+        group = group_of(self.context.decoder.model)
+        if group is None or self.shared is None or len(order) < 2:
+            return evaluated(self.context, self.criterion, candidates, order)
+        return evaluated_by_all(group, self.context, self.criterion, candidates, self.shared)
 
 
 def _sort_key(index: int, criterion: float) -> tuple[float, int]:

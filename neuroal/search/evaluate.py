@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from neuroal.execution.runner import BlockRunner
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.group import DeviceGroup
+from neuroal.parallel.replicated import group_of
 from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.search.criteria.base import CandidateResult, Criterion
@@ -33,24 +36,41 @@ class SharedSearch:
     """What another device needs to evaluate candidates as the first one does.
 
     Attributes:
-        key: name of the search; a device keeps its criterion for all candidates of one search.
         criterion: name of the criterion (`make_criterion`).
+        key: identifies the search; a device keeps its criterion for all candidates of one search.
     """
 
-    key: str
     criterion: str
     settings: PruningSettings
     tokens: Tensor
     batch: int
+    key: str = field(default_factory=lambda: uuid4().hex)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Candidates to evaluate: the values `values[index]` for each index in `order`."""
+    """Candidates to evaluate: the values `values[index]` for each index in `order`.
+
+    `differences`: whether the δ of the best of them will be used.
+    """
 
     make: MakePlan
     values: Sequence[float]
     order: Sequence[int]
+    differences: bool = False
+
+
+def shared_search(context: AllocationContext, criterion: str) -> SharedSearch | None:
+    """Return a search that the other devices of the model start to prepare; None: there are none.
+
+    They embed the windows while the first device does so.
+    """
+    group = group_of(context.decoder.model)
+    if group is None:
+        return None
+    search = SharedSearch(criterion, context.settings, context.tokens, context.batch)
+    group.post(prepared, context.decoder, (search,))
+    return search
 
 
 def evaluated(
@@ -73,7 +93,10 @@ def evaluated(
             yield partial(candidates.make, context, candidates.values[index])
 
     for budgets in budgets_of(context, plans(), ahead=ahead):
-        yield indices.pop(0), criterion.evaluate(budgets)
+        result = criterion.evaluate(budgets)
+        if not candidates.differences:
+            result = CandidateResult(result.criterion)
+        yield indices.pop(0), result
 
 
 def evaluated_by_all(
@@ -105,23 +128,40 @@ def evaluated_by_all(
 def on_other_device(
     decoder: DecoderModel, claim: Claim, search: SharedSearch, candidates: Candidates, devices: int
 ) -> Iterator[tuple[int, CandidateResult]]:
-    """Yield index and result of the candidates that this device evaluates, δ on the CPU."""
-    key, context, criterion = decoder.memo.get("stream", (None, None, None))
+    """Yield index and result of the candidates that this device evaluates.
+
+    The δ of a result are on the CPU. They are omitted if an earlier result is at least as good.
+    """
+    context, criterion = prepared(decoder, search)
+    best = math.inf
+    for index, result in _claimed(context, criterion, candidates, claim, devices):
+        may_win = not result.criterion >= best  # NaN may win with rules=reference
+        best = min(best, result.criterion)
+        if result.differences is not None:
+            differences = on_cpu(result.differences) if may_win else None
+            result = CandidateResult(result.criterion, differences)
+        yield index, result
+
+
+def prepared(decoder: DecoderModel, search: SharedSearch) -> tuple[AllocationContext, Criterion]:
+    """Return the context and the criterion of `search` on this device, made once per search."""
+    key, *made = decoder.memo.get("stream", (None, None, None))
     if key != search.key:
         decoder.memo.pop("stream", None)
-        context = criterion = None  # free their memory first
+        made.clear()  # frees their memory first
         settings, tokens, batch = search.settings, search.tokens, search.batch
         context = AllocationContext(decoder, settings, tokens, batch, QuietProgress())
         runner = BlockRunner.capture(decoder, tokens, batch)
-        criterion = make_criterion(search.criterion, context, runner)
-        decoder.memo["stream"] = search.key, context, criterion
-    assert context is not None
-    assert criterion is not None
-    for index, result in _claimed(context, criterion, candidates, claim, devices):
-        if result.differences is not None:
-            differences = {key: part.cpu() for key, part in result.differences.items()}
-            result = dataclasses.replace(result, differences=differences)
-        yield index, result
+        made += [context, make_criterion(search.criterion, context, runner)]
+        decoder.memo["stream"] = search.key, *made
+    return made[0], made[1]
+
+
+def on_cpu(differences: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the δ of all linears on the CPU, copied together."""
+    joined = torch.cat(list(differences.values())).cpu()
+    parts = joined.split([len(part) for part in differences.values()])
+    return dict(zip(differences, parts, strict=True))
 
 
 def _claimed(

@@ -151,16 +151,17 @@ def exact_counts(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -
     k_r = ⌊C_r + ½⌋ − ⌊C_{r−1} + ½⌋ zeros.
     """
     shift, highest = _shift(ratios, shapes, sparsity)
-    total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
-    per_row = []
-    for key, (rows, cols) in shapes.items():
-        ratio = torch.as_tensor(ratios[key], dtype=torch.float64) + shift
-        per_row.append(ratio.clamp_(0, highest).mul_(cols).expand(rows))
-    running = torch.cat(per_row).cumsum_(0)
-    running[-1] = total
-    rounded = running.add_(0.5).floor_().long()
-    counts = rounded.diff(prepend=rounded.new_zeros(1))
-    return dict(zip(shapes, counts.split([rows for rows, _ in shapes.values()]), strict=True))
+    heights = [rows for rows, _ in shapes.values()]
+    # In place, as a row plan has millions of ratios.
+    running = torch.empty(sum(heights), dtype=torch.float64)
+    for (key, (_, cols)), part in zip(shapes.items(), running.split(heights), strict=True):
+        ratio = torch.as_tensor(ratios[key], dtype=torch.float64)
+        part.copy_(ratio).add_(shift).clamp_(0, highest).mul_(cols)
+    running.cumsum_(0)
+    running[-1] = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
+    counts = running.add_(0.5).floor_().long()
+    counts[1:] -= counts[:-1].clone()
+    return dict(zip(shapes, counts.split(heights), strict=True))
 
 
 def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tuple[float, float]:
@@ -223,9 +224,9 @@ class _ShiftedZeros:
 
 def _grouped(ratios: Mapping[str, Ratio], shapes: Shapes) -> tuple[Tensor, Tensor]:
     """Return all ratios and how many weights each applies to: those of a row or of a linear."""
-    values, weights = [], []
-    for key, (rows, cols) in shapes.items():
-        ratio = torch.as_tensor(ratios[key], dtype=torch.float64).reshape(-1)
-        values.append(ratio)
-        weights.append(torch.full_like(ratio, rows * cols / len(ratio)))
-    return torch.cat(values), torch.cat(weights)
+    values = [torch.as_tensor(ratios[key], dtype=torch.float64).reshape(-1) for key in shapes]
+    lengths = [len(value) for value in values]
+    weights = torch.empty(sum(lengths), dtype=torch.float64)
+    for (rows, cols), part in zip(shapes.values(), weights.split(lengths), strict=True):
+        part.fill_(rows * cols / len(part))
+    return torch.cat(values), weights

@@ -50,7 +50,10 @@ class SparsityPlan:
 
     def in_order(self, keys: Iterable[str]) -> SparsityPlan:
         """Return this plan with its linears in the order of `keys`, which name all of them."""
-        return SparsityPlan({key: self.ratios[key] for key in keys}, self.sparsity)
+        order = list(keys)
+        if list(self.ratios) == order:
+            return self
+        return SparsityPlan({key: self.ratios[key] for key in order}, self.sparsity)
 
     def per_row(self) -> bool:
         """Return whether any linear has one ratio per row."""
@@ -165,9 +168,8 @@ def check_shares(source: str, ratios: Mapping[str, Ratio]) -> None:
 def _clipped(key: str, ratio: Ratio) -> Ratio:
     """Return the ratio(s) of the linear `key`, clipped to [0, 1] and, per row, as float64."""
     if isinstance(ratio, Tensor):
-        ratio = ratio.double()
-        if bool(torch.isfinite(ratio).all()):
-            return ratio.clamp(0, 1)
+        if all(math.isfinite(extreme) for extreme in ratio.aminmax()):
+            return ratio.double().clamp(0, 1)
     elif math.isfinite(ratio):
         return min(max(float(ratio), 0.0), 1.0)
     raise UserError(

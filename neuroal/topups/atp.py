@@ -10,6 +10,7 @@ from neuroal.execution.runner import BlockRunner
 from neuroal.pruners.base import Pruner
 from neuroal.search.choose import Search
 from neuroal.search.criteria.make import CRITERIA, make_criterion
+from neuroal.search.evaluate import shared_search
 from neuroal.sparsity.plan import SparsityPlan, uniform_plan
 from neuroal.sparsity.schedule import plan_of_blocks
 from neuroal.topups.base import Allocation, AllocationContext, TopUp
@@ -49,9 +50,10 @@ class ATP(TopUp):
         candidates = slopes(len(decoder), sparsity, self.step)
         if not candidates:
             return Allocation(uniform_plan(decoder, sparsity), {"beta": 0.0})
+        shared = shared_search(context, self.criterion)
         runner = BlockRunner.capture(decoder, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
-        search = Search(context, criterion, name=self.criterion)
+        search = Search(context, criterion, shared=shared)
         best = search.choose(candidates, progression, "search slopes")
         report = {
             "beta": candidates[best.winner],

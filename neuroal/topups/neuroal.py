@@ -24,6 +24,7 @@ from neuroal.search.criteria.alignment import AlignmentCriterion
 from neuroal.search.criteria.base import Criterion
 from neuroal.search.criteria.make import CRITERIA, make_criterion
 from neuroal.search.cuda_graph import RecordedAlignment, recordable
+from neuroal.search.evaluate import on_cpu, shared_search
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
 from neuroal.sparsity.schedule import clip_blocks, densities_of_importances, plan_of_blocks
@@ -132,9 +133,11 @@ class NeuroAL(TopUp):
         return blocks + rows
 
     def allocate(self, context: AllocationContext) -> Allocation:
+        shared = shared_search(context, self.criterion)
         runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
         criterion = make_criterion(self.criterion, context, runner)
-        search = Search(context, criterion, self._shortened(context, runner), self.criterion)
+        search = Search(context, criterion, self._shortened(context, runner), shared)
+        has_rows = self._has_rows(context.settings.pruner)
         report: dict[str, Any] = {"step": self.step, "criterion": self.criterion}
         if self.search != "exact":
             report["search"] = self.search
@@ -146,10 +149,10 @@ class NeuroAL(TopUp):
         else:
             paper = PAPER_LAMBDAS if context.settings.sparsity < 0.8 else PAPER_LAMBDAS[:-1]
             lambdas = self.block_candidates or list(paper)
-            blocks = search.choose(lambdas, block_plan, "search blocks")
+            blocks = search.choose(lambdas, block_plan, "search blocks", differences=has_rows)
             plan, budgets, prior = blocks.plan, blocks.budgets, blocks.prior()
             report |= blocks.report("block", lambdas)
-        if self._has_rows(context.settings.pruner):
+        if has_rows:
             lambdas = self.row_candidates or [0.0, *PAPER_LAMBDAS]
             rows = self._search_rows(search, runner, plan, prior, lambdas)
             plan, budgets = rows.plan, rows.budgets
@@ -171,10 +174,9 @@ class NeuroAL(TopUp):
             alignment = AlignmentCriterion(runner, settings.pruner, settings.rules)
             differences = alignment.evaluate(prior.budgets).differences
         assert differences is not None
-        delta = {key: difference.cpu() for key, difference in differences.items()}
         return search.choose(
             lambdas,
-            partial(_row_plan_of, start, delta),
+            partial(_row_plan_of, start, on_cpu(differences)),
             "search rows",
             prior=None if settings.pruner.updates_weights else prior,
         )
@@ -252,9 +254,9 @@ def row_plan(
         source = decoder.row_source(linear)
         delta = None
         if source:
-            positions = decoder.row_positions(linear)
-            delta = differences[f"{linear.block}.{source}"].double()[positions]
-        ratios[linear.key] = _row_ratios(ratio.expand(linear.rows), delta, lambda_, rules)
+            columns = differences[f"{linear.block}.{source}"].double()
+            delta = decoder.family.by_row(linear.name, columns)
+        ratios[linear.key] = _row_ratios(ratio, delta, lambda_, rules).expand(linear.rows)
     return SparsityPlan(ratios, start.sparsity)
 
 
@@ -268,10 +270,11 @@ def _row_plan_of(
 
 
 def _row_ratios(ratios: Tensor, delta: Tensor | None, lambda_: float, rules: Rules) -> Tensor:
-    if delta is None or delta.max() == delta.min():
-        return ratios.clone()
-    if rules is Rules.REFERENCE and delta.sum() == 0:
-        return ratios.clone()
-    scaled = (delta - delta.min()) / (delta.max() - delta.min()) * lambda_ * 2
+    if delta is None:
+        return ratios
+    low, high = delta.aminmax()
+    if low == high or (rules is Rules.REFERENCE and delta.sum() == 0):
+        return ratios
+    scaled = (delta - low) / (high - low) * lambda_ * 2
     sparsity = 1 - (scaled - scaled.mean() + (1 - ratios))
     return sparsity.clamp(0.01, 0.99) if rules is Rules.REFERENCE else sparsity

@@ -63,6 +63,20 @@ def failing(decoder: DecoderModel, rank: int, error: Exception, *, progress: obj
     decoder.peers.meet()
 
 
+def remember(decoder: DecoderModel, value: int) -> None:
+    """Keep `value`; refuse a negative one."""
+    if value < 0:
+        raise UserError(f"value={value}: is negative")
+    decoder.memo["remembered"] = value
+
+
+def remembered(decoder: DecoderModel, *, progress: object) -> list[float]:
+    """Return the value that each device has kept, 0 without one."""
+    value = torch.tensor([float(decoder.memo.get("remembered", 0))])
+    numbers: list[float] = decoder.peers.all_of(value).flatten().tolist()
+    return numbers
+
+
 def killed(decoder: DecoderModel, rank: int, *, progress: object) -> None:
     """End the process of one device while the others wait for it."""
     if decoder.peers.rank == rank:

@@ -97,6 +97,14 @@ def test_an_error_on_any_device_is_raised_as_it_is(
     together(three, stages.sums_of_logits, tokens, progress=None)
 
 
+def test_other_devices_do_a_posted_call_whose_errors_are_ignored(three: DecoderModel) -> None:
+    group = group_of(three.model)
+    assert group is not None
+    for value in (3, 5, -1):
+        group.post(stages.remember, three, (value,))
+    assert together(three, stages.remembered, progress=None) == [0.0, 5.0, 5.0]
+
+
 def test_the_next_free_device_takes_a_piece_of_work(three: DecoderModel) -> None:
     group = group_of(three.model)
     assert group is not None

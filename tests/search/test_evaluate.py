@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from neuroal.pruners.magnitude import Magnitude
 from neuroal.pruners.sparsegpt import SparseGPT
 from neuroal.pruners.wanda import Wanda
 from neuroal.search.criteria.alignment import AlignmentCriterion
+from neuroal.search.criteria.base import CandidateResult
 from neuroal.search.criteria.make import make_criterion
 from neuroal.search.evaluate import (
     Candidates,
@@ -23,6 +25,8 @@ from neuroal.search.evaluate import (
     budgets_of,
     evaluated,
     on_other_device,
+    prepared,
+    shared_search,
 )
 from neuroal.sparsity.allocation import Allocation
 from neuroal.sparsity.budget import Rules
@@ -105,19 +109,58 @@ def test_candidates_are_evaluated_in_the_order_of_their_indices() -> None:
 
     class Ratio:
         def evaluate(self, budgets):  # type: ignore[no-untyped-def]
-            return budgets["0.self_attn.q_proj"].ratio
+            return CandidateResult(budgets["0.self_attn.q_proj"].ratio)
 
     candidates = Candidates(block_plan, [0.05, 0.1, 0.2], [2, 0])
     results = dict(evaluated(context, Ratio(), candidates, candidates.order))
     assert list(results) == [2, 0]
-    assert results[2] < results[0]
+    assert results[2].criterion < results[0].criterion
+
+
+def sent(
+    criteria: list[float], monkeypatch: pytest.MonkeyPatch, *, differences: bool
+) -> dict[int, bool]:
+    """Return which of a device's results are sent with their δ, for these criteria."""
+    context = allocation_context(tiny_llama())
+    remaining = iter(criteria)
+
+    def evaluate(_self: object, _budgets: object) -> CandidateResult:
+        return CandidateResult(next(remaining), {"0.self_attn.q_proj": torch.ones(2)})
+
+    monkeypatch.setattr(AlignmentCriterion, "evaluate", evaluate)
+    indices = list(range(len(criteria)))
+    candidates = Candidates(block_plan, [0.05] * len(criteria), indices, differences)
+    search = SharedSearch("alignment", context.settings, context.tokens, context.batch)
+    positions = iter([*indices, len(criteria)])
+    results = on_other_device(context.decoder, lambda: next(positions), search, candidates, 1)
+    return {index: result.differences is not None for index, result in results}
+
+
+def test_only_differences_that_may_be_used_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    criteria = [3.0, 2.0, 2.0, math.nan, 4.0, 1.0]
+    assert sent(criteria, monkeypatch, differences=True) == dict(
+        enumerate([True, True, False, True, False, True])
+    )
+    assert not any(sent(criteria, monkeypatch, differences=False).values())
+
+
+def test_other_devices_prepare_a_search_once(shared: DecoderModel) -> None:
+    context = allocation_context(shared)
+    search = shared_search(context, "alignment")
+    assert search is not None
+    assert shared_search(allocation_context(tiny_llama()), "alignment") is None
+    decoder = context.decoder
+    first = prepared(decoder, search)
+    assert prepared(decoder, search)[1] is first[1]
+    again = SharedSearch("alignment", context.settings, context.tokens, context.batch)
+    assert prepared(decoder, again)[1] is not first[1]
 
 
 @pytest.mark.parametrize("criterion", ["alignment", "perplexity"])
 def test_another_device_evaluates_the_candidates_that_it_claims(criterion: str) -> None:
     context = allocation_context(tiny_llama(num_hidden_layers=2))
-    candidates = Candidates(block_plan, [0.05, 0.1, 0.2], [2, 0, 1])
-    search = SharedSearch("key", criterion, context.settings, context.tokens, context.batch)
+    candidates = Candidates(block_plan, [0.05, 0.1, 0.2], [2, 0, 1], differences=True)
+    search = SharedSearch(criterion, context.settings, context.tokens, context.batch)
     positions = iter([0, 2, 3])
     results = dict(on_other_device(context.decoder, lambda: next(positions), search, candidates, 2))
     runner = BlockRunner.capture(context.decoder, context.tokens, context.batch)
