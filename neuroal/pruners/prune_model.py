@@ -22,7 +22,7 @@ from neuroal.pruners.batches import Batch, batches, prune_together, scores_by_fa
 from neuroal.pruners.checks import PruningChecks, check_mask, check_result, check_unwritten
 from neuroal.pruners.faults import faults_of, is_of_package, naming
 from neuroal.pruners.packed import PackedMasks
-from neuroal.sparsity.budget import LinearBudget
+from neuroal.sparsity.budget import LinearBudget, on_device
 from neuroal.tracking.progress import Progress
 
 
@@ -174,8 +174,10 @@ def prune_model(
     if replay is None:  # nothing else would check that these are the decoder blocks
         batch.run(lambda _: probe_of(decoder, tokens))
     pruned_masks, checks = PackedMasks(), PruningChecks(method.pruner, method.refiner)
-    block = _BlockPruning(decoder, method, budgets, masks, checks)
     late = method.accepts_any_input
+    if late:  # a copy of each linear's counts would wait for the GPU
+        budgets = on_device(budgets, decoder.device)
+    block = _BlockPruning(decoder, method, budgets, masks, checks)
     with progress.stage("prune", len(decoder), "block") as step:
         for index, linears in decoder.walk(writes=True):
             statistics = replay.measure(index, method.needs, check=not late) if replay else {}

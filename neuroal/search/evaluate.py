@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from neuroal.pruners.settings import PruningSettings
 from neuroal.search.context import AllocationContext
 from neuroal.search.criteria.base import CandidateResult, Criterion
 from neuroal.search.criteria.make import make_criterion
-from neuroal.sparsity.budget import LinearBudget
+from neuroal.sparsity.budget import LinearBudget, on_device
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.tracking.progress import QuietProgress
 
@@ -145,16 +144,15 @@ def on_other_device(
 
 def prepared(decoder: DecoderModel, search: SharedSearch) -> tuple[AllocationContext, Criterion]:
     """Return the context and the criterion of `search` on this device, made once per search."""
-    key, *made = decoder.memo.get("stream", (None, None, None))
-    if key != search.key:
-        decoder.memo.pop("stream", None)
-        made.clear()  # frees their memory first
+    if decoder.memo.get("stream", (None,))[0] != search.key:
+        decoder.memo.pop("stream", None)  # frees the memory of the last search first
         settings, tokens, batch = search.settings, search.tokens, search.batch
         context = AllocationContext(decoder, settings, tokens, batch, QuietProgress())
         runner = BlockRunner.capture(decoder, tokens, batch)
-        made += [context, make_criterion(search.criterion, context, runner)]
-        decoder.memo["stream"] = search.key, *made
-    return made[0], made[1]
+        criterion = make_criterion(search.criterion, context, runner)
+        decoder.memo["stream"] = search.key, context, criterion
+    _, context, criterion = decoder.memo["stream"]
+    return context, criterion
 
 
 def on_cpu(differences: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,27 +195,18 @@ def budgets_of(
         yield from (context.budgets(plan()) for plan in plans)
         return
     remaining = iter(plans)
+
+    def budgets(plan: Callable[[], SparsityPlan]) -> dict[str, LinearBudget]:
+        return on_device(context.budgets(plan()), device)
+
     with ThreadPoolExecutor(1, thread_name_prefix="budgets") as pool:
 
         def prepare() -> Future[dict[str, LinearBudget]] | None:
             plan = next(remaining, None)
-            return None if plan is None else pool.submit(_budgets_on, context, plan, device)
+            return None if plan is None else pool.submit(budgets, plan)
 
         current = prepare()
         while current is not None:
             following = prepare() if ahead else None
             yield current.result()
             current = following or prepare()
-
-
-def _budgets_on(
-    context: AllocationContext, plan: Callable[[], SparsityPlan], device: torch.device
-) -> dict[str, LinearBudget]:
-    """Return the budgets of a plan with counts on `device`, copied together for all linears."""
-    budgets = context.budgets(plan())
-    counts = torch.cat([budget.counts for budget in budgets.values()]).to(device)
-    parts = counts.split([len(budget.counts) for budget in budgets.values()])
-    return {
-        key: dataclasses.replace(budget, counts=part)
-        for (key, budget), part in zip(budgets.items(), parts, strict=True)
-    }

@@ -12,6 +12,7 @@ results are comparable.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,16 +153,28 @@ def exact_counts(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -
     """
     shift, highest = _shift(ratios, shapes, sparsity)
     heights = [rows for rows, _ in shapes.values()]
-    # In place, as a row plan has millions of ratios.
+    # In place: a row plan has millions of ratios, whose first use of new memory takes longest.
     running = torch.empty(sum(heights), dtype=torch.float64)
     for (key, (_, cols)), part in zip(shapes.items(), running.split(heights), strict=True):
         ratio = torch.as_tensor(ratios[key], dtype=torch.float64)
         part.copy_(ratio).add_(shift).clamp_(0, highest).mul_(cols)
     running.cumsum_(0)
     running[-1] = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
-    counts = running.add_(0.5).floor_().long()
-    counts[1:] -= counts[:-1].clone()
+    rounded = running.add_(0.5).floor_().numpy()
+    counts = torch.empty(len(rounded), dtype=torch.int64)
+    counts[0] = int(rounded[0])
+    np.subtract(rounded[1:], rounded[:-1], out=counts.numpy()[1:], casting="unsafe")
     return dict(zip(shapes, counts.split(heights), strict=True))
+
+
+def on_device(budgets: Mapping[str, LinearBudget], device: torch.device) -> dict[str, LinearBudget]:
+    """Return `budgets` with their counts on `device`, copied together."""
+    counts = torch.cat([budget.counts for budget in budgets.values()]).to(device)
+    parts = counts.split([len(budget.counts) for budget in budgets.values()])
+    return {
+        key: dataclasses.replace(budget, counts=part)
+        for (key, budget), part in zip(budgets.items(), parts, strict=True)
+    }
 
 
 def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tuple[float, float]:
@@ -172,7 +185,7 @@ def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tupl
     """
     total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
     highest = max(0.99, sparsity)
-    zeros = _ShiftedZeros(*_grouped(ratios, shapes), highest)
+    zeros = _ShiftedZeros(ratios, shapes, highest)
     low, high = zeros.bracket()
     estimate = 0.0
     for _ in range(MAX_STEPS):
@@ -197,15 +210,23 @@ def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tupl
 class _ShiftedZeros:
     """Z(c) = Σ_i clip(s_i + c, 0, highest)·w_i, which is piecewise linear in the shift c.
 
-    s are the ratios, and w the numbers of weights that each applies to, both (n,) float64. NumPy
-    adds them in one thread, so that the budgets do not depend on the number of threads.
+    s are the ratios of all linears or rows, and w the numbers of weights that each applies to.
+    NumPy adds them in one thread, so that the budgets do not depend on the number of threads.
     """
 
-    def __init__(self, ratios: Tensor, weights: Tensor, highest: float) -> None:
-        self._ratios, self._weights, self._highest = ratios.numpy(), weights.numpy(), highest
-        self._least, self._most = float(ratios.min()), float(ratios.max())
-        self._total_weight = float(self._weights.sum())
+    def __init__(self, ratios: Mapping[str, Ratio], shapes: Shapes, highest: float) -> None:
+        values = [torch.as_tensor(ratios[key], dtype=torch.float64).reshape(-1) for key in shapes]
+        self._ratios, self._highest = torch.cat(values).numpy(), highest
+        self._least, self._most = float(self._ratios.min()), float(self._ratios.max())
         self._shifted = np.empty_like(self._ratios)  # one buffer: a row plan has millions of ratios
+        self._parts: list[tuple[slice, float]] = []
+        """The ratios of each linear, and the number of weights that each of them applies to."""
+        begin = 0
+        for (rows, cols), value in zip(shapes.values(), values, strict=True):
+            part = slice(begin, begin + len(value))
+            self._parts.append((part, rows * cols / len(value)))
+            begin = part.stop
+        self._total_weight = float(sum(rows * cols for rows, cols in shapes.values()))
 
     def bracket(self) -> tuple[float, float]:
         """Return the shifts at which all ratios reach 0 and `highest`."""
@@ -218,15 +239,7 @@ class _ShiftedZeros:
         if self._least + shift <= 0 or self._most + shift >= self._highest:
             np.clip(shifted, 0, self._highest, out=shifted)
             inside = (shifted > 0) & (shifted < self._highest)
-            slope = float(self._weights.sum(where=inside))
-        return float(np.multiply(shifted, self._weights, out=shifted).sum()), slope
-
-
-def _grouped(ratios: Mapping[str, Ratio], shapes: Shapes) -> tuple[Tensor, Tensor]:
-    """Return all ratios and how many weights each applies to: those of a row or of a linear."""
-    values = [torch.as_tensor(ratios[key], dtype=torch.float64).reshape(-1) for key in shapes]
-    lengths = [len(value) for value in values]
-    weights = torch.empty(sum(lengths), dtype=torch.float64)
-    for (rows, cols), part in zip(shapes.values(), weights.split(lengths), strict=True):
-        part.fill_(rows * cols / len(part))
-    return torch.cat(values), weights
+            slope = sum(np.count_nonzero(inside[part]) * weight for part, weight in self._parts)
+        for part, weight in self._parts:
+            shifted[part] *= weight
+        return float(shifted.sum()), slope

@@ -13,11 +13,11 @@ from neuroal.errors import UserError
 from neuroal.sparsity.budget import (
     LinearBudget,
     Rules,
-    _grouped,
     _reference_counts,
     _shift,
     exact_counts,
     linear_budgets,
+    on_device,
     total_zeros,
 )
 from neuroal.sparsity.patterns import Pattern
@@ -106,8 +106,13 @@ def plain_bisection(
     ratios: dict[str, Ratio], shapes: dict[str, tuple[int, int]], sparsity: float
 ) -> float:
     """Return the shift of the exact budget after a hundred bisection steps."""
-    values, weights = _grouped(ratios, shapes)
-    total = total_zeros(sparsity, sum(rows * cols for rows, cols in shapes.values()))
+    parts = [torch.as_tensor(ratios[key], dtype=torch.float64).reshape(-1) for key in shapes]
+    values = torch.cat(parts)
+    sizes = [rows * cols for rows, cols in shapes.values()]
+    weights = torch.cat(
+        [torch.full_like(part, size / len(part)) for part, size in zip(parts, sizes, strict=True)]
+    )
+    total = total_zeros(sparsity, sum(sizes))
     highest = max(0.99, sparsity)
     low, high = -float(values.max()), highest - float(values.min())
     for _ in range(100):
@@ -138,6 +143,19 @@ def test_the_last_row_makes_up_for_the_rounding_of_the_sum() -> None:
     for sparsity, shape in ((0.995, (20, 5)), (0.999, (10, 50))):
         counts = exact_counts({"a": sparsity}, {"a": shape}, sparsity)["a"]
         assert int(counts.sum()) == math.floor(sparsity * shape[0] * shape[1] + 0.5)
+
+
+def test_budgets_move_to_a_device_with_all_that_they_say() -> None:
+    decoder = tiny_llama()
+    budgets = linear_budgets(uniform_plan(decoder, 0.7), decoder, Rules.REFERENCE)
+    moved = on_device(budgets, torch.device("meta"))
+    assert list(moved) == list(budgets)
+    for key, budget in budgets.items():
+        assert moved[key].counts.device.type == "meta"
+        assert moved[key].counts.shape == budget.counts.shape
+        assert (moved[key].ratio, moved[key].rules) == (budget.ratio, budget.rules)
+    for key, budget in on_device(budgets, torch.device("cpu")).items():
+        assert torch.equal(budget.counts, budgets[key].counts)
 
 
 @pytest.mark.parametrize("rules", Rules)
