@@ -4,6 +4,7 @@
     python experiments/benchmark.py prune
     python experiments/benchmark.py offload 7b-none 7b-blocks
     python experiments/benchmark.py devices --devices 1 2 4
+    python experiments/benchmark.py grid --cards 1 4 --workers 2
     python experiments/benchmark.py table
 
 `search`, `prune`, `evaluate`, `kernels`, `semi-structured`, `marginal` and `fisher` use LLaMA
@@ -11,8 +12,9 @@ shapes with random weights on a GPU. `offload` compares weights in host memory o
 weights on the GPU; `7b-disk` first writes a checkpoint of 13.5 GB to the system's temporary folder.
 `cpu` times the search on SmolLM2. `experts` compares a block of experts with a dense block that
 does as many products for a token. `devices` times every stage on one and on several GPUs, with the
-start of the processes, the copies of the model and compilation apart. `profile` divides the time of
-the GPU into products, attention, selection, statistics and the rest.
+start of the processes, the copies of the model and compilation apart. `grid` times the workers of
+`neuroal-grid run` on one and on several GPUs; start CUDA's multi-process service before it.
+`profile` divides the time of the GPU into products, attention, selection, statistics and the rest.
 
 Every measurement writes a JSON file under results/benchmark (or `--results`), and is repeated only
 with `--again`. An error stops only its own measurement. `table` fills the marked tables of
@@ -34,6 +36,7 @@ from bench import (
     evaluate,
     experts,
     fisher,
+    grid,
     kernels,
     marginal,
     offload,
@@ -57,6 +60,7 @@ PARTS = {
     "marginal": marginal,
     "fisher": fisher,
     "devices": devices,
+    "grid": grid,
     "profile": profile,
     "cpu": cpu,
 }

@@ -8,7 +8,7 @@ from typing import Any
 from bench.common import Store
 from bench.page import CARD, Column, Part, Results, Row, Table, blank, fill, named
 from bench.tables_memory import FISHER, MARGINAL, OFFLOAD
-from bench.tables_parts import DEVICES, PROFILE, draw_profile, starts
+from bench.tables_parts import DEVICES, GRID, PROFILE, draw_profile, starts
 from bench.tables_search import SEARCH, search_differences
 
 PRUNE_TARGETS = {
@@ -220,6 +220,7 @@ PARTS: dict[str, Part] = {
     "cpu": CPU,
     "devices": DEVICES,
     "devices-start": starts,
+    "grid": GRID,
     "profile": PROFILE,
     "machines": machines,
 }

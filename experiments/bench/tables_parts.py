@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -22,6 +23,8 @@ SPEED_UPS = {
     (4, "search", "sparsegpt"): 3.0,
 }
 """Number of devices and stage → target; with a pruner, that of this pruner."""
+GRID_SPEED_UPS = {2: 1.85, 4: 3.5}
+"""Number of cards → target."""
 NAMES = {"marginal": "marginal, an iteration", "evaluate": "perplexity"}
 AGREEMENT = {True: "to the last bit", False: "up to rounding"}
 """Whether the result on several devices equals that on one."""
@@ -54,6 +57,52 @@ def devices_rows(results: Results) -> Iterator[Row]:
                 "gib": several[stage].get("peak_bytes", 0) / 2**30 or None,
                 "same": equal if equal is None else AGREEMENT[equal],
             }
+
+
+def grid_rows(results: Results) -> Iterator[Row]:
+    """Yield every grid, compared with the same one on one card of the same kind."""
+    for name, result in results.items():
+        if not name.startswith("grid-"):
+            continue
+        subject = name.removeprefix(f"grid-{result['cards']}-")
+        one = results.get(f"grid-1-{subject}")
+        rate, target = _rate(result), GRID_SPEED_UPS.get(result["cards"])
+        speed_up = whole = None
+        if one is not None and result["cards"] > 1 and one["device"] == result["device"]:
+            speed_up = rate / _rate(one)
+            whole = one["seconds"] / result["seconds"] * result["runs"] / one["runs"]
+        yield {
+            **result,
+            "subject": subject.rpartition("-")[0].replace("-", ", "),
+            "rate": rate,
+            "target": target,
+            "shown": speed_up
+            and f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else ""),
+            "whole": whole,
+        }
+
+
+def _rate(grid: Mapping[str, Any]) -> float:
+    """Return the runs per second after every worker may have finished its first run."""
+    return float(grid["steady_runs"] / grid["steady_seconds"])
+
+
+GRID = Table(
+    (
+        Column("models", "subject"),
+        Column("workers a card", "workers"),
+        Column("cards", "cards"),
+        CARD,
+        Column("runs", "runs"),
+        Column("first record after, s", "first_seconds", ".1f"),
+        Column("runs/s", "rate", ".3g"),
+        Column("target ×", "target"),
+        Column("speed-up", "shown"),
+        Column("in all, s", "seconds", ".1f"),
+        Column("speed-up in all", "whole", ".2f"),
+    ),
+    grid_rows,
+)
 
 
 def starts(results: Results) -> Iterator[str]:
