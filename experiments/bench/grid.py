@@ -14,9 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bench.common import DEVICE, Store
+from bench.common import DEVICE, Store, free_memory
 from bench.models import llama_config, random_model
 from neuroal.models.location import ZOO
 
@@ -104,11 +102,15 @@ def _run(
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": _card(worker // arguments.workers),
         }
-        log = (out / f"worker{worker}.log").open("w")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        with (out / f"worker{worker}.log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         os.sched_setaffinity(process.pid, {cores[worker % len(cores)]})
         processes.append(process)
-    codes = [process.wait() for process in processes]
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     records = list(out.glob("?" * 16 + ".json"))
     if any(codes) or len(records) != len(seeds) * names:
         raise RuntimeError(f"{len(records)} records: {(out / 'worker0.log').read_text()[-2000:]}")
@@ -130,7 +132,6 @@ def _saved(arguments: argparse.Namespace, folder: Path) -> list[str]:
     for name in TOKENIZER:
         shutil.copy(ZOO / "llama" / name, folder)
     del model
-    if DEVICE.type == "cuda":
-        torch.cuda.empty_cache()
+    free_memory()
     # Without a batch, the first worker would take the memory of the others.
     return ["model=hf", f"model.path={folder}", f"model.dtype={arguments.dtype}", "batch=8"]

@@ -91,7 +91,7 @@ def _combining(
         return base, _leaves(base)
 
     @cache
-    def changes_of(own: KeyValues, pair: KeyValues, wide: KeyValues = ()) -> Mapping[str, Any]:
+    def changes_of(own: KeyValues, pair: KeyValues, wide: KeyValues) -> Mapping[str, Any]:
         """Return path → value of what these choices change in the first run with `wide`."""
         base, flat = base_with(wide)
         if own and own[0][0] in flat and own[0][0] != "pruner":  # a plain key, not a group
@@ -101,7 +101,7 @@ def _combining(
         return {path: value for path, value in leaves.items() if value != flat[path]}
 
     def is_wide(choice: KeyValue) -> bool:
-        paths = changes_of((choice,), first_pair)
+        paths = changes_of((choice,), first_pair, ())
         return "." not in choice[0] and any(path.partition(".")[0] != choice[0] for path in paths)
 
     def combined(own: KeyValues, pair: KeyValues) -> RunConfig:

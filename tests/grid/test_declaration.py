@@ -107,6 +107,22 @@ def test_options_of_two_groups_that_set_one_key_are_planned_as_composed() -> Non
     ]
 
 
+def test_every_choice_is_composed_once() -> None:
+    composed: list[tuple[str, ...]] = []
+
+    def compose(overrides: Sequence[str]) -> RunConfig:
+        composed.append(tuple(overrides))
+        return compose_run(overrides)[0]
+
+    axes = {"model": ("zoo/llama", "zoo/opt"), "sparsity": ("s60", "s70"), "seed": ("0", "1", "2")}
+    competitors = tuple((("topup", name), ("refine", "none")) for name in ("uniform", "owl"))
+    with hydra_session():
+        runs = plan_runs(Declaration(axes, (Part(("wanda",), LM),), competitors), [], compose)
+    assert len(runs) == 24
+    # The first run; its model, sparsity, pruner and competitor, which change nothing; the others.
+    assert len(composed) == 1 + 4 + 3
+
+
 @pytest.mark.parametrize("models", ["zoo/llama,gemma3-270m", "gemma3-270m,zoo/llama"])
 @pytest.mark.parametrize(
     ("bos", "expected"),
