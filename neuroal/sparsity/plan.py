@@ -147,8 +147,7 @@ def check_shares(source: str, ratios: Mapping[str, Ratio]) -> None:
     """
     outside = []
     for name, ratio in ratios.items():
-        values = torch.as_tensor(ratio, dtype=torch.float64)
-        extremes = [float(value) for value in values.aminmax()] if values.numel() else []
+        extremes = _extremes(torch.as_tensor(ratio, dtype=torch.float64))
         for value in extremes:
             if not -MOST_OUTSIDE <= value <= 1 + MOST_OUTSIDE:
                 entry = f"'{name}': " if name else ""
@@ -165,10 +164,15 @@ def check_shares(source: str, ratios: Mapping[str, Ratio]) -> None:
         )
 
 
+def _extremes(values: Tensor) -> list[float]:
+    """Return the least and the greatest of `values`, both NaN if any is; none of no values."""
+    return [float(value) for value in values.aminmax()] if values.numel() else []
+
+
 def _clipped(key: str, ratio: Ratio) -> Ratio:
     """Return the ratio(s) of the linear `key`, clipped to [0, 1] and, per row, as float64."""
     if isinstance(ratio, Tensor):
-        if all(math.isfinite(extreme) for extreme in ratio.aminmax()):
+        if all(map(math.isfinite, _extremes(ratio))):
             return ratio.double().clamp(0, 1)
     elif math.isfinite(ratio):
         return min(max(float(ratio), 0.0), 1.0)

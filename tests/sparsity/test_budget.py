@@ -100,6 +100,9 @@ def test_a_plan_must_match_the_model() -> None:
     with pytest.raises(UserError, match="3 row ratios for 32 rows"):
         wrong = {**ratios, "0.self_attn.q_proj": torch.full((3,), 0.5)}
         linear_budgets(SparsityPlan(wrong, 0.5), decoder, Rules.EXACT)
+    with pytest.raises(UserError, match="0 row ratios for 32 rows"):
+        saved = {"sparsity": 0.5, "ratios": {**ratios, "0.self_attn.q_proj": []}}
+        linear_budgets(SparsityPlan.from_dict(saved), decoder, Rules.EXACT)
 
 
 def plain_bisection(
