@@ -14,9 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.common import DEVICE, Store, free_memory
 from bench.models import llama_config, random_model
 from neuroal.models.location import ZOO
+from neuroal.parallel.processes import visible
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 MODELS = "zoo/llama,zoo/mistral,zoo/phi,zoo/opt"
@@ -95,18 +98,19 @@ def _run(
     command = [sys.executable, "-m", "neuroal.grid", "run", *grid]
     out.mkdir(parents=True)
     cores = sorted(os.sched_getaffinity(0))
-    processes = []
-    for worker in range(cards * arguments.workers):
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": _card(worker // arguments.workers),
-        }
-        with (out / f"worker{worker}.log").open("w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        os.sched_setaffinity(process.pid, {cores[worker % len(cores)]})
-        processes.append(process)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for worker in range(cards * arguments.workers):
+            card = torch.device("cuda", worker // arguments.workers)
+            environment = os.environ | {
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": visible(card) if DEVICE.type == "cuda" else "",
+            }
+            with (out / f"worker{worker}.log").open("w") as log:
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            processes.append(process)
+            os.sched_setaffinity(process.pid, {cores[worker % len(cores)]})
         codes = [process.wait() for process in processes]
     finally:
         for process in processes:
@@ -115,14 +119,6 @@ def _run(
     if any(codes) or len(records) != len(seeds) * names:
         raise RuntimeError(f"{len(records)} records: {(out / 'worker0.log').read_text()[-2000:]}")
     return records
-
-
-def _card(index: int) -> str:
-    """Return the entry of ``CUDA_VISIBLE_DEVICES`` for one of the cards that are visible here."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if DEVICE.type != "cuda":
-        return ""
-    return visible.split(",")[index] if visible else str(index)
 
 
 def _saved(arguments: argparse.Namespace, folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 
 from bench.devices import SECONDS
-from bench.page import CARD, Column, Results, Row, Table
+from bench.page import CARD, Column, Results, Row, Table, named
 from bench.profile import PARTS
 from neuroal.tables.plots import COLOURS, SETTINGS, figure, svg
 
@@ -52,8 +52,7 @@ def devices_rows(results: Results) -> Iterator[Row]:
                 "one": alone,
                 "seconds": seconds,
                 "target": target,
-                "shown": speed_up
-                and f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else ""),
+                "shown": _shown(speed_up, target),
                 "gib": several[stage].get("peak_bytes", 0) / 2**30 or None,
                 "same": equal if equal is None else AGREEMENT[equal],
             }
@@ -61,11 +60,10 @@ def devices_rows(results: Results) -> Iterator[Row]:
 
 def grid_rows(results: Results) -> Iterator[Row]:
     """Yield every grid, compared with the same one on one card of the same kind."""
-    for name, result in results.items():
-        if not name.startswith("grid-"):
-            continue
-        subject = name.removeprefix(f"grid-{result['cards']}-")
-        one = results.get(f"grid-1-{subject}")
+    alone = dict(named(results, "grid-1-"))
+    for name, result in named(results, "grid-"):
+        subject = name.partition(", ")[2]
+        one = alone.get(subject)
         rate, target = _rate(result), GRID_SPEED_UPS.get(result["cards"])
         speed_up = whole = None
         if one is not None and result["cards"] > 1 and one["device"] == result["device"]:
@@ -73,13 +71,19 @@ def grid_rows(results: Results) -> Iterator[Row]:
             whole = one["seconds"] / result["seconds"] * result["runs"] / one["runs"]
         yield {
             **result,
-            "subject": subject.rpartition("-")[0].replace("-", ", "),
+            "subject": subject.rpartition(", ")[0],
             "rate": rate,
             "target": target,
-            "shown": speed_up
-            and f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else ""),
+            "shown": _shown(speed_up, target),
             "whole": whole,
         }
+
+
+def _shown(speed_up: float | None, target: float | None) -> str | None:
+    """Return a speed-up as printed, marked if it is below its target."""
+    if speed_up is None:
+        return None
+    return f"{speed_up:.2f}" + (" (missed)" if target and speed_up < target else "")
 
 
 def _rate(grid: Mapping[str, Any]) -> float:

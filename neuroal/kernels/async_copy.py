@@ -1,6 +1,8 @@
-"""Asynchronous copies from the GPU to the host."""
+"""Copies between a GPU and the host that wait for the GPU seldom or not at all."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -30,3 +32,9 @@ class HostCopy:
             self._event = None
             self._copy = self._copy.clone()  # pinned memory is scarce, so release it early
         return self._copy
+
+
+def moved_together(vectors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return `vectors` (any length each, one dtype and device) on `device`, in one copy."""
+    joined = torch.cat(list(vectors.values())).to(device)
+    return dict(zip(vectors, joined.split([len(part) for part in vectors.values()]), strict=True))

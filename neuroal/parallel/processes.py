@@ -49,7 +49,7 @@ class Processes:
         ours, theirs = Pipe()
         environment = dict(os.environ)
         if device.type == "cuda":  # its process sees only this device, as on a machine with one GPU
-            environment["CUDA_VISIBLE_DEVICES"] = _visible(device)
+            environment["CUDA_VISIBLE_DEVICES"] = visible(device)
         path = json.dumps([os.path.abspath(folder) for folder in sys.path])
         command = [sys.executable, "-c", BOOT, str(theirs.fileno()), path]
         worker = subprocess.Popen(
@@ -116,8 +116,8 @@ class Processes:
                 self._replies.put((indices[id(ready)], reply))
 
 
-def _visible(device: torch.device) -> str:
+def visible(device: torch.device) -> str:
     """Return the entry of ``CUDA_VISIBLE_DEVICES`` for a device of this process."""
     index = device.index or 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[index].strip() if visible else str(index)
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[index].strip() if names else str(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroal.execution.runner import BlockRunner
+from neuroal.kernels.async_copy import moved_together
 from neuroal.models.adapter import DecoderModel
 from neuroal.parallel.group import DeviceGroup
 from neuroal.parallel.replicated import group_of
@@ -24,6 +25,7 @@ from neuroal.sparsity.budget import LinearBudget, on_device
 from neuroal.sparsity.plan import SparsityPlan
 from neuroal.tracking.progress import QuietProgress
 
+CPU = torch.device("cpu")
 MakePlan = Callable[[AllocationContext, float], SparsityPlan]
 """Builds the plan of a candidate on demand, because row plans are large and slow to build."""
 Claim = Callable[[], int]
@@ -137,7 +139,7 @@ def on_other_device(
         may_win = not result.criterion >= best  # NaN may win with rules=reference
         best = min(best, result.criterion)
         if result.differences is not None:
-            differences = on_cpu(result.differences) if may_win else None
+            differences = moved_together(result.differences, CPU) if may_win else None
             result = CandidateResult(result.criterion, differences)
         yield index, result
 
@@ -153,13 +155,6 @@ def prepared(decoder: DecoderModel, search: SharedSearch) -> tuple[AllocationCon
         decoder.memo["stream"] = search.key, context, criterion
     _, context, criterion = decoder.memo["stream"]
     return context, criterion
-
-
-def on_cpu(differences: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the δ of all linears on the CPU, copied together."""
-    joined = torch.cat(list(differences.values())).cpu()
-    parts = joined.split([len(part) for part in differences.values()])
-    return dict(zip(differences, parts, strict=True))
 
 
 def _claimed(

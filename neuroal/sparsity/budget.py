@@ -23,6 +23,7 @@ from torch import Tensor
 
 from neuroal.config.schema import Rules as Rules  # part of this module's interface
 from neuroal.errors import UserError
+from neuroal.kernels.async_copy import moved_together
 from neuroal.models.adapter import DecoderModel
 from neuroal.sparsity.patterns import Pattern, nearest_patterns
 from neuroal.sparsity.plan import Ratio, SparsityPlan
@@ -169,12 +170,8 @@ def exact_counts(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -
 
 def on_device(budgets: Mapping[str, LinearBudget], device: torch.device) -> dict[str, LinearBudget]:
     """Return `budgets` with their counts on `device`, copied together."""
-    counts = torch.cat([budget.counts for budget in budgets.values()]).to(device)
-    parts = counts.split([len(budget.counts) for budget in budgets.values()])
-    return {
-        key: dataclasses.replace(budget, counts=part)
-        for (key, budget), part in zip(budgets.items(), parts, strict=True)
-    }
+    counts = moved_together({key: budget.counts for key, budget in budgets.items()}, device)
+    return {key: dataclasses.replace(budget, counts=counts[key]) for key, budget in budgets.items()}
 
 
 def _shift(ratios: Mapping[str, Ratio], shapes: Shapes, sparsity: float) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuroal.errors import UserError, check_choice
 from neuroal.execution.runner import BlockRunner
+from neuroal.kernels.async_copy import moved_together
 from neuroal.models.adapter import DecoderModel
 from neuroal.models.families import patterns_of
 from neuroal.pruners.base import Pruner
@@ -24,7 +25,7 @@ from neuroal.search.criteria.alignment import AlignmentCriterion
 from neuroal.search.criteria.base import Criterion
 from neuroal.search.criteria.make import CRITERIA, make_criterion
 from neuroal.search.cuda_graph import RecordedAlignment, recordable
-from neuroal.search.evaluate import on_cpu, shared_search
+from neuroal.search.evaluate import CPU, shared_search
 from neuroal.sparsity.budget import Rules
 from neuroal.sparsity.plan import Ratio, SparsityPlan, uniform_plan
 from neuroal.sparsity.schedule import clip_blocks, densities_of_importances, plan_of_blocks
@@ -176,7 +177,7 @@ class NeuroAL(TopUp):
         assert differences is not None
         return search.choose(
             lambdas,
-            partial(_row_plan_of, start, on_cpu(differences)),
+            partial(_row_plan_of, start, moved_together(differences, CPU)),
             "search rows",
             prior=None if settings.pruner.updates_weights else prior,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,20 +9,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
-import benchmark
 from bench.tables_parts import grid_rows
+
+from tests.experiments.bench_command import Bench
 
 TINY = ["--shape", "tiny", "--dtype", "float32", "--windows", "2", "--seqlen", "16"]
 
 
-def test_a_grid_is_timed_on_each_number_of_cards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_grid_is_timed_on_each_number_of_cards(bench: Bench) -> None:
     counts = ["--cards", "1", "2", "--workers", "1", "--runs", "3", "--warm-up", "0"]
-    command = ["benchmark.py", "grid", *TINY, *counts, "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
-    benchmark.main()
-    results = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    results = bench("grid", *TINY, *counts)
     assert set(results) == {f"grid-{cards}-tiny-float32-1workers" for cards in (1, 2)}
     for result in results.values():
         assert result["cards"] in (1, 2)
@@ -51,10 +46,6 @@ def test_speed_ups_count_runs_while_all_workers_work() -> None:
     assert list(grid_rows(results))[1]["shown"] is None
 
 
-def test_a_grid_needs_more_runs_than_workers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    command = ["benchmark.py", "grid", "--runs", "2", "--cards", "1", "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
+def test_a_grid_needs_more_runs_than_workers(bench: Bench) -> None:
     with pytest.raises(SystemExit, match="--runs must be above the number of workers"):
-        benchmark.main()
+        bench("grid", "--runs", "2", "--cards", "1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import benchmark  # noqa: E402
 from bench import cpu  # noqa: E402
 from bench.common import Store  # noqa: E402
 from bench.devices import STAGES, compared  # noqa: E402
@@ -28,34 +26,11 @@ from bench.tables_memory import agreement  # noqa: E402
 from bench.tables_parts import devices_rows, draw_profile  # noqa: E402
 from bench.tables_search import search_differences  # noqa: E402
 
+from tests.experiments.bench_command import Bench  # noqa: E402
+
 SHORT = ["--windows", "2", "--seqlen", "16"]
 OFFLOAD = ["offload", "tiny-none", "tiny-blocks", "tiny-disk", *SHORT]
 MARGINAL = ["marginal", "--shape", "tiny", "--dtype", "float32", "--iterations", "2", "2", *SHORT]
-
-
-class Bench:
-    """Calls the command line, with its files in a folder of the test."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder / "results", patch
-
-    def __call__(self, *options: str) -> dict[str, dict[str, Any]]:
-        """Call the command line; return all measurements."""
-        command = ["benchmark.py", *options, "--results", str(self.folder)]
-        self._patch.setattr(sys, "argv", command)
-        benchmark.main()
-        return {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
-
-    def table(self) -> list[str]:
-        self("table")
-        return (self.folder.parent / "results.md").read_text().splitlines()
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
-
-
 DEVICES = ["devices", "--shape", "tiny", "--dtype", "float32", *SHORT, "--batch", "1"]
 
 
